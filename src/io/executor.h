@@ -1,0 +1,87 @@
+// Executor: one event loop. Coroutines posted to it run on its thread, in order, one at a time; so the plain data of objects
+// confined to a loop needs no lock. Real: io/ring_executor.h (io_uring). Simulated, with virtual time: io/sim/sim_executor.h.
+#pragma once
+#include <chrono>
+#include <coroutine>
+#include <map>
+
+#include "base/units.h"
+#include "io/task.h"
+
+namespace quarry {
+
+// Monotonic time of an executor (virtual in the simulator), ns since an arbitrary start.
+using TimePoint = std::chrono::time_point<std::chrono::steady_clock, Duration>;
+inline constexpr TimePoint kNoDeadline = TimePoint::max();
+
+// A one-shot timer, confined to its executor's thread. The callback runs on that thread. Cancel before destruction.
+struct Timer {
+  void (*fire)(Timer&) = nullptr;
+  TimePoint at{};
+  std::multimap<TimePoint, Timer*>::iterator position{};
+  bool armed = false;
+};
+
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  // Resumes handle on this executor's thread, later. Thread-safe. After stop, handles are still run until the loop is idle.
+  virtual void post(std::coroutine_handle<> handle) = 0;
+  virtual TimePoint now() const = 0;
+
+  // The executor whose thread this is, or null on a foreign thread.
+  static Executor* current();
+  static Executor& here();  // CHECKs that there is one
+
+  // On this executor's thread only.
+  void arm(Timer& timer, TimePoint at);
+  void cancel(Timer& timer);
+
+  // co_await executor.enter(): continue on this executor. No-op when already there.
+  struct Enter {
+    Executor& to;
+    bool await_ready() const noexcept { return Executor::current() == &to; }
+    void await_suspend(std::coroutine_handle<> handle) const { to.post(handle); }
+    void await_resume() const noexcept {}
+  };
+  Enter enter() { return Enter{*this}; }
+
+  // co_await executor.yield(): let everything else that is ready run first.
+  struct Yield {
+    Executor& to;
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> handle) const { to.post(handle); }
+    void await_resume() const noexcept {}
+  };
+  Yield yield() { return Yield{*this}; }
+
+ protected:
+  // Runs what is due; returns the time of the next timer, or kNoDeadline.
+  TimePoint fire_due_timers(TimePoint now);
+  static void set_current(Executor* executor);
+
+ private:
+  std::multimap<TimePoint, Timer*> timers_;
+};
+
+// Waits on the current executor. Not cancellable; for waits that must be, use Event::wait_until.
+Task<void> sleep_for(Duration duration);
+Task<void> sleep_until(TimePoint at);
+
+// Runs a task on another executor and comes back to the caller's.
+template <class T>
+Task<T> on(Executor& executor, Task<T> task) {
+  Executor& home = Executor::here();
+  co_await executor.enter();
+  if constexpr (std::is_void_v<T>) {
+    co_await std::move(task);
+    co_await home.enter();
+  } else {
+    T value = co_await std::move(task);
+    co_await home.enter();
+    co_return value;
+  }
+}
+
+}  // namespace quarry
