@@ -1,0 +1,132 @@
+// ChunkStore: immutable chunks of bytes on one drive, named by ids that are never reused.
+//
+// A store is confined to the executor on which it was opened (its owner); other executors call it through `on(owner, ...)`.
+// Calls may overlap freely; the store orders what must be ordered.
+//
+// Durability: put and remove are durable when they return. A put that has not returned leaves, after a crash, either the
+// whole chunk or no trace; never a part. What get returns was verified against checksums seeded with the chunk's id and
+// block number, so rot, misdirected and stale sectors are all found: corrupt, never wrong bytes.
+// Implementations: chunk/raw (a whole device); later chunk/kfs and chunk/dir. One conformance suite runs on all
+// (chunk/conformance.h).
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/ids.h"
+#include "base/result.h"
+#include "io/block_device.h"
+#include "io/task.h"
+
+namespace quarry::chunk {
+
+// Largest chunk any store must accept, bytes. Larger data is cut by the layer above.
+inline constexpr uint32_t kChunkSizeMax = 16 * kMiB;
+
+// How the writer expects a chunk to live; a store may use it to keep unlike chunks apart. Frozen numbers.
+enum class Stream : uint8_t {
+  data = 0,      // object data
+  log = 1,       // metadata log frames: small, short-lived, latency matters
+  metadata = 2,  // metadata checkpoints: large, medium-lived
+};
+
+struct PutOptions {
+  Stream stream = Stream::data;
+};
+
+struct ChunkStat {
+  ChunkId id;
+  uint32_t size = 0;         // payload bytes
+  uint32_t stored_size = 0;  // bytes of the device it occupies
+};
+
+struct SpaceReport {
+  uint64_t device_bytes = 0;    // the whole device
+  uint64_t overhead_bytes = 0;  // superblocks, log, inventories: never payload
+  uint64_t used_bytes = 0;      // live chunks, as they occupy the device
+  uint64_t payload_bytes = 0;   // live chunks, as they were put
+  uint64_t garbage_bytes = 0;   // freed, not yet reusable (awaiting compaction or quarantine)
+  uint64_t free_bytes = 0;      // can be given to new chunks
+  uint64_t chunk_count = 0;
+};
+
+enum class StoreState : uint8_t {
+  online,
+  read_only,  // full, or a write failed in a way that forbids further ones; reads go on
+  failed,     // device gone or too damaged; every call answers device_gone
+};
+
+struct StoreHealth {
+  StoreState state = StoreState::online;
+  std::string reason;         // empty while online
+  uint64_t read_errors = 0;   // since open
+  uint64_t write_errors = 0;
+  uint64_t checksum_errors = 0;
+};
+
+struct Damage {
+  ChunkId id;
+  std::string what;
+};
+
+struct ScrubProgress {
+  ChunkId next;  // resume after this id
+  bool complete = false;
+  uint64_t chunks_checked = 0;
+  uint64_t bytes_checked = 0;
+  std::vector<Damage> damaged;
+};
+
+// What a store says about its own structures (not about who references its chunks).
+struct FsckReport {
+  std::vector<std::string> violations;  // each one sentence naming the structure and place; empty: sound
+  uint64_t chunks = 0;
+  uint64_t segments = 0;
+  SpaceReport space;
+};
+
+class ChunkStore {
+ public:
+  virtual ~ChunkStore() = default;
+
+  virtual Uuid drive_id() const = 0;
+  virtual std::string description() const = 0;  // path and kind, for people
+
+  // Stores data under id; durable when it returns. The parts are one payload, in order; they stay valid until completion.
+  // Parts of 4096-aligned memory (Buffer) are written without a copy where the layout allows.
+  // Errors: already_exists, too_large, no_space, read_only, device_gone, io_error.
+  virtual Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, PutOptions options) = 0;
+
+  // Verified bytes [offset, offset + length) of the chunk. length may reach past the end: the result is cut there.
+  // Errors: not_found, out_of_range (offset > size), corrupt, io_error, device_gone.
+  virtual Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) = 0;
+
+  // Durably forgets the chunks; ids that are not there are skipped (idempotent). Space returns once the tombstones are durable
+  // and readers have left. Errors: read_only is not one (a full store accepts removals); io_error, device_gone.
+  virtual Task<Result<void>> remove(std::vector<ChunkId> ids) = 0;
+
+  virtual Task<Result<ChunkStat>> stat(ChunkId id) = 0;
+
+  // Up to `limit` chunks with id >= from and id < to, in ascending order of id.
+  virtual Task<Result<std::vector<ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) = 0;
+
+  // Reads and verifies chunks from `from` on until about budget_bytes were read. Damaged chunks are reported, not removed.
+  virtual Task<Result<ScrubProgress>> scrub(ChunkId from, uint64_t budget_bytes) = 0;
+
+  virtual Task<Result<FsckReport>> fsck() = 0;
+
+  virtual SpaceReport space() const = 0;    // owner's thread
+  virtual StoreHealth health() const = 0;   // owner's thread
+
+  // A small record (<= 64 KiB) kept beside the superblock, replaced atomically and durably: who this drive belongs to and what
+  // the cluster must know before it can read anything else. Empty after format.
+  virtual Task<Result<void>> set_label(std::string label) = 0;
+  virtual std::string label() const = 0;
+
+  // Finishes what was accepted, makes a restart cheap (checkpoint), closes the device. Later calls answer device_gone.
+  virtual Task<Result<void>> close() = 0;
+};
+
+}  // namespace quarry::chunk

@@ -1,0 +1,154 @@
+// The metadata contract: an ordered space of byte keys with serializable transactions, snapshots, ordered range reads, atomic
+// counters, watches and leases, and a commit version that only grows.
+//
+// Backends: RocksDB (meta/rocksdb: embedded default, its commits durable through a CommitLog on the drives), the in-memory
+// fault-injecting twin (meta/memory). One conformance suite runs on every backend (meta/conformance.h).
+//
+// Limits every backend honours: key 1..2 KiB; value <= 64 KiB; transaction <= 4 MiB of writes.
+// Thread-safe: any executor may call; a Transaction, Snapshot or Cursor itself is used by one task at a time.
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "io/executor.h"
+#include "io/task.h"
+
+namespace quarry::meta {
+
+using Version = uint64_t;  // commit version; 0: nothing was ever committed
+
+inline constexpr size_t kKeySizeMax = 2048;
+inline constexpr size_t kValueSizeMax = 65536;
+inline constexpr size_t kTransactionSizeMax = 4u << 20;
+
+struct KeyValue {
+  std::string key;
+  std::string value;
+};
+
+// [begin, end); an empty end means "to the last key".
+struct KeyRange {
+  std::string begin;
+  std::string end;
+  static KeyRange prefix(std::string_view prefix);
+};
+
+enum class Direction : uint8_t { forward, backward };
+
+struct ScanOptions {
+  KeyRange range;
+  size_t limit = 1000;               // rows
+  size_t bytes_max = 4u << 20;       // stop after about so many bytes of keys and values (at least one row is returned)
+  Direction direction = Direction::forward;
+};
+
+// A consistent view at one commit version. Holds resources: release it soon (seconds).
+class Snapshot {
+ public:
+  virtual ~Snapshot() = default;
+  virtual Version version() const = 0;
+  virtual Task<Result<std::optional<std::string>>> get(std::string key) = 0;
+  virtual Task<Result<std::vector<KeyValue>>> scan(ScanOptions options) = 0;
+};
+
+// A position in a snapshot for readers that jump (delimiter listings): one iterator underneath, so a seek costs microseconds.
+class Cursor {
+ public:
+  virtual ~Cursor() = default;
+  // Next rows of the range, in order; empty at its end.
+  virtual Task<Result<std::vector<KeyValue>>> next(size_t limit) = 0;
+  // Continues at the first key >= `key` (inside the range).
+  virtual void seek(std::string key) = 0;
+  // Runs `visit` over rows, in order, until it says stop or the range ends, in one hop to where the backend may block.
+  // visit returns: keep going, jump to a key, or stop. It must not block or suspend; it runs on another thread.
+  struct Step {
+    enum class Kind : uint8_t { next, seek, stop } kind = Kind::next;
+    std::string seek_to{};
+  };
+  using Visit = std::function<Step(std::string_view key, std::string_view value)>;
+  virtual Task<Result<void>> walk(Visit visit) = 0;
+};
+
+// Optimistic: reads see a snapshot plus the transaction's own writes, and are checked at commit; the commit happens as if at
+// one instant after all other committed transactions (strictly serializable).
+class Transaction {
+ public:
+  virtual ~Transaction() = default;
+  virtual Task<Result<std::optional<std::string>>> get(std::string key) = 0;
+  virtual Task<Result<std::vector<KeyValue>>> scan(ScanOptions options) = 0;  // the range read becomes a conflict range
+  // Reads without becoming a conflict: for hints, and rows whose change does not matter.
+  virtual Task<Result<std::optional<std::string>>> get_unchecked(std::string key) = 0;
+
+  virtual void put(std::string key, std::string value) = 0;
+  virtual void remove(std::string key) = 0;
+  virtual void remove_range(KeyRange range) = 0;
+  // Adds to a counter: a value of 8 bytes, little-endian, two's complement; absent counts as 0. Never conflicts with other adds.
+  virtual void add(std::string key, int64_t delta) = 0;
+  // Writes `value` with the commit version (8 bytes, big-endian) put in place of its bytes [offset, offset + 8).
+  virtual void put_versionstamped(std::string key, std::string value, uint32_t offset) = 0;
+  // The same with the stamp inside the key (keys in order of commit).
+  virtual void put_at_versionstamped_key(std::string key, uint32_t offset, std::string value) = 0;
+
+  // Durable when it returns, and visible to every read that starts afterwards. The transaction is spent.
+  // Errors: conflict (nothing happened; begin again), unknown_outcome (it may have happened), too_large, unavailable, cancelled.
+  virtual Task<Result<Version>> commit() = 0;
+};
+
+struct LeaseGrant {
+  std::string holder;
+  Version epoch = 0;   // fencing token: grows with every new holder
+  int64_t expires_at = 0;  // wall time, ns
+};
+
+class MetaStore {
+ public:
+  virtual ~MetaStore() = default;
+
+  // Plain reads of the newest committed state.
+  virtual Task<Result<std::optional<std::string>>> get(std::string key) = 0;
+  virtual Task<Result<std::vector<std::optional<std::string>>>> get_many(std::vector<std::string> keys) = 0;
+  virtual Task<Result<std::vector<KeyValue>>> scan(ScanOptions options) = 0;
+
+  virtual Task<Result<std::unique_ptr<Snapshot>>> snapshot() = 0;
+  virtual Task<Result<std::unique_ptr<Cursor>>> cursor(KeyRange range, Direction direction) = 0;
+  virtual Task<Result<std::unique_ptr<Transaction>>> begin() = 0;
+
+  // Newest committed version.
+  virtual Version version() const = 0;
+
+  // Waits until a key with this prefix was changed by a commit with version > after (returns that or a later version), or the
+  // deadline comes (timed_out). Changes may be coalesced; none is missed while the store runs.
+  virtual Task<Result<Version>> watch(std::string prefix, Version after, TimePoint deadline) = 0;
+
+  // Takes or renews a named lease for `duration`. Errors: busy (another holder's has not expired; its grant is in the context).
+  virtual Task<Result<LeaseGrant>> lease(std::string name, std::string holder, Duration duration) = 0;
+  virtual Task<Result<void>> release_lease(std::string name, std::string holder) = 0;
+
+  struct Stats {
+    Version version = 0;
+    uint64_t keys_estimate = 0;
+    uint64_t bytes_on_disk = 0;
+    uint64_t commits = 0;
+    uint64_t commit_groups = 0;
+    uint64_t conflicts = 0;
+    uint64_t log_bytes_since_checkpoint = 0;
+    Version checkpoint_version = 0;
+  };
+  virtual Stats stats() const = 0;
+
+  // Finishes accepted commits, makes the next start cheap, closes.
+  virtual Task<Result<void>> close() = 0;
+};
+
+// Runs body(transaction) and commits, again on conflict with growing pauses, at most `attempts` times. body must be repeatable.
+// unknown_outcome is passed up: only the caller knows whether repeating is safe.
+template <class Body>
+Task<Result<Version>> transact(MetaStore& store, Body body, int attempts = 16);
+
+}  // namespace quarry::meta
+
+#include "meta/transact.h"
