@@ -51,6 +51,14 @@ class DataReader {
   virtual Task<Result<SharedBytes>> next(size_t max_bytes) = 0;
 };
 
+// Keeps chunks readable: what transactions retire that commit while it lives is not removed before it is gone. Taken before a
+// layout is looked up, and held until the DataReader exists (which then holds its own layout), so that no overwrite or delete between
+// the two cuts the read. Cheap: an epoch. Thread-safe; may be destroyed on any thread.
+class ReadGuard {
+ public:
+  virtual ~ReadGuard() = default;
+};
+
 enum class CachePolicy : uint8_t { normal, bypass, pin };
 
 struct DriveStatus {
@@ -99,6 +107,11 @@ class DataPlane {
   // Bytes [offset, offset + length) of the layout; the caller keeps the range inside layout.size.
   virtual std::unique_ptr<DataReader> read(const DataLayout& layout, uint64_t offset, uint64_t length, CachePolicy policy) = 0;
 
+  // See ReadGuard. Null: this plane removes nothing while it runs (a fake).
+  virtual std::unique_ptr<ReadGuard> guard_reads() { return nullptr; }
+  // Keeps the layout's data in the read cache until unpinned, within the cache's pin limit (no_space beyond). Pinning reads it in.
+  virtual Task<Result<void>> set_pinned(DataLayout layout, bool pinned);
+
   // Adds to the transaction: this layout is referenced, by `owner` (opaque bytes, for fsck and people).
   virtual void record(meta::Transaction& transaction, const DataLayout& layout, std::string owner) = 0;
   // Adds to the transaction: the layout is referenced no more; its chunks are removed once the commit is durable and readers that
@@ -127,5 +140,9 @@ class DataPlane {
   };
   virtual Task<Result<FsckReport>> fsck(bool repair) = 0;
 };
+
+inline Task<Result<void>> DataPlane::set_pinned(DataLayout, bool) {
+  co_return fail(Code::unsupported, "this data plane has no read cache to pin in");
+}
 
 }  // namespace quarry::cluster
