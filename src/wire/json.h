@@ -1,5 +1,6 @@
 // JSON: a reader into a small bounded tree (simdjson underneath), and a writer that appends text. Pure, any thread.
 #pragma once
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -23,7 +24,10 @@ class JsonValue {
   using Array = std::vector<JsonValue>;
   using Object = std::vector<std::pair<std::string, JsonValue>>;  // in the order of the text; of duplicate names the first is found
   JsonValue() = default;
+  // One of the alternatives below, exactly (an open template would make JsonValue look constructible from Result<JsonValue>).
   template <class T>
+    requires std::same_as<T, bool> || std::same_as<T, int64_t> || std::same_as<T, uint64_t> || std::same_as<T, double> ||
+             std::same_as<T, std::string> || std::same_as<T, Array> || std::same_as<T, Object>
   explicit JsonValue(T value) : value_(std::move(value)) {}
 
   bool is_null() const { return std::holds_alternative<std::monostate>(value_); }

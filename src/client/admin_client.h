@@ -1,0 +1,25 @@
+// AdminClient: calls of the admin API (frontends/admin), JSON in and out, signed like S3 requests.
+// Confined to the executor of its HttpClient.
+#pragma once
+#include <string>
+
+#include "client/s3_client.h"
+#include "wire/json.h"
+
+namespace quarry::client {
+
+class AdminClient {
+ public:
+  AdminClient(HttpClient& http, std::string url, Credentials credentials, Clock& clock)
+      : http_(http), url_(std::move(url)), credentials_(std::move(credentials)), clock_(clock) {}
+  // path: "/v1/drives"; body: JSON or empty. An answer of 400 or more becomes an Error with the server's code and message.
+  Task<Result<std::string>> call(std::string method, std::string path, std::string body = {});
+
+ private:
+  HttpClient& http_;
+  std::string url_;
+  Credentials credentials_;
+  Clock& clock_;
+};
+
+}  // namespace quarry::client
