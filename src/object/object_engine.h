@@ -6,6 +6,7 @@
 // metadata transaction: an object is visible whole, with all its attributes, or not at all.
 // Thread-safe: any executor may call; results come home. Every call takes the RequestContext of who asks.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -120,13 +121,14 @@ struct PutOptions {
   Conditions conditions;
   std::optional<uint64_t> size;                 // bytes to come, when known: quota and layout are decided early, a mismatch fails
   ChecksumAlgorithm checksum = ChecksumAlgorithm::none;  // to compute and keep
+  bool compute_sha256 = false;                  // Expected::sha256 will be given
   std::string owner;
 };
 
 // What the client claims about the bytes; checked at finish: checksum_mismatch and nothing is published.
 struct Expected {
   std::optional<std::string> md5;      // raw 16 bytes
-  std::optional<std::string> sha256;   // raw 32 bytes (signed payload); needs begin with compute_sha256
+  std::optional<std::string> sha256;   // raw 32 bytes (signed payload); needs PutOptions::compute_sha256
   std::optional<std::string> checksum; // raw bytes of the chosen algorithm
 };
 
