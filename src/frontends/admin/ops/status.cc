@@ -1,0 +1,72 @@
+// GET /v1/status: everything a person asks first, in one document.
+#include "frontends/admin/admin_server.h"
+
+namespace quarry::frontends::admin {
+
+Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
+  if (call.head.method != "GET" || call.segments.size() != 1) co_return fail(Code::not_found, "use GET /v1/status");
+  const auto drives = services.data.drives();
+  const auto space = services.data.space_status();
+  const auto repair = services.data.repair_status();
+  const auto scrub = services.data.scrub_status();
+  const auto cache = services.data.cache_status();
+  const auto metadata = services.metadata.stats();
+
+  uint64_t down = 0;
+  for (const auto& drive : drives) down += drive.state == "failed" || drive.state == "missing";
+  std::string health = "healthy";
+  if (repair.lost_writes > 0) {
+    health = "data lost";
+  } else if (down > 0 || repair.pending_writes > 0) {
+    health = "degraded";
+  }
+
+  JsonWriter json;
+  json.begin_object()
+      .field("version", services.version)
+      .field("cluster", services.cluster_id)
+      .field("profile", services.profile)
+      .field("health", health)
+      .field("uptime_seconds", (services.clock.wall_now() - services.started) / 1'000'000'000);
+  json.key("space").begin_object();
+  json.field("raw_bytes", space.raw_bytes).field("used_bytes", space.used_bytes).field("free_bytes", space.free_bytes);
+  json.field("payload_bytes", space.payload_bytes).field("usable_free_bytes", space.usable_free_bytes).end_object();
+  json.key("drives").begin_array();
+  for (const auto& drive : drives) {
+    json.begin_object()
+        .field("number", drive.number)
+        .field("id", drive.id.to_string())
+        .field("path", drive.path)
+        .field("domain", drive.domain)
+        .field("state", drive.state)
+        .field("reason", drive.reason)
+        .field("size_bytes", drive.size_bytes)
+        .field("used_bytes", drive.used_bytes)
+        .field("free_bytes", drive.free_bytes)
+        .field("read_errors", drive.read_errors)
+        .field("write_errors", drive.write_errors)
+        .field("checksum_errors", drive.checksum_errors)
+        .end_object();
+  }
+  json.end_array();
+  json.key("repair").begin_object();
+  json.field("activity", repair.activity).field("pending_writes", repair.pending_writes).field("repaired_writes", repair.repaired_writes);
+  json.field("repaired_bytes", repair.repaired_bytes).field("lost_writes", repair.lost_writes);
+  json.field("lowest_redundancy", uint64_t{repair.lowest_redundancy}).field("bytes_per_second", repair.bytes_per_second);
+  json.field("eta_seconds", repair.eta_seconds).end_object();
+  json.key("scrub").begin_object();
+  json.field("state", scrub.state).field("position", scrub.position).field("bytes_checked", scrub.bytes_checked);
+  json.field("chunks_checked", scrub.chunks_checked).field("damaged", scrub.damaged).field("repaired", scrub.repaired);
+  json.field("last_complete", scrub.last_complete).end_object();
+  json.key("cache").begin_object();
+  json.field("capacity_bytes", cache.capacity_bytes).field("used_bytes", cache.used_bytes).field("pinned_bytes", cache.pinned_bytes);
+  json.field("hits", cache.hits).field("misses", cache.misses).end_object();
+  json.key("metadata").begin_object();
+  json.field("version", metadata.version).field("keys", metadata.keys_estimate).field("bytes", metadata.bytes_on_disk);
+  json.field("commits", metadata.commits).field("conflicts", metadata.conflicts).field("log_bytes_since_checkpoint", metadata.log_bytes_since_checkpoint);
+  json.end_object();
+  json.end_object();
+  co_return Answer{.json = json.take()};
+}
+
+}  // namespace quarry::frontends::admin
