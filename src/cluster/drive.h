@@ -1,0 +1,117 @@
+// Drive: one open drive of this node: its chunk store, the executor that owns it, and what is known of its health.
+//
+// Thread-safe: every call hops to the owner's executor and comes home. A Drive lives until the cluster is closed, also when it failed or
+// was removed, so references to it stay valid; calls then answer device_gone.
+// Errors are classified here: what says "the drive" (device_gone, a store that is failed) takes the drive down and tells the
+// listener once; what says "this chunk" (not_found, corrupt, io_error of a read) is an erasure for the caller to work around.
+#pragma once
+#include <array>
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "chunk/chunk_store.h"
+#include "cluster/chunk_ids.h"
+#include "io/executor.h"
+
+namespace quarry::cluster {
+
+enum class DriveCondition : uint8_t {
+  up,
+  read_only,  // reads and removals work, puts do not (full, or a write failed)
+  down,       // gone, failed or closed
+};
+
+// Latency of reads of one drive: a decaying histogram. Lock-free, any thread.
+class LatencyStatistics {
+ public:
+  void observe(Duration duration);
+  // Upper bound of the bucket in which the q-quantile lies; `fallback` until kSamplesMin samples were seen.
+  Duration quantile(double q, Duration fallback) const;
+  static constexpr uint32_t kSamplesMin = 32;
+
+ private:
+  static constexpr size_t kBuckets = 64;              // 2 per octave from 4 us
+  static constexpr uint32_t kSamplesMax = 4096;       // then all counts are halved
+  std::array<std::atomic<uint32_t>, kBuckets> counts_{};
+  std::atomic<uint32_t> total_{0};
+};
+
+class Drive {
+ public:
+  struct Identity {
+    uint32_t number = 0;  // in the cluster map; never reused; 0 is no drive
+    std::string path;
+    std::string domain;   // failure domain
+  };
+  Drive(Identity identity, std::unique_ptr<chunk::ChunkStore> store, Executor& owner);
+  ~Drive();
+  Drive(const Drive&) = delete;
+
+  uint32_t number() const { return identity_.number; }
+  const std::string& path() const { return identity_.path; }
+  const std::string& domain() const { return identity_.domain; }
+  const Uuid& id() const { return id_; }
+  Executor& owner() const { return owner_; }
+
+  // The contract of each is that of ChunkStore.
+  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream);
+  Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length);
+  Task<Result<void>> remove(std::vector<ChunkId> ids);
+  Task<Result<chunk::ChunkStat>> stat(ChunkId id);
+  Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit);
+  Task<Result<chunk::ScrubProgress>> scrub(ChunkId from, uint64_t budget_bytes);
+  Task<Result<chunk::FsckReport>> fsck();
+  Task<Result<void>> set_label(std::string label);
+  Task<Result<std::string>> label();
+
+  // Data shards: the chunk of `name` is whichever of its rewrites 0..kRewritesMax exists and can be read
+  // (docs/formats/chunk-ids.md). name.generation holds the term in its upper bits and rewrite 0.
+  Task<Result<SharedBytes>> get_shard(ChunkName name, uint32_t offset, uint32_t length);
+  // Size of the shard's chunk, without reading it. not_found if no rewrite exists.
+  Task<Result<uint32_t>> stat_shard(ChunkName name);
+  // Puts the shard under the first rewrite number that was not used on this drive, then removes earlier ones.
+  Task<Result<void>> rewrite_shard(ChunkName name, std::vector<ByteView> parts);
+  // Removes every rewrite of each shard.
+  Task<Result<void>> remove_shards(std::vector<ChunkName> names);
+
+  Task<Result<void>> close();
+
+  DriveCondition condition() const { return condition_.load(std::memory_order_acquire); }
+  bool readable() const { return condition() != DriveCondition::down; }
+  bool writable() const { return condition() == DriveCondition::up; }
+  std::string reason() const;                    // why it is not up; empty while up
+  void take_down(std::string reason);            // from now on every call answers device_gone
+  // Called once per worsening, on any thread, without locks held.
+  void set_listener(std::function<void(Drive&)> listener) { listener_ = std::move(listener); }
+
+  // As last seen; refresh() asks the store.
+  chunk::SpaceReport space() const;
+  chunk::StoreHealth health() const;
+  Task<void> refresh();
+
+  LatencyStatistics read_latency;
+  std::atomic<uint64_t> reads_in_flight{0};
+
+ private:
+  Result<void> usable() const;
+  template <class T>
+  Task<Result<T>> call(Task<Result<T>> task);
+  void judge(const Error& error);
+  void worsen(DriveCondition condition, std::string reason);
+
+  const Identity identity_;
+  const Uuid id_;
+  std::unique_ptr<chunk::ChunkStore> store_;
+  Executor& owner_;
+  std::atomic<DriveCondition> condition_{DriveCondition::up};
+  std::function<void(Drive&)> listener_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::string reason_;
+  chunk::SpaceReport space_;
+  chunk::StoreHealth health_;
+};
+
+}  // namespace quarry::cluster

@@ -1,0 +1,144 @@
+// MetadataLog: the commit log of the embedded metadata store, kept on the drives themselves at m + 1 copies, so that the metadata
+// survives whatever the data survives: the loss of any m drives, and of the root directory. Page: docs/formats/metadata-log.md.
+//
+//   frames       one chunk each (kind metadata_frame, serial = number, generation = low 16 bits of the log epoch), m + 1 copies on
+//                drives of distinct domains
+//   files        checkpoint files, in pieces of 8 MiB (kind metadata_file), m + 1 copies
+//   roots        (kind metadata_root, serial = log epoch): "prepared", "established" (with the epoch's first frame) and checkpoints
+//
+// Epochs. Each open starts a new epoch: (1) prepare it on m + 1 drives, (2) bring every frame of the tail back to m + 1 copies,
+// (3) establish it on m + 1 drives with the number of its first frame; only then may frames be written. An epoch is in effect when an
+// established root or a checkpoint of it is seen; frame n belongs to the highest epoch in effect whose first frame is <= n, and a copy
+// written in another epoch is stale (from a drive that was away) and discarded.
+//
+// Confined to the executor that opened it. Drives are called on their own executors.
+#pragma once
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cluster/drive.h"
+#include "io/sync.h"
+#include "io/thread_pool.h"
+#include "meta/commit_log.h"
+
+namespace quarry::cluster {
+
+// A drive that should be there and is not: its copies cannot be read.
+struct AbsentDrive {
+  uint32_t number = 0;
+  std::string domain;
+};
+
+struct MetadataLogOptions {
+  std::vector<Drive*> drives;          // open drives; owned by the caller, outlive the log
+  std::vector<AbsentDrive> absent;     // expected by the newest label, not open
+  unsigned copies = 1;                 // m + 1, >= 1
+  ThreadPool* blocking_pool = nullptr;  // for ReadPiece; required by store_file
+  bool accept_loss = false;            // open although more domains are absent than the copies allow (an operator's decision)
+};
+
+class MetadataLog : public meta::CommitLog {
+ public:
+  // Recovers what the drives hold and starts a new epoch. With too few drives to write (fewer than writable_copies_min()) the log opens
+  // for reading: appends answer unavailable until add_drive makes it writable.
+  // Errors: data_lost (more absent drives than copies - 1: says which to bring back; or a needed frame or file has no copy left),
+  // corrupt (copies exist, none can be read), unavailable.
+  static Task<Result<std::unique_ptr<MetadataLog>>> open(MetadataLogOptions options);
+  ~MetadataLog() override;
+
+  Task<Result<void>> append(meta::FrameNumber number, std::vector<ByteView> parts) override;
+  meta::FrameNumber last_frame() const override { return last_frame_; }
+  Task<Result<Buffer>> read(meta::FrameNumber number) override;
+  Task<Result<meta::CheckpointFile>> store_file(std::string name, uint64_t size, ReadPiece read_piece) override;
+  Task<Result<Buffer>> read_file(const meta::CheckpointFile& file, uint64_t offset, size_t length) override;
+  Task<Result<void>> publish_checkpoint(meta::CheckpointManifest manifest) override;
+  Result<std::optional<meta::CheckpointManifest>> checkpoint() const override { return checkpoint_; }
+
+  // Copies each frame must reach to be acknowledged: all of `copies`; one less only where there are no more drives than copies.
+  unsigned writable_copies_min() const;
+  bool writable() const { return writable_; }
+  uint64_t epoch() const { return epoch_; }
+
+  // A new drive may hold copies from now on. Makes a log that opened for reading writable, if that is enough.
+  Task<Result<void>> add_drive(Drive& drive);
+  // The drive's copies no longer count (it died, or is being drained): every frame, file and root gets its full number of copies
+  // on other drives. When it returns success the drive is not needed any more. Errors: unavailable (no spare drive: the metadata stays
+  // at fewer copies), data_lost.
+  Task<Result<void>> leave_drive(uint32_t number);
+  // Copies that are needed and missing, after drives failed: makes them again where possible.
+  Task<Result<void>> restore_copies();
+
+  struct ScrubResult {
+    uint64_t chunks_checked = 0, bytes_checked = 0, damaged = 0, repaired = 0;
+    std::vector<std::string> problems;
+  };
+  // Reads every copy of every frame, file and root; damaged ones are replaced.
+  Task<Result<ScrubResult>> scrub();
+  // A chunk of the log was found damaged on a drive (by the drive's own scrub): replaces it. not_found if it is not in use.
+  Task<Result<void>> repair_copy(uint32_t drive, ChunkId id);
+
+  struct Status {
+    meta::FrameNumber last_frame = 0, checkpoint_frame = 0;
+    uint64_t frames = 0, files = 0, file_pieces = 0;
+    unsigned copies = 0, copies_min = 0;  // wanted; of the least copied chunk in use
+  };
+  Status status() const;
+  // Whether the log uses this chunk on this drive (for fsck); false: a leftover that may be removed.
+  bool uses(uint32_t drive, ChunkId id) const;
+  // Every chunk in use: name and the drives that should hold it.
+  struct Entry {
+    ChunkId id;
+    std::vector<uint32_t> drives;
+  };
+  std::vector<Entry> entries() const;
+
+  // Waits for work in flight. The drives stay open.
+  Task<void> close();
+
+ private:
+  // Which drives hold a chunk: (drive number, rewrite number = ChunkName.shard).
+  struct Copies {
+    std::vector<std::pair<uint32_t, uint8_t>> at;
+    uint32_t size = 0;
+  };
+  struct Recovery;
+  explicit MetadataLog(MetadataLogOptions options);
+
+  Drive* find(uint32_t number) const;
+  bool counts(uint32_t number) const;  // its copies count: up and not leaving
+  std::vector<Drive*> candidates(const Copies& have, uint64_t rotation) const;
+  unsigned counted(const Copies& copies) const;
+  // Puts copies of `name` until `wanted` count; moves on to other drives when one fails. Returns the number that count.
+  Task<Result<unsigned>> spread(ChunkName name, std::vector<ByteView> parts, chunk::Stream stream, Copies* copies, unsigned wanted);
+  Task<Result<SharedBytes>> fetch(ChunkName name, Copies copies, uint32_t offset, uint32_t length, std::string what) const;
+  Task<Result<void>> restore(ChunkName name, Copies* copies, chunk::Stream stream, std::string what);
+  Task<Result<void>> establish();
+  Task<Result<void>> put_root(uint32_t sequence, std::string payload);
+  Task<void> remove_everywhere(std::vector<std::pair<ChunkName, Copies>> chunks);
+  Task<Result<void>> restore_all();
+
+  MetadataLogOptions options_;
+  std::set<uint32_t> leaving_;
+  uint64_t epoch_ = 0;
+  meta::FrameNumber epoch_first_ = 1;
+  meta::FrameNumber last_frame_ = 0;
+  meta::FrameNumber durable_frame_ = 0;
+  Event durable_changed_;
+  bool writable_ = false;
+  std::optional<Error> failed_;
+  std::map<meta::FrameNumber, std::pair<uint64_t, Copies>> frames_;  // epoch, copies
+  std::map<std::pair<uint64_t, uint32_t>, Copies> pieces_;           // handle, piece
+  std::map<std::pair<uint64_t, uint32_t>, Copies> roots_;            // epoch, sequence
+  std::map<uint64_t, uint64_t> file_sizes_;                          // handle -> bytes
+  std::optional<meta::CheckpointManifest> checkpoint_;
+  uint64_t next_file_ = 1;
+  uint32_t next_root_ = 2;
+  uint64_t rotation_ = 0;
+  Semaphore restoring_{1};
+  TaskGroup tasks_;
+};
+
+}  // namespace quarry::cluster
