@@ -21,7 +21,7 @@
 
 namespace quarry {
 
-// Slots (8 bytes per thread each): a counter takes 1, a histogram kHistogramBuckets + 2. When they are used up, further series share one
+// Slots (8 bytes per thread each): a counter takes 1, a histogram kHistogramBuckets + 1. When they are used up, further series share one
 // "overflow" slot of their kind and metrics_series_dropped_total counts them.
 inline constexpr size_t kMetricSlotsMax = 64 * 1024;
 // Series in one family; beyond it, with() answers the series whose labels are all "other".
