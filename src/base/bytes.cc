@@ -1,8 +1,8 @@
 #include "base/bytes.h"
 
 #include <atomic>
-#include <cstdlib>
 
+#include "base/buffer_arena.h"
 #include "base/check.h"
 
 namespace quarry {
@@ -22,15 +22,14 @@ Counter& my_counter() {
 
 Buffer::Buffer(size_t size) : size_(size), capacity_(round_up(size, kBufferAlignment)) {
   if (capacity_ == 0) return;
-  data_ = static_cast<uint8_t*>(std::aligned_alloc(kBufferAlignment, capacity_));
-  CHECK(data_ != nullptr, "out of memory");
-  my_counter().bytes.fetch_add(static_cast<int64_t>(capacity_), std::memory_order_relaxed);
+  data_ = buffer_allocate(capacity_);
+  my_counter().bytes.fetch_add(static_cast<int64_t>(buffer_allocation_size(capacity_)), std::memory_order_relaxed);
 }
 
 Buffer::~Buffer() {
   if (data_ == nullptr) return;
-  my_counter().bytes.fetch_sub(static_cast<int64_t>(capacity_), std::memory_order_relaxed);
-  std::free(data_);
+  my_counter().bytes.fetch_sub(static_cast<int64_t>(buffer_allocation_size(capacity_)), std::memory_order_relaxed);
+  buffer_release(data_, capacity_);
 }
 
 Buffer Buffer::copy_of(ByteView bytes) {

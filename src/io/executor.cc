@@ -27,29 +27,62 @@ Executor& Executor::here() {
 }
 void Executor::set_current(Executor* executor) { current_executor = executor; }
 
+void Executor::place(size_t position, Timer* timer) {
+  timers_[position] = timer;
+  timer->position = position;
+}
+void Executor::sift_up(size_t position) {
+  Timer* timer = timers_[position];
+  while (position > 0 && before(*timer, *timers_[(position - 1) / 2])) {
+    place(position, timers_[(position - 1) / 2]);
+    position = (position - 1) / 2;
+  }
+  place(position, timer);
+}
+void Executor::sift_down(size_t position) {
+  Timer* timer = timers_[position];
+  for (;;) {
+    size_t child = 2 * position + 1;
+    if (child >= timers_.size()) break;
+    if (child + 1 < timers_.size() && before(*timers_[child + 1], *timers_[child])) ++child;
+    if (!before(*timers_[child], *timer)) break;
+    place(position, timers_[child]);
+    position = child;
+  }
+  place(position, timer);
+}
+
 void Executor::arm(Timer& timer, TimePoint at) {
   DCHECK(current() == this);
   CHECK(!timer.armed);
   timer.at = at;
+  timer.sequence = next_sequence_++;
   timer.armed = true;
-  timer.position = timers_.emplace(at, &timer);
+  timers_.push_back(&timer);
+  sift_up(timers_.size() - 1);
 }
 
 void Executor::cancel(Timer& timer) {
   if (!timer.armed) return;
   DCHECK(current() == this);
-  timers_.erase(timer.position);
+  const size_t position = timer.position;
+  CHECK(position < timers_.size() && timers_[position] == &timer, "a timer is cancelled on an executor that does not have it");
   timer.armed = false;
+  Timer* last = timers_.back();
+  timers_.pop_back();
+  if (last == &timer) return;
+  place(position, last);
+  sift_down(position);
+  sift_up(last->position);
 }
 
 TimePoint Executor::fire_due_timers(TimePoint until) {
-  while (!timers_.empty() && timers_.begin()->first <= until) {
-    Timer& timer = *timers_.begin()->second;
-    timers_.erase(timers_.begin());
-    timer.armed = false;
+  while (!timers_.empty() && timers_.front()->at <= until) {
+    Timer& timer = *timers_.front();
+    cancel(timer);
     timer.fire(timer);  // may destroy the timer
   }
-  return timers_.empty() ? kNoDeadline : timers_.begin()->first;
+  return next_timer();
 }
 
 Task<void> sleep_until(TimePoint at) { co_await Sleep(at); }

@@ -3,7 +3,7 @@
 #pragma once
 #include <chrono>
 #include <coroutine>
-#include <map>
+#include <vector>
 
 #include "base/units.h"
 #include "io/task.h"
@@ -15,10 +15,12 @@ using TimePoint = std::chrono::time_point<std::chrono::steady_clock, Duration>;
 inline constexpr TimePoint kNoDeadline = TimePoint::max();
 
 // A one-shot timer, confined to its executor's thread. The callback runs on that thread. Cancel before destruction.
+// Arming costs no allocation; timers due at the same time fire in the order in which they were armed.
 struct Timer {
   void (*fire)(Timer&) = nullptr;
   TimePoint at{};
-  std::multimap<TimePoint, Timer*>::iterator position{};
+  uint64_t sequence = 0;  // set by arm
+  size_t position = 0;    // in the executor's heap
   bool armed = false;
 };
 
@@ -34,7 +36,7 @@ class Executor {
   static Executor* current();
   static Executor& here();  // CHECKs that there is one
 
-  // On this executor's thread only.
+  // On this executor's thread only. O(log armed timers).
   void arm(Timer& timer, TimePoint at);
   void cancel(Timer& timer);
 
@@ -59,10 +61,16 @@ class Executor {
  protected:
   // Runs what is due; returns the time of the next timer, or kNoDeadline.
   TimePoint fire_due_timers(TimePoint now);
+  TimePoint next_timer() const { return timers_.empty() ? kNoDeadline : timers_.front()->at; }
   static void set_current(Executor* executor);
 
  private:
-  std::multimap<TimePoint, Timer*> timers_;
+  static bool before(const Timer& a, const Timer& b) { return a.at != b.at ? a.at < b.at : a.sequence < b.sequence; }
+  void place(size_t position, Timer* timer);
+  void sift_up(size_t position);
+  void sift_down(size_t position);
+  std::vector<Timer*> timers_;  // a binary heap, the next one first
+  uint64_t next_sequence_ = 0;
 };
 
 // Waits on the current executor. Not cancellable; for waits that must be, use Event::wait_until.

@@ -1,0 +1,395 @@
+#include "io/ring_executor.h"
+
+#include <liburing.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buffer_arena.h"
+#include "base/log.h"
+
+namespace quarry {
+namespace {
+thread_local RingExecutor* current_ring = nullptr;
+// A loop that always has something ready still asks the kernel for completions after this many rounds.
+constexpr int kRoundsPerTurn = 16;
+
+// Counters are written by one thread and read by any: no locked instruction is needed.
+void add(std::atomic<uint64_t>& counter, uint64_t n) { counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+}  // namespace
+
+struct RingExecutor::Ring {
+  io_uring ring{};
+  bool open = false;
+  int event_fd = -1;
+  struct Wake : RingOp {
+    RingExecutor* owner = nullptr;
+    uint64_t value = 0;
+    bool armed = false;
+  } wake;
+  RingOp nobody{[](RingOp&, int, uint32_t) {}};
+  ~Ring() {
+    if (open) io_uring_queue_exit(&ring);
+    if (event_fd >= 0) ::close(event_fd);
+  }
+};
+
+RingExecutor::RingExecutor(Options options) : options_(std::move(options)), ring_(std::make_unique<Ring>()) {}
+
+RingExecutor::~RingExecutor() {
+  CHECK(!on_thread_, "a RingExecutor dies while its loop runs");
+  if (in_flight_ == wake_in_flight()) return;
+  // What the kernel still works on may write into memory that is about to go.
+  enter_thread();
+  stopping_ = true;
+  cancel_all();
+  for (int turns = 0; turns < 100 && in_flight_ > wake_in_flight(); ++turns) turn();
+  leave_thread();
+  CHECK(in_flight_ <= wake_in_flight(), "a RingExecutor dies under operations that cannot be cancelled");
+}
+
+void RingExecutor::cancel_all() {
+  io_uring_sqe* sqe = prepare_detached();
+  io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
+}
+
+Result<std::unique_ptr<RingExecutor>> RingExecutor::create(Options options) {
+  std::unique_ptr<RingExecutor> executor(new RingExecutor(std::move(options)));
+  TRY(executor->open());
+  return executor;
+}
+
+Result<void> RingExecutor::open() {
+  // Best first: without interrupts of the loop's thread (6.1), then what 5.19 and 5.11 can do. Created disabled, so that the
+  // thread which runs the loop becomes the one submitter.
+  const unsigned base = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED;
+  const unsigned choices[] = {
+      base | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+      base | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+      base,
+  };
+  int error = 0;
+  for (const unsigned flags : choices) {
+    io_uring_params params{};
+    params.flags = flags;
+    params.cq_entries = options_.completions;
+    error = -io_uring_queue_init_params(options_.submissions, &ring_->ring, &params);
+    if (error == 0) {
+      ring_->open = true;
+      break;
+    }
+    if (error != EINVAL) break;
+  }
+  if (error == ENOSYS || error == EPERM || error == EACCES) {
+    return fail(Code::unsupported,
+                "io_uring is not available ({}): Quarry needs Linux 5.11 or newer, sysctl kernel.io_uring_disabled=0, and a container or "
+                "service profile that permits the io_uring system calls",
+                strerror(error));
+  }
+  if (error == ENOMEM) {
+    return fail(Code::unsupported, "io_uring: not enough locked memory: raise RLIMIT_MEMLOCK (ulimit -l) or start fewer loops");
+  }
+  if (error != 0) return errno_error(error, "io_uring_setup");
+  if ((ring_->ring.features & (IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG)) != (IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG)) {
+    return fail(Code::unsupported, "this kernel's io_uring is too old: Quarry needs Linux 5.11 or newer");
+  }
+  ring_->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (ring_->event_fd < 0) return errno_error(errno, "eventfd");
+  ring_->wake.owner = this;
+  ring_->wake.done = [](RingOp& op, int, uint32_t) {
+    auto& wake = static_cast<Ring::Wake&>(op);
+    wake.armed = false;
+    --wake.owner->in_flight_;
+    add(wake.owner->counters_.wakeups, 1);
+  };
+  return {};
+}
+
+uint64_t RingExecutor::wake_in_flight() const { return ring_->wake.armed ? 1 : 0; }
+
+void RingExecutor::enter_thread() {
+  CHECK(!on_thread_, "a RingExecutor's loop runs already");
+  on_thread_ = true;
+  previous_ = Executor::current();
+  previous_ring_ = current_ring;
+  set_current(this);
+  current_ring = this;
+  if (enabled_) return;
+  enabled_ = true;
+  // io_uring_enable_rings is declared by liburing 2.3 but not exported by Debian's library.
+  CHECK(io_uring_register(static_cast<unsigned>(ring_->ring.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0) == 0, "enabling a ring failed");
+  io_uring_register_ring_fd(&ring_->ring);  // saves a look-up per call where the kernel has it; a failure changes nothing
+  if (options_.files_max > 0 && io_uring_register_files_sparse(&ring_->ring, options_.files_max) == 0) {
+    for (int slot = static_cast<int>(options_.files_max); slot > 0; --slot) free_files_.push_back(slot - 1);
+  }
+  if (options_.register_buffers && buffer_arena_chunks_max() > 0) {
+    buffers_possible_ = io_uring_register_buffers_sparse(&ring_->ring, static_cast<unsigned>(buffer_arena_chunks_max())) == 0;
+    registered_chunks_.assign(buffers_possible_ ? buffer_arena_chunks_max() : 0, false);
+  }
+}
+
+void RingExecutor::leave_thread() {
+  on_thread_ = false;
+  set_current(previous_);
+  current_ring = previous_ring_;
+}
+
+RingExecutor& RingExecutor::here() {
+  CHECK(current_ring != nullptr && Executor::current() == current_ring, "not on a RingExecutor's thread");
+  return *current_ring;
+}
+
+TimePoint RingExecutor::now() const {
+  timespec t{};
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return TimePoint(Duration(t.tv_sec * 1'000'000'000ll + t.tv_nsec));
+}
+
+RingExecutor::Stats RingExecutor::stats() const {
+  const auto get = [](const std::atomic<uint64_t>& counter) { return counter.load(std::memory_order_relaxed); };
+  return {get(counters_.turns),   get(counters_.enters),  get(counters_.operations),
+          get(counters_.resumed), get(counters_.wakeups), get(counters_.in_flight)};
+}
+
+// ---------------------------------------------------------------- operations
+
+void RingExecutor::reserve(uint32_t count) {
+  while (io_uring_sq_space_left(&ring_->ring) < count) {
+    add(counters_.enters, 1);
+    const int submitted = io_uring_submit(&ring_->ring);
+    // EBUSY, EAGAIN: the kernel wants its completions taken first, or is short of memory. They are taken only between
+    // coroutines, so ask again; get_events moves overflowed completions along.
+    if (submitted < 0) {
+      CHECK(submitted == -EBUSY || submitted == -EAGAIN || submitted == -EINTR, "io_uring_submit failed");
+      io_uring_get_events(&ring_->ring);
+    }
+  }
+}
+
+io_uring_sqe* RingExecutor::prepare(RingOp& op) {
+  DCHECK(Executor::current() == this);
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_->ring);
+  if (sqe == nullptr) {
+    reserve(1);
+    sqe = io_uring_get_sqe(&ring_->ring);
+  }
+  io_uring_sqe_set_data(sqe, &op);
+  ++in_flight_;
+  add(counters_.operations, 1);
+  return sqe;
+}
+
+io_uring_sqe* RingExecutor::prepare_detached() { return prepare(ring_->nobody); }
+
+void RingExecutor::cancel_op(RingOp& op) {
+  io_uring_sqe* sqe = prepare_detached();
+  io_uring_prep_cancel(sqe, &op, 0);
+}
+
+int RingExecutor::register_file(int fd) {
+  if (free_files_.empty()) return -1;
+  const int slot = free_files_.back();
+  if (io_uring_register_files_update(&ring_->ring, static_cast<unsigned>(slot), &fd, 1) != 1) return -1;
+  free_files_.pop_back();
+  return slot;
+}
+
+void RingExecutor::unregister_file(int slot) {
+  if (slot < 0) return;
+  int none = -1;
+  CHECK(io_uring_register_files_update(&ring_->ring, static_cast<unsigned>(slot), &none, 1) == 1, "io_uring_register_files_update failed");
+  free_files_.push_back(slot);
+}
+
+int RingExecutor::registered_buffer(const void* data, size_t size) {
+  if (!buffers_possible_) return -1;
+  const int chunk = buffer_arena_chunk_of(data, size);
+  if (chunk < 0) return -1;
+  if (!registered_chunks_[static_cast<size_t>(chunk)]) {
+    const MutableByteView memory = buffer_arena_chunk(static_cast<size_t>(chunk));
+    iovec vector{memory.data(), memory.size()};
+    __u64 tag = 0;
+    if (io_uring_register_buffers_update_tag(&ring_->ring, static_cast<unsigned>(chunk), &vector, &tag, 1) != 1) {
+      // RLIMIT_MEMLOCK, most likely. Unregistered memory works; it costs about a tenth of the operations per CPU-second.
+      LOG_INFO("io_uring buffers are not registered", {"loop", options_.name}, {"chunk", chunk});
+      buffers_possible_ = false;
+      return -1;
+    }
+    registered_chunks_[static_cast<size_t>(chunk)] = true;
+  }
+  return chunk;
+}
+
+// ---------------------------------------------------------------- the loop
+
+void RingExecutor::post(std::coroutine_handle<> handle) {
+  if (current_ring == this && Executor::current() == this) {
+    ready_.push_back(handle);
+    return;
+  }
+  bool wake;
+  {
+    const std::lock_guard lock(remote_mutex_);
+    remote_.push_back(handle);
+    has_remote_.store(true, std::memory_order_release);
+    wake = std::exchange(sleeping_, false);
+  }
+  if (wake) {
+    const uint64_t one = 1;
+    const ssize_t written = ::write(ring_->event_fd, &one, sizeof(one));
+    CHECK(written == sizeof(one), "waking a loop failed");
+  }
+}
+
+void RingExecutor::stop() {
+  stopping_.store(true);
+  const std::lock_guard lock(remote_mutex_);
+  if (std::exchange(sleeping_, false)) {
+    const uint64_t one = 1;
+    const ssize_t written = ::write(ring_->event_fd, &one, sizeof(one));
+    CHECK(written == sizeof(one), "waking a loop failed");
+  }
+}
+
+bool RingExecutor::take_remote() {
+  if (!has_remote_.load(std::memory_order_acquire)) return false;
+  const std::lock_guard lock(remote_mutex_);
+  ready_.insert(ready_.end(), remote_.begin(), remote_.end());
+  remote_.clear();
+  has_remote_.store(false, std::memory_order_relaxed);
+  return true;
+}
+
+void RingExecutor::arm_wake() {
+  auto& wake = ring_->wake;
+  if (wake.armed) return;
+  wake.armed = true;
+  io_uring_prep_read(prepare(wake), ring_->event_fd, &wake.value, sizeof(wake.value), 0);
+}
+
+void RingExecutor::reap() {
+  io_uring* ring = &ring_->ring;
+  unsigned head;
+  unsigned count = 0;
+  io_uring_cqe* cqe;
+  io_uring_for_each_cqe(ring, head, cqe) {
+    ++count;
+    auto* op = reinterpret_cast<RingOp*>(static_cast<uintptr_t>(cqe->user_data));
+    const int result = cqe->res;
+    const uint32_t flags = cqe->flags;
+    if ((flags & IORING_CQE_F_MORE) == 0 && op != &ring_->wake) --in_flight_;
+    op->done(*op, result, flags);  // may prepare, never reaps
+  }
+  io_uring_cq_advance(ring, count);
+}
+
+void RingExecutor::turn() {
+  add(counters_.turns, 1);
+  take_remote();
+  for (int round = 0; round < kRoundsPerTurn && !ready_.empty(); ++round) {
+    running_.swap(ready_);
+    for (const auto handle : running_) handle.resume();
+    add(counters_.resumed, running_.size());
+    running_.clear();
+  }
+  const TimePoint next = next_timer() == kNoDeadline ? kNoDeadline : fire_due_timers(now());
+  io_uring* ring = &ring_->ring;
+  bool sleep = !finished_ && ready_.empty() && io_uring_cq_ready(ring) == 0;
+  if (sleep) {
+    arm_wake();
+    const std::lock_guard lock(remote_mutex_);
+    if (!remote_.empty() || (stopping_.load() && in_flight_ == wake_in_flight())) {
+      sleep = false;
+    } else {
+      sleeping_ = true;
+    }
+  }
+  int result = 0;
+  if (sleep) {
+    add(counters_.enters, 1);
+    io_uring_cqe* cqe = nullptr;
+    __kernel_timespec timeout{};
+    __kernel_timespec* limit = nullptr;
+    TimePoint until = next;
+    if (stopping_.load()) until = std::min(until, now() + options_.stop_grace);
+    if (until != kNoDeadline) {
+      const int64_t left = std::max<int64_t>(0, (until - now()).count());
+      timeout.tv_sec = left / 1'000'000'000;
+      timeout.tv_nsec = left % 1'000'000'000;
+      limit = &timeout;
+    }
+    result = io_uring_submit_and_wait_timeout(ring, &cqe, 1, limit, nullptr);
+    const std::lock_guard lock(remote_mutex_);
+    sleeping_ = false;
+  } else if (io_uring_sq_ready(ring) > 0) {
+    add(counters_.enters, 1);
+    result = io_uring_submit_and_get_events(ring);
+  } else if ((IO_URING_READ_ONCE(*ring->sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) {
+    add(counters_.enters, 1);
+    result = io_uring_get_events(ring);
+  }
+  CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EBUSY || result == -EAGAIN, "io_uring_enter failed");
+  reap();
+  counters_.in_flight.store(in_flight_ - wake_in_flight(), std::memory_order_relaxed);
+}
+
+void RingExecutor::run() {
+  enter_thread();
+  TimePoint cancel_at = kNoDeadline;
+  for (;;) {
+    turn();
+    if (!stopping_.load()) continue;
+    const uint64_t operations = in_flight_ - wake_in_flight();
+    if (ready_.empty() && !has_remote_.load() && operations == 0) break;
+    if (cancel_at == kNoDeadline) cancel_at = now() + options_.stop_grace;
+    if (operations > 0 && now() >= cancel_at) {
+      cancel_all();
+      cancel_at = now() + options_.stop_grace;
+    }
+  }
+  leave_thread();
+}
+
+detail::Root RingExecutor::drive(Task<void> task) {
+  co_await std::move(task);
+  finished_ = true;
+}
+
+void RingExecutor::run_until_done(Task<void> task) {
+  enter_thread();
+  finished_ = false;
+  drive(std::move(task));
+  while (!finished_) turn();
+  finished_ = false;
+  leave_thread();
+}
+
+// ---------------------------------------------------------------- the pool
+
+Result<std::unique_ptr<ExecutorPool>> ExecutorPool::start(Options options) {
+  CHECK(options.threads > 0);
+  std::unique_ptr<ExecutorPool> pool(new ExecutorPool());
+  for (size_t i = 0; i < options.threads; ++i) {
+    RingExecutor::Options ring = options.ring;
+    ring.name = fmt::format("{}-{}", options.name, i);
+    TRY_ASSIGN(auto executor, RingExecutor::create(std::move(ring)));
+    pool->executors_.push_back(std::move(executor));
+  }
+  for (auto& executor : pool->executors_) {
+    pool->threads_.emplace_back([&loop = *executor] {
+      pthread_setname_np(pthread_self(), loop.name().substr(0, 15).c_str());
+      loop.run();
+    });
+  }
+  return pool;
+}
+
+void ExecutorPool::stop() {
+  for (auto& executor : executors_) executor->stop();
+  for (auto& thread : threads_) thread.join();
+  threads_.clear();
+}
+ExecutorPool::~ExecutorPool() { stop(); }
+
+}  // namespace quarry

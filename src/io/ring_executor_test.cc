@@ -1,0 +1,204 @@
+#include "io/ring_executor.h"
+
+#include <gtest/gtest.h>
+#include <liburing.h>
+#include <unistd.h>
+
+#include "io/thread_pool.h"
+
+namespace quarry {
+namespace {
+
+std::unique_ptr<RingExecutor> make_ring(RingExecutor::Options options = {}) {
+  auto executor = RingExecutor::create(std::move(options));
+  if (!executor) {
+    ADD_FAILURE() << executor.error().to_string();
+    std::abort();
+  }
+  return std::move(*executor);
+}
+
+struct Nop : RingOp {
+  std::coroutine_handle<> handle;
+  int result = -1;
+  Nop() : RingOp{[](RingOp& op, int r, uint32_t) { static_cast<Nop&>(op).result = r; static_cast<Nop&>(op).handle.resume(); }} {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> h) {
+    handle = h;
+    io_uring_prep_nop(RingExecutor::here().prepare(*this));
+  }
+  int await_resume() const noexcept { return result; }
+};
+
+Task<int> many_nops(int count) {
+  int good = 0;
+  for (int i = 0; i < count; ++i) {
+    Nop nop;
+    const int result = co_await nop;
+    good += result == 0;
+  }
+  co_return good;
+}
+
+TEST(RingExecutor, runs_a_task_and_returns_its_value) {
+  auto executor = make_ring();
+  EXPECT_EQ(executor->run(many_nops(100)), 100);
+  EXPECT_EQ(executor->run(many_nops(1)), 1) << "a second run on the same ring";
+  EXPECT_EQ(Executor::current(), nullptr);
+}
+
+Task<int> concurrent_nops(int tasks, int each) {
+  std::vector<Task<int>> all;
+  for (int i = 0; i < tasks; ++i) all.push_back(many_nops(each));
+  const auto values = co_await when_all(std::move(all));
+  int sum = 0;
+  for (const int value : values) sum += value;
+  co_return sum;
+}
+
+TEST(RingExecutor, more_operations_than_the_queue_holds_all_complete_in_batches) {
+  auto executor = make_ring({.submissions = 8, .completions = 16});
+  EXPECT_EQ(executor->run(concurrent_nops(1000, 20)), 20000);
+  auto wide = make_ring();
+  EXPECT_EQ(wide->run(concurrent_nops(256, 50)), 12800);
+  EXPECT_LT(wide->stats().enters, 200u) << "256 operations a call";
+}
+
+Task<Duration> timed_sleep(Duration duration) {
+  const TimePoint start = Executor::here().now();
+  co_await sleep_for(duration);
+  co_return Executor::here().now() - start;
+}
+
+TEST(RingExecutor, timers_fire_in_order_and_not_early) {
+  auto executor = make_ring();
+  EXPECT_GE(executor->run(timed_sleep(std::chrono::milliseconds(5))), std::chrono::milliseconds(5));
+  std::vector<int> order;
+  executor->run([](std::vector<int>& out) -> Task<void> {
+    TaskGroup group;
+    for (const int ms : {9, 1, 5, 3, 7}) {
+      group.spawn([](std::vector<int>& o, int delay) -> Task<void> {
+        co_await sleep_for(std::chrono::milliseconds(delay));
+        o.push_back(delay);
+      }(out, ms));
+    }
+    co_await group.join();
+  }(order));
+  EXPECT_EQ(order, (std::vector<int>{1, 3, 5, 7, 9}));
+}
+
+TEST(RingExecutor, a_busy_task_does_not_starve_operations_or_timers) {
+  auto executor = make_ring();
+  const int nops = executor->run([]() -> Task<int> {
+    bool stop = false;
+    int done = 0;
+    TaskGroup group;
+    group.spawn([](bool& end) -> Task<void> {
+      while (!end) co_await Executor::here().yield();
+    }(stop));
+    group.spawn([](int& out) -> Task<void> { out = co_await many_nops(50); }(done));
+    co_await sleep_for(std::chrono::milliseconds(5));
+    while (done == 0) co_await sleep_for(std::chrono::milliseconds(1));
+    stop = true;
+    co_await group.join();
+    co_return done;
+  }());
+  EXPECT_EQ(nops, 50);
+}
+
+TEST(RingExecutor, a_pool_thread_wakes_a_sleeping_loop) {
+  auto executor = make_ring();
+  ThreadPool threads("test", 2);
+  const int sum = executor->run([](ThreadPool& pool) -> Task<int> {
+    int total = 0;
+    for (int i = 0; i < 200; ++i) {
+      const int value = co_await blocking(pool, [] { return 1; });
+      total += value;
+    }
+    co_return total;
+  }(threads));
+  EXPECT_EQ(sum, 200);
+}
+
+TEST(RingExecutor, an_operation_can_be_cancelled) {
+  auto executor = make_ring();
+  int pipe_ends[2];
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  const int result = executor->run([](int fd) -> Task<int> {
+    struct Read : Nop {
+      int fd;
+      char byte = 0;
+      void await_suspend(std::coroutine_handle<> h) {
+        handle = h;
+        io_uring_prep_read(RingExecutor::here().prepare(*this), fd, &byte, 1, 0);
+      }
+    } read;
+    read.fd = fd;
+    TaskGroup group;
+    group.spawn([](Read& target) -> Task<void> {
+      co_await sleep_for(std::chrono::milliseconds(2));
+      RingExecutor::here().cancel_op(target);
+    }(read));
+    const int outcome = co_await read;
+    co_await group.join();
+    co_return outcome;
+  }(pipe_ends[0]));
+  EXPECT_EQ(result, -ECANCELED);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+}
+
+TEST(ExecutorPool, tasks_hop_between_loops_and_come_home) {
+  auto pool = ExecutorPool::start({.name = "hop", .threads = 3});
+  ASSERT_TRUE(pool) << pool.error().to_string();
+  const int hops = wait_on((*pool)->executor(0), [](ExecutorPool& loops) -> Task<int> {
+    int count = 0;
+    for (int i = 0; i < 3000; ++i) {
+      RingExecutor& target = loops.executor(static_cast<size_t>(i) % loops.size());
+      const bool there = co_await on(target, [](Executor& expected) -> Task<bool> { co_return Executor::current() == &expected; }(target));
+      count += there && Executor::current() == &loops.executor(0);
+    }
+    co_return count;
+  }(**pool));
+  EXPECT_EQ(hops, 3000);
+  (*pool)->stop();
+}
+
+TEST(ExecutorPool, stop_finishes_what_is_posted_and_cancels_what_hangs) {
+  int pipe_ends[2];
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  ExecutorPool::Options options{.name = "stop", .threads = 2};
+  options.ring.stop_grace = std::chrono::milliseconds(20);
+  auto pool = ExecutorPool::start(std::move(options));
+  ASSERT_TRUE(pool) << pool.error().to_string();
+  std::atomic<int> finished{0};
+  struct Read : Nop {
+    int fd;
+    char byte = 0;
+    void await_suspend(std::coroutine_handle<> h) {
+      handle = h;
+      io_uring_prep_read(RingExecutor::here().prepare(*this), fd, &byte, 1, 0);
+    }
+  };
+  const auto hang = [](Executor& executor, int fd, std::atomic<int>& count) -> detail::Root {
+    co_await executor.enter();
+    Read read;
+    read.fd = fd;
+    const int result = co_await read;
+    count += result == -ECANCELED;
+  };
+  hang((*pool)->executor(0), pipe_ends[0], finished);
+  const auto work = [](Executor& executor, std::atomic<int>& count) -> detail::Root {
+    co_await executor.enter();
+    for (int i = 0; i < 100; ++i) co_await executor.yield();
+    ++count;
+  };
+  for (int i = 0; i < 10; ++i) work((*pool)->executor(1), finished);
+  (*pool)->stop();
+  EXPECT_EQ(finished.load(), 11);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+}
+
+}  // namespace
+}  // namespace quarry
