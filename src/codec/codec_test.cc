@@ -94,6 +94,18 @@ TEST(S3Checksum, values_as_s3_prints_them) {
   EXPECT_EQ(of(ChecksumKind::crc64nvme), "rosUhgp5mIg=");
   EXPECT_EQ(of(ChecksumKind::sha1), "98O8HYCOBHMq32eZZczDTKeuNEE=");
   EXPECT_EQ(of(ChecksumKind::sha256), to_base64(sha256(bytes_of("123456789"))));
+  // Published test values of the later algorithms, over "the object data".
+  const auto of_object = [](ChecksumKind kind) {
+    S3Checksum sum(kind);
+    sum.update(bytes_of("the object "));
+    sum.update(bytes_of("data"));
+    return sum.finish_base64();
+  };
+  EXPECT_EQ(of_object(ChecksumKind::sha512), "uiz+VuENyLjzFxWrdmbN/NdIdldj/V3saJF6FsckcYu6xu26fM0CfAaTySaoFJmIdI2m5wbYMJxtShQ1PXk3Tg==");
+  EXPECT_EQ(of_object(ChecksumKind::md5), "EtWtthXtCk3RxUiXKw+ydw==");
+  EXPECT_EQ(of_object(ChecksumKind::xxhash64), "McmxUfNFLUs=");
+  EXPECT_EQ(of_object(ChecksumKind::xxhash3), "tLh+aNltTM4=");
+  EXPECT_EQ(of_object(ChecksumKind::xxhash128), "MXqrLVobrQkTBf82+7i9AQ==");
   EXPECT_EQ(checksum_kind_of("crc64nvme"), ChecksumKind::crc64nvme);
   EXPECT_EQ(checksum_kind_of("CRC64"), std::nullopt);
 }

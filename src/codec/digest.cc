@@ -205,6 +205,8 @@ struct ChecksumInfo {
 constexpr ChecksumInfo kChecksums[] = {
     {ChecksumKind::crc32, "CRC32", 4},   {ChecksumKind::crc32c, "CRC32C", 4},       {ChecksumKind::sha1, "SHA1", 20},
     {ChecksumKind::sha256, "SHA256", 32}, {ChecksumKind::crc64nvme, "CRC64NVME", 8},
+    {ChecksumKind::sha512, "SHA512", 64}, {ChecksumKind::md5, "MD5", 16},           {ChecksumKind::xxhash64, "XXHASH64", 8},
+    {ChecksumKind::xxhash3, "XXHASH3", 8}, {ChecksumKind::xxhash128, "XXHASH128", 16},
 };
 const ChecksumInfo& info_of(ChecksumKind kind) {
   for (const auto& info : kChecksums) {
@@ -224,9 +226,30 @@ std::optional<ChecksumKind> checksum_kind_of(std::string_view name) {
   return std::nullopt;
 }
 
-S3Checksum::S3Checksum(ChecksumKind kind) : kind_(kind) {
-  if (kind == ChecksumKind::sha1) digest_.emplace(DigestKind::sha1);
-  if (kind == ChecksumKind::sha256) digest_.emplace(DigestKind::sha256);
+namespace {
+void free_xxh64(void* state) { XXH64_freeState(static_cast<XXH64_state_t*>(state)); }
+void free_xxh3(void* state) { XXH3_freeState(static_cast<XXH3_state_t*>(state)); }
+void free_nothing(void*) {}
+XXH64_state_t* xxh64(void* state) { return static_cast<XXH64_state_t*>(state); }
+}  // namespace
+
+S3Checksum::S3Checksum(ChecksumKind kind) : kind_(kind), xxhash_(nullptr, free_nothing) {
+  switch (kind) {
+    case ChecksumKind::crc32:
+    case ChecksumKind::crc32c:
+    case ChecksumKind::crc64nvme: return;
+    case ChecksumKind::sha1: digest_.emplace(DigestKind::sha1); return;
+    case ChecksumKind::sha256: digest_.emplace(DigestKind::sha256); return;
+    case ChecksumKind::sha512: digest_.emplace(DigestKind::sha512); return;
+    case ChecksumKind::md5: digest_.emplace(DigestKind::md5); return;
+    case ChecksumKind::xxhash64: xxhash_ = {XXH64_createState(), free_xxh64}; break;
+    case ChecksumKind::xxhash3:
+    case ChecksumKind::xxhash128: xxhash_ = {XXH3_createState(), free_xxh3}; break;
+  }
+  CHECK(xxhash_ != nullptr, "out of memory");
+  if (kind == ChecksumKind::xxhash64) XXH64_reset(xxh64(xxhash_.get()), 0);
+  if (kind == ChecksumKind::xxhash3) XXH3_64bits_reset(xxh(xxhash_.get()));
+  if (kind == ChecksumKind::xxhash128) XXH3_128bits_reset(xxh(xxhash_.get()));
 }
 void S3Checksum::update(ByteView bytes) {
   switch (kind_) {
@@ -234,11 +257,33 @@ void S3Checksum::update(ByteView bytes) {
     case ChecksumKind::crc32c: crc_ = crc32c(static_cast<uint32_t>(crc_), bytes); return;
     case ChecksumKind::crc64nvme: crc_ = crc64nvme(crc_, bytes); return;
     case ChecksumKind::sha1:
-    case ChecksumKind::sha256: digest_->update(bytes); return;
+    case ChecksumKind::sha256:
+    case ChecksumKind::sha512:
+    case ChecksumKind::md5: digest_->update(bytes); return;
+    case ChecksumKind::xxhash64: XXH64_update(xxh64(xxhash_.get()), bytes.data(), bytes.size()); return;
+    case ChecksumKind::xxhash3: XXH3_64bits_update(xxh(xxhash_.get()), bytes.data(), bytes.size()); return;
+    case ChecksumKind::xxhash128: XXH3_128bits_update(xxh(xxhash_.get()), bytes.data(), bytes.size()); return;
   }
 }
 DigestBytes S3Checksum::finish() {
   if (digest_) return digest_->finish();
+  if (kind_ == ChecksumKind::xxhash64) {
+    crc_ = XXH64_digest(xxh64(xxhash_.get()));
+    XXH64_reset(xxh64(xxhash_.get()), 0);
+  }
+  if (kind_ == ChecksumKind::xxhash3) {
+    crc_ = XXH3_64bits_digest(xxh(xxhash_.get()));
+    XXH3_64bits_reset(xxh(xxhash_.get()));
+  }
+  if (kind_ == ChecksumKind::xxhash128) {
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(xxh(xxhash_.get())));
+    XXH3_128bits_reset(xxh(xxhash_.get()));
+    DigestBytes out;
+    out.size = sizeof canonical.digest;
+    std::memcpy(out.bytes.data(), canonical.digest, out.size);
+    return out;
+  }
   return big_endian(std::exchange(crc_, 0), checksum_size(kind_));
 }
 std::string S3Checksum::finish_base64() { return to_base64(finish()); }

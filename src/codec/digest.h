@@ -83,12 +83,17 @@ class ContentHasher {
 // ---- checksums of the S3 API ------------------------------------------------------------------------------------------------
 
 // Numbers are stored in manifests: frozen.
-enum class ChecksumKind : uint8_t { crc32 = 1, crc32c = 2, sha1 = 3, sha256 = 4, crc64nvme = 5 };
+enum class ChecksumKind : uint8_t {
+  crc32 = 1, crc32c = 2, sha1 = 3, sha256 = 4, crc64nvme = 5, sha512 = 6, md5 = 7, xxhash64 = 8, xxhash3 = 9, xxhash128 = 10
+};
+inline constexpr uint8_t kChecksumKindLast = 10;
 
 std::string_view checksum_name(ChecksumKind kind);                        // "CRC64NVME", as in x-amz-checksum-algorithm
 std::optional<ChecksumKind> checksum_kind_of(std::string_view name);      // any case; "CRC32C" or "crc32c"
 size_t checksum_size(ChecksumKind kind);                                  // bytes
-constexpr bool checksum_is_crc(ChecksumKind kind) { return kind != ChecksumKind::sha1 && kind != ChecksumKind::sha256; }
+constexpr bool checksum_is_crc(ChecksumKind kind) {
+  return kind == ChecksumKind::crc32 || kind == ChecksumKind::crc32c || kind == ChecksumKind::crc64nvme;
+}
 
 // Streaming S3 checksum; finish() gives big-endian bytes, whose base64 is the header's value.
 class S3Checksum {
@@ -103,10 +108,11 @@ class S3Checksum {
   ChecksumKind kind_;
   uint64_t crc_ = 0;
   std::optional<Digest> digest_;
+  std::unique_ptr<void, void (*)(void*)> xxhash_;
 };
 
 // Full-object checksum of a multipart object from those of its parts, in order.
-// Errors: unsupported (sha1, sha256 cannot be combined), malformed (a checksum of the wrong size).
+// Errors: unsupported (only the cyclic ones can be combined), malformed (a checksum of the wrong size).
 Result<DigestBytes> combine_checksums(ChecksumKind kind, ByteView first, ByteView second, uint64_t second_length);
 
 }  // namespace quarry

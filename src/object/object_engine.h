@@ -62,7 +62,10 @@ struct BucketUsage {
 };
 
 // Additional checksum of an object as S3 defines it.
-enum class ChecksumAlgorithm : uint8_t { none = 0, crc32 = 1, crc32c = 2, sha1 = 3, sha256 = 4, crc64nvme = 5 };  // frozen numbers
+// The numbers, but for none, are those of ChecksumKind (codec/digest.h). Frozen.
+enum class ChecksumAlgorithm : uint8_t {
+  none = 0, crc32 = 1, crc32c = 2, sha1 = 3, sha256 = 4, crc64nvme = 5, sha512 = 6, md5 = 7, xxhash64 = 8, xxhash3 = 9, xxhash128 = 10
+};
 enum class ChecksumType : uint8_t { full_object = 0, composite = 1 };
 struct Checksum {
   ChecksumAlgorithm algorithm = ChecksumAlgorithm::none;
