@@ -28,6 +28,14 @@ enum class Durability : uint8_t {
   durable,    // on stable media when complete (FUA / RWF_DSYNC)
 };
 
+// Since the device was opened. Times are sums over completed requests, ns; divide by the counts.
+struct DeviceStats {
+  uint64_t reads = 0, writes = 0, flushes = 0, discards = 0, errors = 0;
+  uint64_t bytes_read = 0, bytes_written = 0;
+  uint64_t read_ns = 0, write_ns = 0, flush_ns = 0;
+  uint64_t in_flight = 0, in_flight_max = 0;
+};
+
 // Confined to the executor that opened it, unless an implementation says otherwise. Requests may overlap and complete in any
 // order; overlapping writes in flight to the same block are the caller's mistake. A failed write leaves the range undefined.
 class BlockDevice {
@@ -49,6 +57,8 @@ class BlockDevice {
   virtual Task<Result<uint64_t>> refresh_size() = 0;
   // Completes what is in flight, then closes. Idempotent.
   virtual Task<void> close() = 0;
+  // Any thread; the numbers of one moment, not of one instant.
+  virtual DeviceStats stats() const { return {}; }
 };
 
 }  // namespace quarry

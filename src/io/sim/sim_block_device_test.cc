@@ -226,6 +226,7 @@ TEST_F(SimBlockDeviceTest, a_closed_device_refuses_and_the_disk_opens_again_and_
 }
 
 TEST_F(SimBlockDeviceTest, misuse_stops_the_program) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   disk_->set_delay(std::chrono::milliseconds(1));
   Buffer data = pattern(4096, 1);
   EXPECT_DEATH(executor_.run([](BlockDevice& device, Buffer& bytes) -> Task<void> {
