@@ -38,7 +38,7 @@ struct Credential {
   std::string secret;
 };
 
-// Thread-safe. Lookups are cached (bounded) and invalidated by watches, so a disabled key stops working within a second.
+// Thread-safe. Lookups are cached (bounded): a change made through this store acts at once, one made elsewhere within a second.
 class IdentityStore {
  public:
   virtual ~IdentityStore() = default;
