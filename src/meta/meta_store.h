@@ -42,7 +42,9 @@ enum class Direction : uint8_t { forward, backward };
 struct ScanOptions {
   KeyRange range;
   size_t limit = 1000;               // rows
-  size_t bytes_max = 4u << 20;       // stop after about so many bytes of keys and values (at least one row is returned)
+  // Stop once so many bytes of keys and values are there (the row that reaches it is returned). So a result with fewer than
+  // `limit` rows and fewer than bytes_max bytes reached the end of the range.
+  size_t bytes_max = 4u << 20;
   Direction direction = Direction::forward;
 };
 
@@ -61,7 +63,7 @@ class Cursor {
   virtual ~Cursor() = default;
   // Next rows of the range, in order; empty at its end.
   virtual Task<Result<std::vector<KeyValue>>> next(size_t limit) = 0;
-  // Continues at the first key >= `key` (inside the range).
+  // Continues at the first key >= `key` inside the range; backward: at the last key <= `key`.
   virtual void seek(std::string key) = 0;
   // Runs `visit` over rows, in order, until it says stop or the range ends, in one hop to where the backend may block.
   // visit returns: keep going, jump to a key, or stop. It must not block or suspend; it runs on another thread.
@@ -86,15 +88,19 @@ class Transaction {
   virtual void put(std::string key, std::string value) = 0;
   virtual void remove(std::string key) = 0;
   virtual void remove_range(KeyRange range) = 0;
-  // Adds to a counter: a value of 8 bytes, little-endian, two's complement; absent counts as 0. Never conflicts with other adds.
+  // Adds to a counter: a value of 8 bytes, little-endian, two's complement; absent counts as 0 (and so does a value of another
+  // size), and it wraps around. Never conflicts with other adds, but a reader of the key conflicts with an add as with any write.
   virtual void add(std::string key, int64_t delta) = 0;
   // Writes `value` with the commit version (8 bytes, big-endian) put in place of its bytes [offset, offset + 8).
+  // Reading it back in the same transaction is invalid_argument: its bytes are not known yet.
   virtual void put_versionstamped(std::string key, std::string value, uint32_t offset) = 0;
-  // The same with the stamp inside the key (keys in order of commit).
+  // The same with the stamp inside the key (keys in order of commit). The row is invisible to this transaction's own reads.
   virtual void put_at_versionstamped_key(std::string key, uint32_t offset, std::string value) = 0;
 
-  // Durable when it returns, and visible to every read that starts afterwards. The transaction is spent.
-  // Errors: conflict (nothing happened; begin again), unknown_outcome (it may have happened), too_large, unavailable, cancelled.
+  // Durable when it returns, and visible to every read that starts afterwards. The transaction is spent. Limits that a write
+  // violated are reported here. A transaction without writes returns the version that it read.
+  // Errors: conflict (nothing happened; begin again), unknown_outcome (it may have happened), too_large, invalid_argument,
+  // overloaded (the commit queue is full; nothing happened), unavailable, cancelled.
   virtual Task<Result<Version>> commit() = 0;
 };
 
@@ -121,11 +127,14 @@ class MetaStore {
   virtual Version version() const = 0;
 
   // Waits until a key with this prefix was changed by a commit with version > after (returns that or a later version), or the
-  // deadline comes (timed_out). Changes may be coalesced; none is missed while the store runs.
+  // deadline comes (timed_out). Changes may be coalesced; none is missed while the store runs. `after` from before the store was
+  // opened, or too far back to know, is answered at once with the newest version: the caller has to look. close: cancelled.
   virtual Task<Result<Version>> watch(std::string prefix, Version after, TimePoint deadline) = 0;
 
-  // Takes or renews a named lease for `duration`. Errors: busy (another holder's has not expired; its grant is in the context).
+  // Takes or renews a named lease for `duration`. The epoch of a renewal before expiry stays; else it is a greater one.
+  // Errors: busy (another holder's has not expired; its grant is in the context), and those of commit.
   virtual Task<Result<LeaseGrant>> lease(std::string name, std::string holder, Duration duration) = 0;
+  // Errors: not_found (that holder does not have it).
   virtual Task<Result<void>> release_lease(std::string name, std::string holder) = 0;
 
   struct Stats {
@@ -140,7 +149,8 @@ class MetaStore {
   };
   virtual Stats stats() const = 0;
 
-  // Finishes accepted commits, makes the next start cheap, closes.
+  // Finishes accepted commits, ends watches (cancelled), makes the next start cheap, closes. Snapshots, cursors and transactions
+  // are released before; later calls answer cancelled.
   virtual Task<Result<void>> close() = 0;
 };
 
