@@ -1,0 +1,114 @@
+// quarry bucket create|list|info|set|delete
+#include "base/units.h"
+#include "cli/session.h"
+#include "cli/terminal.h"
+
+namespace quarry::cli {
+namespace {
+
+Result<std::string> settings_json(const BucketOptions& options) {
+  JsonWriter json;
+  json.begin_object();
+  if (!options.redundancy.empty()) json.field("redundancy", options.redundancy);
+  if (!options.versioning.empty()) json.field("versioning", options.versioning);
+  const std::pair<const char*, const std::string&> sizes[] = {
+      {"quota_bytes", options.quota_bytes}, {"inline_limit", options.inline_limit}, {"pack_limit", options.pack_limit}};
+  for (const auto& [name, text] : sizes) {
+    if (text.empty()) continue;
+    TRY_ASSIGN(const uint64_t bytes, parse_size(text));
+    json.field(name, bytes);
+  }
+  if (options.quota_objects >= 0) json.field("quota_objects", static_cast<uint64_t>(options.quota_objects));
+  json.end_object();
+  return json.take();
+}
+
+Task<Result<void>> apply_settings(Session& session, const BucketOptions& options, bool required) {
+  CO_TRY_ASSIGN(const std::string body, settings_json(options));
+  if (body == "{}") {
+    if (required) co_return fail(Code::invalid_argument, "say what to change, for example: quarry bucket set {} --quota 10GiB", options.name);
+    co_return Result<void>();
+  }
+  CO_TRY(co_await session.admin.call("POST", "/v1/buckets/" + percent_encode(options.name), body));
+  co_return Result<void>();
+}
+
+Task<Result<void>> create(Session& session, const BucketOptions& options) {
+  CO_TRY(co_await session.s3.create_bucket(options.name));
+  CO_TRY(co_await apply_settings(session, options, false));
+  if (options.target.json) {
+    fmt::print("{{\"bucket\":\"{}\"}}\n", options.name);
+  } else {
+    fmt::print("created bucket {}\n", options.name);
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> list(Session& session, const BucketOptions& options) {
+  CO_TRY_ASSIGN(const auto buckets, co_await session.s3.list_buckets());
+  if (options.target.json) {
+    JsonWriter json;
+    json.begin_array();
+    for (const auto& bucket : buckets) json.begin_object().field("name", bucket.key).field("created", bucket.last_modified).end_object();
+    json.end_array();
+    fmt::print("{}\n", json.str());
+    co_return Result<void>();
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& bucket : buckets) rows.push_back({bucket.key, bucket.last_modified});
+  print_table({"BUCKET", "CREATED"}, rows);
+  co_return Result<void>();
+}
+
+Task<Result<void>> info(Session& session, const BucketOptions& options) {
+  CO_TRY_ASSIGN(const std::string text, co_await session.admin.call("GET", "/v1/buckets/" + percent_encode(options.name)));
+  if (options.target.json) {
+    fmt::print("{}", text);
+    co_return Result<void>();
+  }
+  CO_TRY_ASSIGN(const JsonValue json, parse_json(text));
+  for (const auto& [name, value] : json.members()) {
+    std::string shown = value.as_string() ? std::string(*value.as_string()) : fmt::format("{}", value.as_u64().value_or(0));
+    if (name == "bytes" || name.ends_with("_limit") || name == "quota_bytes") shown = format_size(value.as_u64().value_or(0));
+    if (name.starts_with("quota") && value.as_u64().value_or(0) == 0) shown = "unlimited";
+    if (name == "redundancy" && shown.empty()) shown = "(the node's default)";
+    if (name != "created") fmt::print("{:<14} {}\n", name, shown);
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> remove(Session& session, const BucketOptions& options) {
+  if (options.force) {
+    for (;;) {
+      CO_TRY_ASSIGN(const auto page, co_await session.s3.list(options.name, "", "", ""));
+      if (page.objects.empty()) break;
+      std::vector<std::string> keys;
+      for (const auto& object : page.objects) keys.push_back(object.key);
+      CO_TRY_ASSIGN(const auto errors, co_await session.s3.remove_many(options.name, std::move(keys)));
+      if (!errors.empty()) co_return fail(Code::internal, "{}", errors.front());
+    }
+  }
+  CO_TRY(co_await session.s3.delete_bucket(options.name));
+  if (!options.target.json) fmt::print("deleted bucket {}\n", options.name);
+  co_return Result<void>();
+}
+
+}  // namespace
+
+int run_bucket_create(const BucketOptions& options) {
+  return with_session(options.target, [&options](Session& session) { return create(session, options); });
+}
+int run_bucket_list(const BucketOptions& options) {
+  return with_session(options.target, [&options](Session& session) { return list(session, options); });
+}
+int run_bucket_info(const BucketOptions& options) {
+  return with_session(options.target, [&options](Session& session) { return info(session, options); });
+}
+int run_bucket_set(const BucketOptions& options) {
+  return with_session(options.target, [&options](Session& session) { return apply_settings(session, options, true); });
+}
+int run_bucket_delete(const BucketOptions& options) {
+  return with_session(options.target, [&options](Session& session) { return remove(session, options); });
+}
+
+}  // namespace quarry::cli

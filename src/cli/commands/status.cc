@@ -1,0 +1,114 @@
+// quarry status, quarry fsck, quarry scrub, and the device verbs of a running node.
+#include "base/units.h"
+#include "cli/session.h"
+#include "cli/terminal.h"
+
+namespace quarry::cli {
+namespace {
+
+uint64_t number(const JsonValue& json, std::string_view name) { return json.u64_at(name).value_or(0); }
+std::string text(const JsonValue& json, std::string_view name) { return json.string_at(name).value_or(""); }
+
+void print_status(const JsonValue& json) {
+  fmt::print("cluster {}  {}  profile {}  up {}\n", text(json, "cluster"), text(json, "health"), text(json, "profile"),
+             format_duration(std::chrono::seconds(number(json, "uptime_seconds"))));
+  if (const JsonValue* space = json.find("space")) {
+    fmt::print("space   {} used of {} raw; {} more can be stored\n", format_size(number(*space, "used_bytes")), format_size(number(*space, "raw_bytes")),
+               format_size(number(*space, "usable_free_bytes")));
+  }
+  if (const JsonValue* cache = json.find("cache")) {
+    const uint64_t hits = number(*cache, "hits"), misses = number(*cache, "misses");
+    fmt::print("cache   {} of {}, {:.0f} % hits\n", format_size(number(*cache, "used_bytes")), format_size(number(*cache, "capacity_bytes")),
+               hits + misses == 0 ? 0.0 : 100.0 * static_cast<double>(hits) / static_cast<double>(hits + misses));
+  }
+  if (const JsonValue* repair = json.find("repair")) {
+    fmt::print("repair  {}", text(*repair, "activity"));
+    if (number(*repair, "pending_writes") > 0) {
+      const auto eta = repair->find("eta_seconds") == nullptr ? std::nullopt : repair->find("eta_seconds")->as_i64();
+      fmt::print(", {} to go at {}{}", number(*repair, "pending_writes"),
+                 format_rate(repair->find("bytes_per_second") == nullptr ? 0 : repair->find("bytes_per_second")->as_double().value_or(0)),
+                 eta.value_or(-1) >= 0 ? ", " + format_duration(std::chrono::seconds(*eta)) + " left" : "");
+    }
+    if (number(*repair, "lost_writes") > 0) fmt::print(", {} LOST", number(*repair, "lost_writes"));
+    fmt::print("\n");
+  }
+  if (const JsonValue* scrub = json.find("scrub")) {
+    fmt::print("scrub   {}, {} checked, {} damaged, {} repaired\n\n", text(*scrub, "state"), format_size(number(*scrub, "bytes_checked")),
+               number(*scrub, "damaged"), number(*scrub, "repaired"));
+  }
+  std::vector<std::vector<std::string>> rows;
+  if (const JsonValue* drives = json.find("drives")) {
+    for (const auto& drive : drives->items()) {
+      rows.push_back({std::to_string(number(drive, "number")), text(drive, "state"), format_size(number(drive, "size_bytes")),
+                      format_size(number(drive, "used_bytes")),
+                      std::to_string(number(drive, "read_errors") + number(drive, "write_errors") + number(drive, "checksum_errors")),
+                      text(drive, "path"), text(drive, "reason")});
+    }
+  }
+  print_table({"DRIVE", "STATE", "SIZE", "USED", "ERRORS", "PATH", "REASON"}, rows);
+}
+
+Task<Result<void>> show_status(Session& session, const NodeOptions& options) {
+  for (;;) {
+    CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("GET", "/v1/status"));
+    if (options.watch) fmt::print("\033[H\033[2J");
+    if (options.target.json) {
+      fmt::print("{}", answer);
+    } else {
+      CO_TRY_ASSIGN(const JsonValue json, parse_json(answer));
+      print_status(json);
+    }
+    std::fflush(stdout);
+    if (!options.watch) co_return Result<void>();
+    co_await sleep_for(std::chrono::seconds(2));
+  }
+}
+
+Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, std::string verb) {
+  JsonWriter json;
+  json.begin_object().field("force", options.force);
+  if (!options.path.empty()) json.field("path", options.path);
+  json.end_object();
+  const std::string path = verb == "add" ? "/v1/drives" : fmt::format("/v1/drives/{}/{}", options.number, verb);
+  CO_TRY(co_await session.admin.call("POST", path, json.take()));
+  if (!options.target.json) fmt::print("accepted; progress: quarry status\n");
+  co_return Result<void>();
+}
+
+Task<Result<void>> start_scrub(Session& session) {
+  CO_TRY(co_await session.admin.call("POST", "/v1/scrub"));
+  fmt::print("scrub started; progress: quarry status\n");
+  co_return Result<void>();
+}
+
+}  // namespace
+
+int print_fsck_report(const std::string& answer, bool as_json) {
+  auto json = parse_json(answer);
+  if (!json) return print_error("the report cannot be read: " + json.error().to_string());
+  const JsonValue* sound = json->find("sound");
+  const bool good = sound != nullptr && sound->as_bool().value_or(false);
+  if (as_json) {
+    fmt::print("{}\n", answer);
+    return good ? 0 : 1;
+  }
+  if (const JsonValue* violations = json->find("violations")) {
+    for (const auto& violation : violations->items()) fmt::print("VIOLATION  {}\n", violation.as_string().value_or(""));
+  }
+  fmt::print("{}: {} buckets, {} objects, {} uploads, {} of data; {} data rows, {} chunks ({} orphans, {} missing)\n", good ? "sound" : "NOT sound",
+             number(*json, "buckets"), number(*json, "versions"), number(*json, "uploads"), format_size(number(*json, "bytes")), number(*json, "data_rows"),
+             number(*json, "chunks"), number(*json, "orphan_chunks"), number(*json, "missing_chunks"));
+  return good ? 0 : 1;
+}
+
+int run_status(const NodeOptions& options) {
+  return with_session(options.target, [&options](Session& session) { return show_status(session, options); });
+}
+int run_device_change(const DeviceOptions& options, const char* verb) {
+  return with_session(options.target, [&](Session& session) { return change_drive(session, options, verb); });
+}
+int run_scrub(const NodeOptions& options) {
+  return with_session(options.target, [](Session& session) { return start_scrub(session); });
+}
+
+}  // namespace quarry::cli

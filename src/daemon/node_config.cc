@@ -1,0 +1,92 @@
+#include "daemon/node_config.h"
+
+#include <toml++/toml.h>
+
+#include <unistd.h>
+
+namespace quarry::daemon {
+
+Result<LogLevel> parse_log_level(std::string_view text) {
+  if (text == "debug") return LogLevel::debug;
+  if (text == "info") return LogLevel::info;
+  if (text == "warning") return LogLevel::warning;
+  if (text == "error") return LogLevel::error;
+  return fail(Code::misconfigured, "log level '{}' is none of debug, info, warning, error", text);
+}
+
+Result<void> NodeConfig::validate() const {
+  if (root.empty()) return fail(Code::misconfigured, "root: name a directory");
+  if (devices.empty() && (drives < 1 || drives > 64)) return fail(Code::misconfigured, "drives: {} is not between 1 and 64", drives);
+  if (devices.empty() && drive_bytes < 64 * kMiB) return fail(Code::misconfigured, "drive_size: {} is less than 64 MiB", format_size(drive_bytes));
+  if (devices.empty() && drive_bytes % 4096 != 0) return fail(Code::misconfigured, "drive_size: {} is no multiple of 4096", drive_bytes);
+  if (tls_certificate.empty() != tls_key.empty()) return fail(Code::misconfigured, "tls_certificate and tls_key belong together");
+  if (region.empty()) return fail(Code::misconfigured, "region: must not be empty");
+  for (const auto& device : devices) {
+    if (device.empty()) return fail(Code::misconfigured, "devices: an empty path");
+  }
+  return {};
+}
+
+Result<NodeConfig> read_config_file(const std::string& path) {
+  if (::access(path.c_str(), R_OK) != 0) return errno_error(errno, path);
+  toml::table parsed;
+  try {
+    parsed = toml::parse_file(path);
+  } catch (const toml::parse_error& error) {
+    return fail(Code::misconfigured, "{}:{}: {}", path, error.source().begin.line, error.description());
+  }
+  NodeConfig config;
+  const auto wrong = [&](std::string_view name, const toml::node& node, const std::string& what) {
+    return fail(Code::misconfigured, "{}:{}: {}: {}", path, node.source().begin.line, name, what);
+  };
+  for (const auto& [key, node] : parsed) {
+    const std::string_view name = key.str();
+    const auto text = node.value<std::string>();
+    const auto number = node.value<int64_t>();
+    const auto flag = node.value<bool>();
+    const auto texts = [&]() -> Result<std::vector<std::string>> {
+      std::vector<std::string> list;
+      if (!node.is_array()) return wrong(name, node, "must be a list of strings");
+      for (const auto& item : *node.as_array()) {
+        if (!item.is_string()) return wrong(name, node, "must be a list of strings");
+        list.push_back(*item.value<std::string>());
+      }
+      return list;
+    };
+    if (name == "root" && node.is_string()) {
+      config.root = *text;
+    } else if ((name == "s3" || name == "admin") && node.is_string()) {
+      TRY_ASSIGN((name == "s3" ? config.s3 : config.admin), SocketAddress::parse(*text));
+    } else if (name == "devices") {
+      TRY_ASSIGN(config.devices, texts());
+    } else if (name == "virtual_hosts") {
+      TRY_ASSIGN(config.virtual_hosts, texts());
+    } else if (name == "drives" && node.is_integer() && *number > 0) {
+      config.drives = static_cast<unsigned>(*number);
+    } else if ((name == "drive_size" || name == "cache_size") && node.is_string()) {
+      TRY_ASSIGN((name == "drive_size" ? config.drive_bytes : config.cache_bytes), parse_size(*text));
+    } else if (name == "profile" && node.is_string()) {
+      config.profile = *text;
+    } else if (name == "region" && node.is_string()) {
+      config.region = *text;
+    } else if (name == "tls" && node.is_boolean()) {
+      config.tls = *flag;
+    } else if (name == "tls_certificate" && node.is_string()) {
+      config.tls_certificate = *text;
+    } else if (name == "tls_key" && node.is_string()) {
+      config.tls_key = *text;
+    } else if (name == "cores" && node.is_integer() && *number >= 0) {
+      config.cores = static_cast<unsigned>(*number);
+    } else if (name == "drain_timeout" && node.is_string()) {
+      TRY_ASSIGN(config.drain_timeout, parse_duration(*text));
+    } else if (name == "log_level" && node.is_string()) {
+      TRY_ASSIGN(config.log_level, parse_log_level(*text));
+    } else {
+      return wrong(name, node, "no such setting, or a value of the wrong type (docs/guide/configuration.md lists them)");
+    }
+  }
+  TRY(config.validate());
+  return config;
+}
+
+}  // namespace quarry::daemon

@@ -1,0 +1,136 @@
+"""A node under test: starts and stops `quarry up`, and speaks S3 and admin with nothing but the standard library."""
+import datetime
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.parse
+
+BINARY = os.environ.get("QUARRY", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/release/quarry"))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def scratch():
+    return tempfile.mkdtemp(prefix="quarry-e2e-", dir="/var/tmp")
+
+
+class Node:
+    def __init__(self, *args, root=None, env=None):
+        self.root = root or scratch()
+        self.args = list(args)
+        self.env = dict(os.environ, **(env or {}))
+        self.process = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def start(self, *more, wait=True):
+        endpoints = os.path.join(self.root, "endpoints.json")
+        if os.path.exists(endpoints):
+            os.unlink(endpoints)
+        self.ports = (free_port(), free_port())
+        self.log = open(os.path.join(self.root, "node.log"), "ab")
+        command = [BINARY, "up", "--root", self.root, "--s3", f"127.0.0.1:{self.ports[0]}", "--admin", f"127.0.0.1:{self.ports[1]}", *self.args, *more]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=self.env)
+        if not wait:
+            return self
+        deadline = time.time() + 60
+        while not os.path.exists(endpoints):
+            if self.process.poll() is not None:
+                raise AssertionError(f"the node ended with {self.process.returncode}: {self.log_tail()}")
+            if time.time() > deadline:
+                raise AssertionError("the node is not ready after 60 s: " + self.log_tail())
+            time.sleep(0.02)
+        self.endpoints = json.load(open(endpoints))
+        return self
+
+    def log_tail(self):
+        return open(self.log.name, errors="replace").read()[-1500:]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout=60)
+        self.process = None
+        return status
+
+    def kill(self):
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def cli(self, *command, check=True, input=None):
+        done = subprocess.run([BINARY, *command, "--root", self.root], capture_output=True, text=True, input=input, timeout=300)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{command}: status {done.returncode}: {done.stderr}")
+        return done
+
+    def s3(self, method, path, body=b"", headers=None, query="", where="s3"):
+        """One signed request; returns (status, headers, body). Raises OSError when the node is away."""
+        url = urllib.parse.urlparse(self.endpoints[where])
+        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        sha = hashlib.sha256(body).hexdigest()
+        signed = {"host": url.netloc, "x-amz-content-sha256": sha, "x-amz-date": now, **{k.lower(): v for k, v in (headers or {}).items()}}
+        names = ";".join(sorted(signed))
+        quoted = urllib.parse.quote(path, safe="/-._~")
+        canonical_query = "&".join(sorted(q if "=" in q else q + "=" for q in query.split("&"))) if query else ""
+        canonical = "\n".join([method, quoted, canonical_query, *[f"{k}:{signed[k]}" for k in sorted(signed)], "", names, sha])
+        scope = f"{now[:8]}/us-east-1/s3/aws4_request"
+        to_sign = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+        key = ("AWS4" + self.endpoints["secret_key"]).encode()
+        for part in scope.split("/"):
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        signature = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
+        signed["authorization"] = f"AWS4-HMAC-SHA256 Credential={self.endpoints['access_key']}/{scope}, SignedHeaders={names}, Signature={signature}"
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+        try:
+            connection.request(method, quoted + ("?" + query if query else ""), body=body, headers=signed)
+            answer = connection.getresponse()
+            return answer.status, dict((k.lower(), v) for k, v in answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def put(self, bucket, key, body, **headers):
+        status, _, text = self.s3("PUT", f"/{bucket}/{key}", body, headers)
+        assert status == 200, f"PUT {bucket}/{key}: {status} {text[:300]}"
+
+    def get(self, bucket, key):
+        status, _, body = self.s3("GET", f"/{bucket}/{key}")
+        assert status == 200, f"GET {bucket}/{key}: {status} {body[:300]}"
+        return body
+
+    def create_bucket(self, bucket):
+        status, _, text = self.s3("PUT", f"/{bucket}")
+        assert status == 200, f"create {bucket}: {status} {text[:300]}"
+
+    def admin(self, method, path, body=None):
+        status, _, text = self.s3(method, path, json.dumps(body).encode() if body is not None else b"", where="admin")
+        assert status < 300, f"{method} {path}: {status} {text[:300]}"
+        return json.loads(text)
+
+    def fsck(self):
+        report = self.admin("POST", "/v1/fsck")
+        assert report["sound"], f"fsck: {report['violations'][:5]}"
+        return report
+
+
+def random_bytes(size, seed):
+    return random.Random(seed).randbytes(size)
