@@ -253,6 +253,12 @@ void ChunkedDecoder::skip_payload(uint64_t bytes) {
   if (left_ == 0) state_ = State::payload_end;
 }
 
+void ChunkedDecoder::give_back_payload(uint64_t bytes) {
+  CHECK(bytes > 0 && (state_ == State::payload || state_ == State::payload_end));
+  left_ += bytes;
+  state_ = State::payload;
+}
+
 Result<ChunkedDecoder::Step> ChunkedDecoder::next(std::string_view input) {
   Step step;
   while (step.consumed < input.size() || state_ == State::done) {

@@ -66,6 +66,8 @@ class ChunkedDecoder {
   // then says so with skip_payload.
   uint64_t payload_left() const { return state_ == State::payload ? left_ : 0; }
   void skip_payload(uint64_t bytes);
+  // The last `bytes` of the payload of the last step were not taken after all and will be given again.
+  void give_back_payload(uint64_t bytes);
   bool done() const { return state_ == State::done; }
 
  private:
