@@ -139,10 +139,21 @@ class DataPlane {
     uint64_t data_rows = 0, chunks = 0, orphan_chunks = 0, missing_chunks = 0;
   };
   virtual Task<Result<FsckReport>> fsck(bool repair) = 0;
+
+  // The data rows with write ids above `after`, in order, at most `limit`: for the owner's fsck, who compares them with its records.
+  struct Reference {
+    DataLayout layout;
+    std::string owner;
+  };
+  virtual Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit);
 };
 
 inline Task<Result<void>> DataPlane::set_pinned(DataLayout, bool) {
   co_return fail(Code::unsupported, "this data plane has no read cache to pin in");
+}
+
+inline Task<Result<std::vector<DataPlane::Reference>>> DataPlane::references(WriteId, size_t) {
+  co_return fail(Code::unsupported, "this data plane does not list its rows");
 }
 
 }  // namespace quarry::cluster
