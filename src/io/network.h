@@ -26,6 +26,9 @@ class Stream {
   virtual ~Stream() = default;
   // At least 1 byte, or 0 at the peer's orderly end. Errors: timed_out, connection_closed, cancelled (close() was called).
   virtual Task<Result<size_t>> read(MutableByteView into, TimePoint deadline) = 0;
+  // Waits until a read would not have to: bytes are there, or the peer's end, or the connection broke (the read then says how).
+  // A connection that idles here holds no buffer: allocate one for `read` afterwards. Errors: timed_out, cancelled.
+  virtual Task<Result<void>> wait_readable(TimePoint deadline) = 0;
   // Sends all parts, in order; parts stay valid until completion. Errors as read.
   virtual Task<Result<void>> write(std::vector<ByteView> parts, TimePoint deadline) = 0;
   // No more writes; the peer reads an orderly end.
