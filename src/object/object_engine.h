@@ -218,7 +218,7 @@ struct DeleteTarget {
   Conditions conditions;
 };
 struct DeleteOutcome {
-  std::string version_id;          // of what was deleted, or of the marker made
+  std::string version_id;          // of what was deleted, or of the marker made; empty: a plain delete where no versions are kept
   bool delete_marker = false;      // a marker was made, or a marker was deleted
 };
 

@@ -1,0 +1,74 @@
+// HashQueue: digests of bodies, away from the event loops.
+//
+// MD5 is a chain of dependent steps, the slowest thing a PUT does per byte. Pieces of concurrent bodies are collected and advanced
+// side by side in the lanes of a vector unit (codec/md5_multi.h), on the compute pool, while the loop that received them goes on
+// with I/O. Without a pool, or for small pieces, the work is done in place, in slices, with a yield between them.
+#pragma once
+#include <deque>
+#include <mutex>
+#include <optional>
+
+#include "codec/digest.h"
+#include "io/thread_pool.h"
+#include "object/object_engine.h"
+
+namespace quarry::object {
+
+// The digests of one body. Confined to one task at a time.
+class BodyDigest {
+ public:
+  BodyDigest(ChecksumAlgorithm checksum, bool with_sha256);
+  void update(ByteView bytes);
+
+  struct Values {
+    std::string md5;       // 16 raw bytes
+    std::string checksum;  // raw bytes of the chosen algorithm; empty without one
+    std::string sha256;    // 32 raw bytes, if asked for
+  };
+  Values finish();
+
+ private:
+  friend class HashQueue;
+  void update_others(ByteView bytes);
+  Digest md5_;
+  ChecksumAlgorithm algorithm_;
+  bool with_sha256_;
+  std::optional<S3Checksum> checksum_;  // but sha256
+  std::optional<Digest> sha256_;
+};
+
+// Thread-safe.
+class HashQueue {
+ public:
+  explicit HashQueue(ThreadPool* pool) : pool_(pool) {}
+
+  // Work that runs while its starter does something else. The bytes and the digest stay alive until wait() has returned.
+  class Job {
+   public:
+    Job(BodyDigest& digest, ByteView bytes) : digest_(digest), bytes_(bytes) {}
+    Job(const Job&) = delete;
+
+   private:
+    friend class HashQueue;
+    BodyDigest& digest_;
+    ByteView bytes_;
+    Executor* home_ = nullptr;
+    bool started_ = false;
+    // null: running; kDone: done; else the waiting coroutine.
+    std::atomic<void*> state_{nullptr};
+  };
+  // Starts it on the pool, if there is one and the piece is large enough.
+  void start(Job& job);
+  // Returns when the digest has taken the bytes.
+  Task<void> wait(Job& job);
+
+ private:
+  static constexpr size_t kSmallPiece = 16 * 1024;   // below, a hop to the pool costs more than it saves
+  static constexpr size_t kSlice = 64 * 1024;        // without a pool: bytes hashed between two yields (about 100 us)
+  void drain();
+  ThreadPool* pool_;
+  std::mutex mutex_;
+  std::deque<Job*> jobs_;
+};
+
+}  // namespace quarry::object

@@ -1,0 +1,90 @@
+// put: one body, one version.
+#include "object/engine/body.h"
+#include "object/engine/publish.h"
+
+namespace quarry::object {
+namespace {
+
+class PublishBody : public PublishVersion {
+ public:
+  PublishBody(std::string key, VersionRecord record, Conditions conditions, ByteView inline_bytes)
+      : PublishVersion(std::move(key), std::move(record), std::move(conditions)), inline_bytes_(inline_bytes) {}
+
+ protected:
+  Task<Result<void>> prepare(ChangeContext&) override { co_return Result<void>(); }
+  Task<Result<void>> write_payload(ChangeContext& context, KeyRows& rows) override {
+    if (record_.payload == PayloadKind::inlined) rows.put_inline_payload(record_, inline_bytes_);
+    if (record_.layout) context.data.record(context.transaction, *record_.layout, layout_owner(context.bucket.id, key_, record_.unique));
+    co_return Result<void>();
+  }
+
+ private:
+  ByteView inline_bytes_;
+};
+
+class PutWriter final : public ObjectWriter {
+ public:
+  PutWriter(Engine& engine, const RequestContext& ctx, BucketRef bucket, std::string key, PutOptions options, BodyLimits limits)
+      : engine_(engine), ctx_(ctx), bucket_(std::move(bucket)), key_(std::move(key)), options_(std::move(options)),
+        body_(engine, std::move(limits), options_.checksum, options_.compute_sha256) {}
+
+  Task<Result<void>> write(Buffer data) override { return body_.write(std::move(data)); }
+
+  Task<Result<ObjectInfo>> finish(Expected expected) override {
+    CO_TRY_ASSIGN(auto body, co_await body_.finish(std::move(expected)));
+    VersionRecord record;
+    record.unique = engine_.random();
+    record.size = body.size;
+    record.modified = engine_.wall_now();
+    record.md5 = std::move(body.digests.md5);
+    record.payload = body.kind;
+    record.layout = std::move(body.layout);
+    if (options_.checksum != ChecksumAlgorithm::none) {
+      record.checksum = {.algorithm = options_.checksum, .type = ChecksumType::full_object, .value = std::move(body.digests.checksum)};
+    }
+    record.owner = std::move(options_.owner);
+    record.storage_class = options_.metadata.storage_class;
+    record.metadata = std::move(options_.metadata);
+    record.tags = std::move(options_.tags);
+
+    PublishBody change(key_, std::move(record), std::move(options_.conditions), body_.inline_bytes());
+    auto done = co_await engine_.run_change(ctx_, bucket_->info.name, bucket_->info.id, key_, change);
+    if (!done) {
+      if (done.error().code() == Code::unknown_outcome) body_.settle();
+      co_return std::move(done).error();
+    }
+    body_.keep();
+    co_return to_info(change.record(), key_, true);
+  }
+
+  Task<Result<PartInfo>> finish_part(Expected) override { co_return fail(Code::internal, "finish_part on the writer of a whole object"); }
+
+ private:
+  Engine& engine_;
+  const RequestContext ctx_;
+  const BucketRef bucket_;
+  const std::string key_;
+  PutOptions options_;
+  BodyReceiver body_;
+};
+
+}  // namespace
+
+Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ctx, std::string bucket_name, std::string key, PutOptions options) {
+  CO_TRY(check_object_key(key));
+  CO_TRY(check_put_options(options));
+  const RequestContext context = ctx;
+  CO_TRY_ASSIGN(auto bucket, co_await open_bucket(std::move(bucket_name)));
+  const BucketPolicy& policy = bucket->info.policy;
+  BodyLimits limits{.inline_limit = policy.inline_limit, .size = options.size, .pack_limit = policy.pack_limit};
+  if (options.size && *options.size > policy.inline_limit) limits.inline_limit = 0;
+  CO_TRY_ASSIGN(limits.redundancy, redundancy_of(policy));
+  // A quota that this body alone exceeds is told before its bytes come.
+  if (options.size && bucket->info.quota.bytes != 0 && *options.size > bucket->info.quota.bytes) {
+    co_return fail(Code::quota_exceeded, "bucket '{}': {} bytes wanted, the quota is {}", bucket->info.name, *options.size, bucket->info.quota.bytes);
+  }
+  co_return std::unique_ptr<ObjectWriter>(
+      std::make_unique<PutWriter>(*this, context, std::move(bucket), std::move(key), std::move(options), std::move(limits)));
+}
+
+}  // namespace quarry::object

@@ -1,0 +1,36 @@
+// Reader: the bytes of one version, whatever happens to its key meanwhile. One task at a time.
+#pragma once
+#include "object/engine/lookup.h"
+
+namespace quarry::object {
+
+class Reader final : public ObjectReader {
+ public:
+  Reader(cluster::DataPlane& data, std::unique_ptr<cluster::ReadGuard> guard, Found found, ObjectInfo info)
+      : data_(data), guard_(std::move(guard)), found_(std::move(found)), info_(std::move(info)), left_(found_.record.size) {}
+  const ObjectInfo& info() const override { return info_; }
+  void set_range(uint64_t offset, uint64_t length) override;
+  Task<Result<SharedBytes>> next(size_t max_bytes) override;
+
+ private:
+  void open();
+  struct Piece {
+    cluster::DataLayout layout;
+    uint64_t offset = 0, length = 0;
+  };
+  // At most so many pieces have a data reader of their own from the start; for more, the guard stays.
+  static constexpr size_t kReadersAheadMax = 64;
+
+  cluster::DataPlane& data_;
+  std::unique_ptr<cluster::ReadGuard> guard_;  // until every piece has its data reader
+  Found found_;
+  ObjectInfo info_;
+  uint64_t offset_ = 0, left_;
+  bool opened_ = false;
+  std::vector<Piece> pieces_;
+  std::vector<std::unique_ptr<cluster::DataReader>> readers_;  // of pieces_[0 ...)
+  size_t piece_ = 0;
+  uint64_t piece_left_ = 0;
+};
+
+}  // namespace quarry::object
