@@ -4,6 +4,7 @@
 // chunk framing. Views of the head stay valid while its request is handled: the head buffer is not moved before the request is over.
 #include <charconv>
 
+#include "wire/http1_body.h"
 #include "wire/http_connection.h"
 
 namespace quarry {
@@ -11,17 +12,16 @@ namespace {
 
 constexpr size_t kSmallBuffer = 2048;
 constexpr uint64_t kWriteUnit = 256 * kKiB;      // what write_stall_timeout is about
-constexpr size_t kDirectReadMin = 4 * kKiB;      // chunk payload of this size is read past the framing buffer
-constexpr size_t kReadPieceMax = 256 * kKiB;     // one read() of a body
 
 class Http1Connection final : public BodyReader, public ResponseWriter {
  public:
-  Http1Connection(HttpServing& serving, Stream& stream, HttpConnectionControl& control) : serving_(serving), stream_(stream), control_(control) {}
+  Http1Connection(HttpServing& serving, Stream& stream, HttpConnectionControl& control)
+      : serving_(serving), stream_(stream), control_(control), body_(serving.options.limits, serving.options.body_stall_timeout, "request body") {}
 
   Task<Http1End> run(std::string& received);
 
   std::optional<uint64_t> length() const override { return head_.chunked ? std::nullopt : std::optional(head_.content_length.value_or(0)); }
-  uint64_t bytes_read() const override { return body_read_; }
+  uint64_t bytes_read() const override { return body_.bytes_read(); }
   Task<Result<size_t>> read_into(MutableByteView into) override;
   Task<Result<SharedBytes>> read(size_t max) override;
 
@@ -41,11 +41,6 @@ class Http1Connection final : public BodyReader, public ResponseWriter {
 
   TimePoint after(Duration duration) const { return executor_.now() + duration; }
   std::string_view unread() const { return {buffer_ + begin_, end_ - begin_}; }
-  // A framing line or all trailers always fit.
-  size_t chunk_capacity() const {
-    const Http1Limits& limits = serving_.options.limits;
-    return std::max(serving_.options.read_buffer_bytes, limits.trailer_bytes_max + limits.chunk_line_bytes_max + 1);
-  }
   void grow(size_t capacity);
   void release_buffers();
   Task<HeadEnd> next_head();
@@ -53,12 +48,8 @@ class Http1Connection final : public BodyReader, public ResponseWriter {
   Task<void> refuse(int status);
   Task<bool> finish_body();
   Task<void> linger();
-  Task<Result<void>> read_some(MutableByteView into, size_t* got);
   Task<Result<void>> before_body_read();
-  Task<Result<size_t>> read_chunked(MutableByteView into, bool all);
-  Result<size_t> take_chunk_bytes(MutableByteView into);
-  void collect_pipelined();
-  bool body_done() const { return head_.chunked ? chunks_.done() : body_left_ == 0; }
+  void collect_rest();
   void start_response(ResponseHead& head);
   Task<Result<void>> send(std::vector<ByteView> parts);
   Error broken() const { return Error(Code::connection_closed, "the connection failed earlier"); }
@@ -68,20 +59,16 @@ class Http1Connection final : public BodyReader, public ResponseWriter {
   HttpConnectionControl& control_;
   Executor& executor_ = Executor::here();
 
-  // Received and not yet used: buffer_[begin_, end_). While a chunked body is read, what follows it is in chunk_buffer_.
+  // Received and not yet used: buffer_[begin_, end_). While a request is handled, body_ keeps account of it.
   char small_[kSmallBuffer];
   std::unique_ptr<char[]> large_;
   char* buffer_ = small_;
   size_t capacity_ = kSmallBuffer;
   size_t begin_ = 0, end_ = 0;
-  std::unique_ptr<char[]> chunk_buffer_;
-  size_t chunk_begin_ = 0, chunk_end_ = 0;
 
   // The present request.
   RequestHead head_;
-  ChunkedDecoder chunks_;
-  uint64_t body_left_ = 0;
-  uint64_t body_read_ = 0;
+  Http1Body body_;
   bool continue_owed_ = false;  // the peer waits for 100 Continue
 
   // Its response.
@@ -106,7 +93,7 @@ void Http1Connection::grow(size_t capacity) {
 }
 
 void Http1Connection::release_buffers() {
-  chunk_buffer_.reset();
+  body_.release_buffer();
   if (!large_ || begin_ != end_) return;
   large_.reset();
   buffer_ = small_;
@@ -203,7 +190,7 @@ Task<Http1Connection::HeadEnd> Http1Connection::next_head() {
 Task<void> Http1Connection::refuse(int status) {
   head_.clear();
   responded_ = finished_ = no_body_ = false;
-  body_left_ = 0;
+  body_.start(stream_, Http1Body::Kind::length, 0, {});
   close_ = true;
   out_.clear();
   std::string body;
@@ -213,12 +200,7 @@ Task<void> Http1Connection::refuse(int status) {
 }
 
 Task<void> Http1Connection::handle_request() {
-  body_left_ = head_.content_length.value_or(0);
-  body_read_ = 0;
-  if (head_.chunked) {
-    chunks_ = ChunkedDecoder(serving_.options.limits);
-    chunk_begin_ = chunk_end_ = 0;
-  }
+  body_.start(stream_, head_.chunked ? Http1Body::Kind::chunked : Http1Body::Kind::length, head_.content_length.value_or(0), unread());
   // A body that has begun to arrive needs no invitation (RFC 9110 10.1.1).
   continue_owed_ = head_.expect_continue && begin_ == end_ && head_.has_body();
   responded_ = finished_ = false;
@@ -229,6 +211,10 @@ Task<void> Http1Connection::handle_request() {
   co_await serving_.handler.handle(exchange);
 
   if (broken_) co_return;
+  if (body_.failed() && !responded_) {
+    broken_ = true;
+    co_return;
+  }
   if (!responded_) {
     std::string body;
     ResponseHead head = server_error_head(serving_, 500, body);
@@ -239,44 +225,46 @@ Task<void> Http1Connection::handle_request() {
     abort();  // an answer that was begun and not ended must look broken to the peer
     co_return;
   }
-  if (close_) co_return;
-  const bool clean = co_await finish_body();
-  if (!clean) close_ = true;
+  if (!close_) {
+    const bool clean = co_await finish_body();
+    if (!clean) close_ = true;
+  }
+  collect_rest();
 }
 
 // Gets the rest of the request out of the way. false: the connection cannot be used again.
 Task<bool> Http1Connection::finish_body() {
-  if (!body_done()) {
-    if (continue_owed_) co_return false;  // the peer may or may not send the body now: no way to tell
-    if (!head_.chunked && body_left_ > serving_.options.drain_body_bytes_max) co_return false;
-    auto scratch = std::make_unique_for_overwrite<uint8_t[]>(16 * kKiB);
-    for (uint64_t dropped = 0;;) {
-      const auto got = co_await read_into({scratch.get(), 16 * kKiB});
-      if (!got) co_return false;
-      dropped += *got;
-      if (body_done()) break;
-      if (dropped > serving_.options.drain_body_bytes_max) co_return false;
-    }
+  if (body_.failed()) co_return false;
+  if (body_.done()) co_return true;
+  if (continue_owed_) co_return false;  // the peer may or may not send the body now: no way to tell
+  const uint64_t most = serving_.options.drain_body_bytes_max;
+  if (body_.kind() == Http1Body::Kind::length && body_.left() > most) co_return false;
+  auto scratch = std::make_unique_for_overwrite<uint8_t[]>(16 * kKiB);
+  for (uint64_t dropped = 0;;) {
+    const auto got = co_await body_.read_into({scratch.get(), 16 * kKiB});
+    if (!got) co_return false;
+    dropped += *got;
+    if (body_.done()) co_return true;
+    if (dropped > most) co_return false;
   }
-  collect_pipelined();
-  co_return true;
 }
 
-// Bytes behind a chunked body are the beginning of the next request.
-void Http1Connection::collect_pipelined() {
-  const size_t size = chunk_end_ - chunk_begin_;
-  if (size == 0) return;
-  // The main buffer was used up before the chunk buffer was filled.
+// What was received behind the body is the beginning of the next request.
+void Http1Connection::collect_rest() {
+  const std::string_view rest = body_.rest();
+  if (!body_.rest_is_in_framing_buffer()) {
+    begin_ = end_ - rest.size();
+    return;
+  }
   begin_ = end_ = 0;
-  if (size > capacity_) grow(size);
-  std::memcpy(buffer_, chunk_buffer_.get() + chunk_begin_, size);
-  end_ = size;
-  chunk_begin_ = chunk_end_ = 0;
+  if (rest.size() > capacity_) grow(rest.size());
+  std::memcpy(buffer_, rest.data(), rest.size());
+  end_ = rest.size();
 }
 
 // Ends our side and drops what the peer still sends: closing at once would reset the connection and could destroy the answer on its way.
 Task<void> Http1Connection::linger() {
-  const bool peer_may_send = !body_done() || begin_ != end_;
+  const bool peer_may_send = !body_.done() || begin_ != end_;
   if (!peer_may_send) co_return;
   const auto shut = co_await stream_.shutdown_write();
   if (!shut) co_return;
@@ -302,144 +290,18 @@ Task<Result<void>> Http1Connection::before_body_read() {
   co_return sent;
 }
 
-// At least one byte of a body whose end has not been reached.
-Task<Result<void>> Http1Connection::read_some(MutableByteView into, size_t* got) {
-  auto result = co_await stream_.read(into, after(serving_.options.body_stall_timeout));
-  if (result && *result > 0) {
-    *got = *result;
-    co_return Result<void>();
-  }
-  broken_ = true;
-  if (!result) co_return std::move(result).error().with("request body");
-  co_return Error(Code::connection_closed, "the peer left before the end of the request body");
-}
-
 Task<Result<size_t>> Http1Connection::read_into(MutableByteView into) {
-  if (body_done() || into.empty()) co_return size_t{0};
+  if (body_.done() || into.empty()) co_return size_t{0};
   CO_TRY(co_await before_body_read());
-  if (head_.chunked) {
-    auto result = co_await read_chunked(into, true);
-    co_return result;
-  }
-  const auto wanted = static_cast<size_t>(std::min<uint64_t>(into.size(), body_left_));
-  size_t have = std::min(wanted, end_ - begin_);
-  std::memcpy(into.data(), buffer_ + begin_, have);
-  begin_ += have;
-  while (have < wanted) {
-    size_t got = 0;
-    CO_TRY(co_await read_some(into.subspan(have, wanted - have), &got));
-    have += got;
-  }
-  body_left_ -= wanted;
-  body_read_ += wanted;
-  co_return wanted;
+  auto result = co_await body_.read_into(into);
+  co_return result;
 }
 
 Task<Result<SharedBytes>> Http1Connection::read(size_t max) {
-  if (body_done() || max == 0) co_return SharedBytes();
+  if (body_.done() || max == 0) co_return SharedBytes();
   CO_TRY(co_await before_body_read());
-  size_t size = std::min(max, kReadPieceMax);
-  if (!head_.chunked) size = static_cast<size_t>(std::min<uint64_t>(size, body_left_));
-  Buffer buffer(size);
-  size_t got = 0;
-  if (head_.chunked) {
-    CO_TRY_ASSIGN(got, co_await read_chunked(buffer.mutable_view(), false));
-  } else {
-    got = std::min(size, end_ - begin_);
-    if (got > 0) {
-      std::memcpy(buffer.data(), buffer_ + begin_, got);
-      begin_ += got;
-    } else {
-      CO_TRY(co_await read_some(buffer.mutable_view(), &got));
-    }
-    body_left_ -= got;
-    body_read_ += got;
-  }
-  buffer.resize(got);
-  co_return SharedBytes(std::move(buffer));
-}
-
-// Decodes what is buffered into `into` until either is used up.
-Result<size_t> Http1Connection::take_chunk_bytes(MutableByteView into) {
-  size_t taken = 0;
-  while (!chunks_.done()) {
-    const bool from_main = begin_ != end_;
-    char* const data = from_main ? buffer_ : chunk_buffer_.get();
-    size_t& begin = from_main ? begin_ : chunk_begin_;
-    const size_t end = from_main ? end_ : chunk_end_;
-    if (begin == end) break;
-    std::string_view input(data + begin, end - begin);
-    if (chunks_.payload_left() > 0) {
-      // Payload that does not fit stays where it is.
-      input = input.substr(0, into.size() - taken);
-      if (input.empty()) break;
-    }
-    const auto step = chunks_.next(input);
-    if (!step) return step.error();
-    if (step->payload.size() > into.size() - taken) {
-      // The step began with framing and went on into payload beyond our room: copy what fits and give the rest back.
-      const size_t fits = into.size() - taken;
-      std::memcpy(into.data() + taken, step->payload.data(), fits);
-      begin += step->consumed - (step->payload.size() - fits);
-      chunks_.give_back_payload(step->payload.size() - fits);
-      return into.size();
-    }
-    if (!step->payload.empty()) std::memcpy(into.data() + taken, step->payload.data(), step->payload.size());
-    taken += step->payload.size();
-    begin += step->consumed;
-    if (step->consumed == 0) {
-      // A piece of framing is incomplete. It goes to the front of the chunk buffer, where more can follow it.
-      if (chunk_buffer_ == nullptr) chunk_buffer_ = std::make_unique_for_overwrite<char[]>(chunk_capacity());
-      const size_t size = end - begin;
-      std::memmove(chunk_buffer_.get(), data + begin, size);
-      if (from_main) begin_ = end_ = 0;
-      chunk_begin_ = 0;
-      chunk_end_ = size;
-      break;
-    }
-  }
-  return taken;
-}
-
-Task<Result<size_t>> Http1Connection::read_chunked(MutableByteView into, bool all) {
-  size_t have = 0;
-  for (;;) {
-    const auto taken = take_chunk_bytes(into.subspan(have));
-    if (!taken) {
-      broken_ = true;
-      co_return taken.error();
-    }
-    have += *taken;
-    body_read_ += *taken;
-    if (chunks_.done() || have == into.size() || (have > 0 && !all)) break;
-    const size_t waiting = chunk_end_ - chunk_begin_;
-    if (waiting == 0) chunk_begin_ = chunk_end_ = 0;
-    size_t got = 0;
-    if (waiting == 0 && chunks_.payload_left() >= kDirectReadMin && into.size() - have >= kDirectReadMin) {
-      const auto room = static_cast<size_t>(std::min<uint64_t>(chunks_.payload_left(), into.size() - have));
-      CO_TRY(co_await read_some(into.subspan(have, room), &got));
-      chunks_.skip_payload(got);
-      have += got;
-      body_read_ += got;
-      if (have == into.size() || !all) break;
-    } else {
-      const size_t capacity = chunk_capacity();
-      if (chunk_buffer_ == nullptr) chunk_buffer_ = std::make_unique_for_overwrite<char[]>(capacity);
-      MutableByteView room(reinterpret_cast<uint8_t*>(chunk_buffer_.get()) + chunk_end_, capacity - chunk_end_);
-      CO_TRY(co_await read_some(room, &got));
-      chunk_end_ += got;
-    }
-  }
-  // The end of the body is part of it: take the last chunk with the last byte if it is here already, so that done is known early.
-  if (!chunks_.done() && chunks_.payload_left() == 0) {
-    uint8_t none = 0;
-    const auto rest = take_chunk_bytes({&none, 0});
-    if (!rest) {
-      broken_ = true;
-      co_return rest.error();
-    }
-  }
-  co_return have;
+  auto result = co_await body_.read(max);
+  co_return result;
 }
 
 // ---- response ----------------------------------------------------------------------------------------------------------------
@@ -449,7 +311,8 @@ void Http1Connection::start_response(ResponseHead& head) {
   responded_ = true;
   no_body_ = head_.method == "HEAD" || status_forbids_body(head.status);
   // What finish_body() would refuse to read is said now.
-  if (!body_done() && (continue_owed_ || (!head_.chunked && body_left_ > serving_.options.drain_body_bytes_max))) close_ = true;
+  const bool too_much = body_.kind() == Http1Body::Kind::length && body_.left() > serving_.options.drain_body_bytes_max;
+  if (!body_.done() && (continue_owed_ || body_.failed() || too_much)) close_ = true;
   if (serving_.stopping) close_ = true;
 
   char status[4] = {};

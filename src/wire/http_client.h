@@ -16,8 +16,8 @@ namespace quarry {
 using TlsWrapper = std::function<Task<Result<std::unique_ptr<Stream>>>(std::unique_ptr<Stream> stream, std::string host, TimePoint deadline)>;
 
 struct HttpClientOptions {
-  size_t connections_max = 256;     // open at once, all hosts together; further requests wait their turn
-  size_t idle_connections_max = 64;
+  size_t connections_max = 256;     // in use at once, all hosts together; further requests wait their turn
+  size_t idle_connections_max = 64;  // kept beside them
   Duration idle_timeout = std::chrono::seconds(20);  // a kept connection older than this is not used again
   Duration connect_timeout = std::chrono::seconds(10);
   Duration stall_timeout = std::chrono::seconds(60);  // without any progress in either direction
@@ -59,8 +59,8 @@ class HttpClient {
   ~HttpClient();  // responses must be gone
 
   // Sends the request to url's host (url.path is not used) and completes when the final response head is there (1xx are consumed).
-  // A kept connection that the server closed meanwhile is replaced once, if nothing of the response had arrived and the body can be sent
-  // again (parts, not a source).
+  // A kept connection that the server closed meanwhile is replaced once, if nothing of the response had arrived and the request may be sent
+  // again: an idempotent method, no If- header, a body of parts, not a source.
   // Errors: unavailable (cannot connect), timed_out, connection_closed, malformed (bad response), misconfigured (https without a wrapper).
   Task<Result<std::unique_ptr<ClientResponse>>> send(Url url, ClientRequest request);
   // Convenience: sends, and reads the whole answer.
