@@ -56,7 +56,7 @@ void SimExecutor::start(Task<void> task) {
 
 void SimExecutor::run_until_done() {
   while (!done_) {
-    if (step()) continue;
+    if (step() || done_) continue;  // a timer that fired may have ended the task and left nothing to do
     std::unique_lock lock(mutex_);
     const bool woken = wake_.wait_for(lock, std::chrono::seconds(60), [this] { return !ready_.empty(); });
     CHECK(woken, "the task waits for something that never comes");
