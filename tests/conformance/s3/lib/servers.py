@@ -151,7 +151,7 @@ class Minio(OwnedServer):
 
     def variables(self):
         # Four folders on one disk are refused unless it believes in a CI.
-        return {"MINIO_ROOT_USER": self.access_key, "MINIO_ROOT_PASSWORD": self.secret_key, "MINIO_CI_CD": "1",
+        return {"MINIO_ROOT_USER": self.access_key, "MINIO_ROOT_PASSWORD": self.secret_key, "MINIO_CI_CD": "1", "MINIO_DOMAIN": "localhost",
                 "MINIO_UPDATE": "off", "MINIO_CALLHOME_ENABLE": "off"}
 
     def add_user(self, access_key, secret_key, role="user"):

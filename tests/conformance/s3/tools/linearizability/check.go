@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sort"
+	"sync"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -137,14 +138,22 @@ func check(history []operation, limit time.Duration) verdict {
 		byKey[op.Key] = append(byKey[op.Key], porcupine.Operation{ClientId: op.Client, Input: op, Call: op.Call, Return: end})
 	}
 	result.keys = len(byKey)
+	var group sync.WaitGroup
+	var lock sync.Mutex
 	for key, operations := range byKey {
-		switch porcupine.CheckOperationsTimeout(register, operations, limit) {
-		case porcupine.Illegal:
-			result.illegal = append(result.illegal, key)
-		case porcupine.Unknown:
-			result.undecided = append(result.undecided, key)
-		}
+		group.Go(func() {
+			outcome := porcupine.CheckOperationsTimeout(register, operations, limit)
+			lock.Lock()
+			defer lock.Unlock()
+			switch outcome {
+			case porcupine.Illegal:
+				result.illegal = append(result.illegal, key)
+			case porcupine.Unknown:
+				result.undecided = append(result.undecided, key)
+			}
+		})
 	}
+	group.Wait()
 	sort.Strings(result.illegal)
 	sort.Strings(result.undecided)
 	return result

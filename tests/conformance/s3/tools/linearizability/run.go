@@ -85,7 +85,8 @@ type worker struct {
 
 const prefix = "register/"
 
-func run(o options) ([]operation, []string, error) {
+// run returns the history, answers that nothing explains, and a summary of outcomes.
+func run(o options) ([]operation, []string, string, error) {
 	r := &recorder{start: time.Now(), valueByTag: map[string]string{}, tagByValue: map[string]string{}, statuses: map[string]int{}}
 	var group sync.WaitGroup
 	for id := range o.clients {
@@ -108,10 +109,10 @@ func run(o options) ([]operation, []string, error) {
 	}
 	last.listAll()
 	if r.statuses["get ok"] == 0 || r.statuses["put ok"] == 0 || r.statuses["list ok"] == 0 {
-		return r.operations, r.violations, fmt.Errorf("nothing was proved, too few operations succeeded: %v", r.statuses)
+		return r.operations, r.violations, "", fmt.Errorf("nothing was proved, too few operations succeeded: %v", r.statuses)
 	}
-	fmt.Printf("seed %d, %.1f s; outcomes: %v\n", o.seed, time.Since(r.start).Seconds(), r.statuses)
-	return r.operations, r.violations, nil
+	summary := fmt.Sprintf("seed %d, %.1f s; outcomes: %v", o.seed, time.Since(r.start).Seconds(), r.statuses)
+	return r.operations, r.violations, summary, nil
 }
 
 func keyName(index int) string { return fmt.Sprintf("%skey-%d", prefix, index) }
