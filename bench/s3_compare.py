@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""S3 side by side: Quarry and MinIO on the same disk, with the same number of drives and the same redundancy, under the same load generator
+(`quarry bench`), in one run. Prints for each row both servers' rates, their CPU-seconds, and the ratios of the issue's table.
+
+What differs: MinIO keeps its drives as directories of one ext4 file system (it offers nothing else), Quarry as files with O_DIRECT. Both
+sync before they acknowledge. "cold": MinIO's page cache is dropped and Quarry is restarted (its cache is its own memory) before the row.
+
+usage: bench/s3_compare.py [--rows put10m,get10m-cold,get10m,put4k,get4k,mixed4k] [--seconds 10] [--drives 6] [--parity 2] [--sign-body]"""
+import argparse
+import glob
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+QUARRY = os.path.join(HERE, "build/release/quarry")
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--rows", default="put10m,get10m-cold,get10m,put4k,get4k,mixed4k")
+parser.add_argument("--seconds", type=int, default=10)
+parser.add_argument("--drives", type=int, default=6)
+parser.add_argument("--parity", type=int, default=2)
+parser.add_argument("--connections", type=int, default=32, help="for the 4 KiB rows")
+parser.add_argument("--large-connections", type=int, default=8, help="for the 10 MiB rows")
+parser.add_argument("--sign-body", action="store_true", help="sign the SHA-256 of every body, as SDKs do over plain HTTP")
+parser.add_argument("--server-cpus", default="", help="taskset list for the servers, e.g. 0; with --client-cpus gives each its own core")
+parser.add_argument("--client-cpus", default="")
+parser.add_argument("--json", action="store_true")
+args = parser.parse_args()
+
+ROWS = {  # name: (operation, size, objects, cold)
+    "put10m": ("put", "10MiB", 60, False),
+    "get10m-cold": ("get", "10MiB", 60, True),
+    "get10m": ("get", "10MiB", 60, False),
+    "put4k": ("put", "4KiB", 5000, False),
+    "get4k-cold": ("get", "4KiB", 5000, True),
+    "get4k": ("get", "4KiB", 5000, False),
+    "mixed4k": ("mixed", "4KiB", 5000, False),
+}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def pinned(cpus, command):
+    return ["taskset", "-c", cpus, *command] if cpus else command
+
+
+class Server:
+    def cpu_seconds(self):
+        fields = open(f"/proc/{self.process.pid}/stat").read().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_memory_mib(self):
+        for line in open(f"/proc/{self.process.pid}/status"):
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=60)
+
+
+class Quarry(Server):
+    name = "quarry"
+
+    def __init__(self, work):
+        self.root = os.path.join(work, "quarry")
+        os.makedirs(self.root)
+        self.start()
+
+    def start(self):
+        endpoints = os.path.join(self.root, "endpoints.json")
+        if os.path.exists(endpoints):
+            os.unlink(endpoints)
+        k = args.drives - args.parity
+        self.process = subprocess.Popen(
+            pinned(args.server_cpus, [QUARRY, "up", "--root", self.root, "--s3", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}",
+                                      "--drives", str(args.drives), "--drive-size", "8GiB", "--profile", f"ec:{k}+{args.parity}", "--log-level", "warning"]),
+            stdout=subprocess.DEVNULL, stderr=open(os.path.join(self.root, "log"), "ab"))
+        while not os.path.exists(endpoints):
+            if self.process.poll() is not None:
+                sys.exit("quarry did not start: " + open(os.path.join(self.root, "log")).read()[-1000:])
+            time.sleep(0.05)
+        known = json.load(open(endpoints))
+        self.url, self.access, self.secret = known["s3"], known["access_key"], known["secret_key"]
+
+    def make_cold(self):
+        self.stop()
+        self.start()
+
+
+class Minio(Server):
+    name = "minio"
+
+    def __init__(self, work):
+        binary = shutil.which("minio") or os.path.join(os.environ.get("QUARRY_TOOLS", os.path.expanduser("~/.cache/quarry-tools")), "bin/minio")
+        if not os.path.exists(binary):
+            sys.exit("no minio: run tests/conformance/s3/install minio")
+        self.access, self.secret = "benchuser", "benchsecret"
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        env = dict(os.environ, MINIO_ROOT_USER=self.access, MINIO_ROOT_PASSWORD=self.secret, MINIO_STORAGE_CLASS_STANDARD=f"EC:{args.parity}",
+                   MINIO_CI_CD="1", MINIO_BROWSER="off")
+        env.pop("AWS_CA_BUNDLE", None)
+        drives = [os.path.join(work, f"minio/d{i + 1}") for i in range(args.drives)]
+        for drive in drives:
+            os.makedirs(drive)
+        self.process = subprocess.Popen(pinned(args.server_cpus, [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", *drives]), env=env,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(self.url + "/minio/health/live", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.1)
+
+    def make_cold(self):
+        subprocess.run(["sync"], check=True)
+        open("/proc/sys/vm/drop_caches", "w").write("3")
+
+
+def load(server, operation, size, objects, connections, keep_prepared=False, prepare_only=False):
+    secret = os.path.join(work, "secret")
+    with open(secret, "w") as f:
+        f.write(server.secret)
+    os.chmod(secret, 0o600)
+    command = [QUARRY, "bench", operation, "--size", size, "--objects", str(objects), "--connections", str(connections), "--s3", server.url, "--admin", server.url,
+               "--access-key", server.access, "--secret-key-file", secret, "--json", "--keep", "--bucket", "bench-" + size.lower(),
+               "--duration", "1s" if prepare_only else f"{args.seconds}s"]
+    if keep_prepared:
+        command.append("--no-prepare")
+    if args.sign_body:
+        command.append("--sign-body")
+    done = subprocess.run(pinned(args.client_cpus, command), capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"load on {server.name} failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+    return json.loads(done.stdout)
+
+
+work = tempfile.mkdtemp(prefix="quarry-bench-", dir="/var/tmp")
+servers = []
+report = []
+try:
+    servers = [Quarry(work), Minio(work)]
+    for row in args.rows.split(","):
+        operation, size, objects, cold = ROWS[row]
+        connections = args.large_connections if size.endswith("MiB") else args.connections
+        measured = {}
+        for server in servers:
+            # the data the row reads, made by the server itself
+            load(server, "get" if operation != "put" else "put", size, objects, connections, prepare_only=True)
+            if cold:
+                server.make_cold()
+            before = server.cpu_seconds()
+            result = load(server, operation, size, objects, connections, keep_prepared=True)
+            result["server_cpu_seconds"] = server.cpu_seconds() - before
+            result["server_peak_mib"] = server.peak_memory_mib()
+            measured[server.name] = result
+        ours, theirs = measured["quarry"], measured["minio"]
+        gib = lambda r: r["mib_per_second"] * r["seconds"] / 1024
+        per_unit = (lambda r: r["server_cpu_seconds"] / gib(r)) if size.endswith("MiB") else (lambda r: r["server_cpu_seconds"] / r["requests"] * 1e6)
+        line = {"row": row, "connections": connections, "quarry": ours, "minio": theirs,
+                "rate_ratio": ours["requests_per_second"] / theirs["requests_per_second"], "cpu_ratio": per_unit(ours) / per_unit(theirs)}
+        report.append(line)
+        unit = "CPU-s/GiB" if size.endswith("MiB") else "us CPU/request"
+        rate = (lambda r: f"{r['mib_per_second']:.0f} MiB/s") if size.endswith("MiB") else (lambda r: f"{r['requests_per_second']:.0f}/s")
+        print(f"{row:12} {connections:3} connections | quarry {rate(ours):>12} {per_unit(ours):8.2f} {unit} p99 {ours['p99_ms']:.1f} ms, client {ours['client_cpu_seconds'] / ours['seconds']:.2f} cores"
+              f" | minio {rate(theirs):>12} {per_unit(theirs):8.2f} {unit} p99 {theirs['p99_ms']:.1f} ms"
+              f" | rate x{line['rate_ratio']:.2f}, CPU x{line['cpu_ratio']:.3f}", flush=True)
+    print("peak memory: " + ", ".join(f"{s.name} {s.peak_memory_mib():.0f} MiB" for s in servers))
+    if args.json:
+        print(json.dumps(report, indent=1))
+finally:
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+    shutil.rmtree(work, ignore_errors=True)
