@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/units.h"
 #include "chunk/chunk_store.h"
 
 namespace quarry::chunk {
