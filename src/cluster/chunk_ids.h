@@ -7,6 +7,7 @@
 // leased in blocks by a durable metadata transaction (WriteId) or are frame numbers of a log with an epoch (generation).
 #pragma once
 #include <cstdint>
+#include <utility>
 
 #include "base/ids.h"
 
@@ -25,6 +26,16 @@ enum class ChunkKind : uint8_t {
 };
 
 inline constexpr uint32_t kStripesMax = 1u << 24;
+
+// The generation of a data chunk: term (12 bits) | rewrite (4 bits). The term counts how often the shard's place in its group moved to
+// another drive (Member::term), the rewrite how often the chunk was replaced on that drive because it was damaged: so an id that was
+// removed from a drive is never put there again.
+inline constexpr unsigned kRewriteBits = 4;
+inline constexpr uint16_t kRewritesMax = (1u << kRewriteBits) - 1;
+inline constexpr uint16_t kTermMax = (1u << (16 - kRewriteBits)) - 1;
+constexpr uint16_t generation_of(uint16_t term, uint16_t rewrite) { return static_cast<uint16_t>(term << kRewriteBits | rewrite); }
+constexpr uint16_t term_of(uint16_t generation) { return generation >> kRewriteBits; }
+constexpr uint16_t rewrite_of(uint16_t generation) { return generation & kRewritesMax; }
 
 struct ChunkName {
   ChunkKind kind = ChunkKind::data;

@@ -21,9 +21,22 @@ struct DataLayout {
 
   uint64_t stripe_bytes() const { return uint64_t{shard_size} * redundancy.k; }
   uint32_t stripe_count() const { return size == 0 ? 0 : static_cast<uint32_t>((size + stripe_bytes() - 1) / stripe_bytes()); }
+
+  // Data bytes in a stripe: stripe_bytes() but for the last.
+  uint64_t stripe_size(uint32_t stripe) const;
+  // Length of the code words of a stripe: of each parity shard, and of each data shard with the zeros that are thought behind its end.
+  uint32_t stripe_shard_size(uint32_t stripe) const;
+  // Bytes of a shard as stored: trailing data shards of a short stripe are cut where the data ends; 0: the shard is not stored at all.
+  uint32_t stored_size(uint32_t stripe, unsigned shard) const;
+  // What all its chunks occupy.
+  uint64_t stored_bytes() const;
+
   bool operator==(const DataLayout&) const = default;
   void encode(std::string& out) const;
   static Result<DataLayout> decode(Decoder& in);
 };
+
+// Shard size of a stripe of k data shards that holds `bytes` of data. Part of the format.
+uint32_t shard_size_for(uint64_t bytes, unsigned k);
 
 }  // namespace quarry::cluster

@@ -97,8 +97,8 @@ class Drive {
 
  private:
   Result<void> usable() const;
-  template <class T>
-  Task<Result<T>> call(Task<Result<T>> task);
+  template <class Make>
+  auto call(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&>;
   void judge(const Error& error);
   void worsen(DriveCondition condition, std::string reason);
 

@@ -62,12 +62,17 @@ class MetadataLog : public meta::CommitLog {
   bool writable() const { return writable_; }
   uint64_t epoch() const { return epoch_; }
 
+  // How many copies an acknowledged frame has for sure depends on how many drives there are (writable_copies_min), and open relies on it
+  // with the number in the newest label. So: a drive is added here, then restore_copies, then the labels name it; and a drive leaves here,
+  // then the labels name it no more, then it is forgotten here.
+
   // A new drive may hold copies from now on. Makes a log that opened for reading writable, if that is enough.
   Task<Result<void>> add_drive(Drive& drive);
   // The drive's copies no longer count (it died, or is being drained): every frame, file and root gets its full number of copies
   // on other drives. When it returns success the drive is not needed any more. Errors: unavailable (no spare drive: the metadata stays
   // at fewer copies), data_lost.
   Task<Result<void>> leave_drive(uint32_t number);
+  void forget_drive(uint32_t number);
   // Copies that are needed and missing, after drives failed: makes them again where possible.
   Task<Result<void>> restore_copies();
 
@@ -104,21 +109,36 @@ class MetadataLog : public meta::CommitLog {
     std::vector<std::pair<uint32_t, uint8_t>> at;
     uint32_t size = 0;
   };
-  struct Recovery;
   explicit MetadataLog(MetadataLogOptions options);
 
+  struct Spread {
+    Copies copies;        // those it was given, and the new ones
+    unsigned counted = 0;
+    std::optional<Error> error;  // of the last put that failed
+  };
+
+  Task<Result<void>> recover();
+  Task<Result<void>> establish();
+  Result<void> check_absent() const;
   Drive* find(uint32_t number) const;
   bool counts(uint32_t number) const;  // its copies count: up and not leaving
-  std::vector<Drive*> candidates(const Copies& have, uint64_t rotation) const;
   unsigned counted(const Copies& copies) const;
-  // Puts copies of `name` until `wanted` count; moves on to other drives when one fails. Returns the number that count.
-  Task<Result<unsigned>> spread(ChunkName name, std::vector<ByteView> parts, chunk::Stream stream, Copies* copies, unsigned wanted);
+  std::vector<Drive*> candidates(const Copies& have, const std::set<uint32_t>& refused);
+  // Puts copies of `name` until `copies` count; moves on to other drives when one fails.
+  Task<Spread> spread(ChunkName name, std::vector<ByteView> parts, chunk::Stream stream, Copies copies);
   Task<Result<SharedBytes>> fetch(ChunkName name, Copies copies, uint32_t offset, uint32_t length, std::string what) const;
-  Task<Result<void>> restore(ChunkName name, Copies* copies, chunk::Stream stream, std::string what);
-  Task<Result<void>> establish();
   Task<Result<void>> put_root(uint32_t sequence, std::string payload);
-  Task<void> remove_everywhere(std::vector<std::pair<ChunkName, Copies>> chunks);
-  Task<Result<void>> restore_all();
+  // Brings one chunk back to its number of copies. The chunk may be trimmed meanwhile.
+  Task<Result<void>> restore(ChunkName name);
+  Task<Result<void>> restore_all(bool files_too);
+  // Replaces the copy `rewrite` of `name` on a drive from the others.
+  Task<Result<void>> replace_copy(ChunkName name, uint32_t drive, uint8_t rewrite);
+  Copies* copies_of(const ChunkName& name);
+  const Copies* copies_of(const ChunkName& name) const { return const_cast<MetadataLog*>(this)->copies_of(name); }
+  std::vector<ChunkName> names(bool files_too) const;
+  Task<void> remove_chunks(std::map<uint32_t, std::vector<ChunkId>> by_drive);
+  static void add_for_removal(std::map<uint32_t, std::vector<ChunkId>>& by_drive, ChunkName name, const Copies& copies);
+  Task<Result<uint32_t>> store_piece(ChunkName name, ReadPiece read_piece, uint64_t offset, uint32_t length);
 
   MetadataLogOptions options_;
   std::set<uint32_t> leaving_;
@@ -135,10 +155,11 @@ class MetadataLog : public meta::CommitLog {
   std::map<uint64_t, uint64_t> file_sizes_;                          // handle -> bytes
   std::optional<meta::CheckpointManifest> checkpoint_;
   uint64_t next_file_ = 1;
-  uint32_t next_root_ = 2;
-  uint64_t rotation_ = 0;
+  uint32_t next_root_;
+  mutable uint64_t rotation_ = 0;
   Semaphore restoring_{1};
-  TaskGroup tasks_;
+  std::map<uint32_t, std::vector<ChunkId>> garbage_;  // found by recovery, removed once the epoch is established
+  size_t appends_ = 0;                                // in flight
 };
 
 }  // namespace quarry::cluster

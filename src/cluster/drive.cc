@@ -1,0 +1,283 @@
+#include "cluster/drive.h"
+
+#include <bit>
+
+#include "base/log.h"
+
+namespace quarry::cluster {
+namespace {
+
+// An error that is about the request or the one chunk, not about the drive.
+bool harmless(Code code) {
+  switch (code) {
+    case Code::not_found:
+    case Code::already_exists:
+    case Code::out_of_range:
+    case Code::too_large:
+    case Code::invalid_argument:
+    case Code::corrupt:
+    case Code::no_space:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void LatencyStatistics::observe(Duration duration) {
+  const uint64_t quarter_us = std::max<int64_t>(duration.count(), 0) / 250;  // bucket 0: below 4 us
+  size_t bucket = 0;
+  if (quarter_us >= 16) {
+    const unsigned log = std::bit_width(quarter_us) - 1;
+    bucket = 2 * (log - 4) + 1 + (quarter_us >> (log - 1) & 1);
+  }
+  counts_[std::min(bucket, kBuckets - 1)].fetch_add(1, std::memory_order_relaxed);
+  if (total_.fetch_add(1, std::memory_order_relaxed) + 1 < kSamplesMax) return;
+  total_.store(kSamplesMax / 2, std::memory_order_relaxed);  // old samples fade; a race only makes them fade twice
+  for (auto& count : counts_) count.store(count.load(std::memory_order_relaxed) / 2, std::memory_order_relaxed);
+}
+
+Duration LatencyStatistics::quantile(double q, Duration fallback) const {
+  std::array<uint32_t, kBuckets> counts;
+  uint64_t total = 0;
+  for (size_t i = 0; i < kBuckets; ++i) total += counts[i] = counts_[i].load(std::memory_order_relaxed);
+  if (total < kSamplesMin) return fallback;
+  uint64_t need = static_cast<uint64_t>(q * static_cast<double>(total));
+  for (size_t i = 0; i < kBuckets; ++i) {
+    if (counts[i] > need) {
+      const size_t step = i + 1;  // upper bound of bucket i: 4 us * 2^(i / 2), with 3/2 between
+      const uint64_t base = uint64_t{4000} << (step - 1) / 2;
+      return Duration(i == 0 ? 4000 : (step - 1) % 2 == 0 ? base : base + base / 2);
+    }
+    need -= counts[i];
+  }
+  return fallback;
+}
+
+Drive::Drive(Identity identity, std::unique_ptr<chunk::ChunkStore> store, Executor& owner)
+    : identity_(std::move(identity)), id_(store->drive_id()), store_(std::move(store)), owner_(owner) {}
+Drive::~Drive() = default;
+
+Result<void> Drive::usable() const {
+  if (condition() == DriveCondition::down) return fail(Code::device_gone, "drive {} ({}) is down: {}", number(), path(), reason());
+  return {};
+}
+
+std::string Drive::reason() const {
+  std::lock_guard lock(mutex_);
+  return reason_;
+}
+
+void Drive::worsen(DriveCondition to, std::string reason) {
+  {
+    std::lock_guard lock(mutex_);
+    if (condition_.load() >= to) return;
+    condition_.store(to, std::memory_order_release);
+    reason_ = std::move(reason);
+  }
+  LOG_WARNING("drive condition worsened", {"drive", number()}, {"path", path()}, {"condition", to == DriveCondition::down ? "down" : "read_only"},
+              {"reason", this->reason()});
+  if (listener_) listener_(*this);
+}
+
+void Drive::take_down(std::string reason) { worsen(DriveCondition::down, std::move(reason)); }
+
+void Drive::judge(const Error& error) {  // on the owner's thread
+  if (harmless(error.code())) return;
+  if (error.code() == Code::device_gone) return worsen(DriveCondition::down, error.to_string());
+  const chunk::StoreHealth health = store_->health();
+  if (health.state == chunk::StoreState::failed) worsen(DriveCondition::down, health.reason.empty() ? error.to_string() : health.reason);
+  if (health.state == chunk::StoreState::read_only) worsen(DriveCondition::read_only, health.reason.empty() ? error.to_string() : health.reason);
+}
+
+// The task is made on the owner's thread too: a store may look at its state before it returns one.
+template <class Make>
+auto Drive::call(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
+  Executor& home = Executor::here();
+  CO_TRY(usable());
+  co_await owner_.enter();
+  auto result = co_await make(*store_);
+  if (!result) judge(result.error());
+  co_await home.enter();
+  co_return result;
+}
+
+Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream) {
+  return call([id, parts = std::move(parts), stream](chunk::ChunkStore& store) { return store.put(id, parts, {.stream = stream}); });
+}
+
+Task<Result<SharedBytes>> Drive::get(ChunkId id, uint32_t offset, uint32_t length) {
+  return call([=](chunk::ChunkStore& store) { return store.get(id, offset, length); });
+}
+
+Task<Result<void>> Drive::remove(std::vector<ChunkId> ids) {
+  return call([ids = std::move(ids)](chunk::ChunkStore& store) { return store.remove(ids); });
+}
+
+Task<Result<chunk::ChunkStat>> Drive::stat(ChunkId id) {
+  return call([=](chunk::ChunkStore& store) { return store.stat(id); });
+}
+
+Task<Result<std::vector<chunk::ChunkStat>>> Drive::list(ChunkId from, ChunkId to, size_t limit) {
+  return call([=](chunk::ChunkStore& store) { return store.list(from, to, limit); });
+}
+
+Task<Result<chunk::ScrubProgress>> Drive::scrub(ChunkId from, uint64_t budget_bytes) {
+  return call([=](chunk::ChunkStore& store) { return store.scrub(from, budget_bytes); });
+}
+
+Task<Result<chunk::FsckReport>> Drive::fsck() {
+  return call([](chunk::ChunkStore& store) { return store.fsck(); });
+}
+
+Task<Result<void>> Drive::set_label(std::string label) {
+  return call([label = std::move(label)](chunk::ChunkStore& store) { return store.set_label(label); });
+}
+
+namespace {
+
+Task<Result<std::string>> label_of(chunk::ChunkStore& store) { co_return store.label(); }
+
+ChunkId with_rewrite(ChunkName name, uint16_t rewrite) {
+  name.generation = generation_of(term_of(name.generation), rewrite);
+  return chunk_id(name);
+}
+
+Task<Result<SharedBytes>> find_shard(chunk::ChunkStore& store, ChunkName name, uint32_t offset, uint32_t length) {
+  Result<SharedBytes> first = co_await store.get(with_rewrite(name, 0), offset, length);
+  if (first) co_return first;
+  std::optional<Error> worst = std::move(first).error();
+  for (uint16_t rewrite = 1; rewrite <= kRewritesMax; ++rewrite) {
+    if (worst->code() == Code::device_gone) break;
+    Result<SharedBytes> next = co_await store.get(with_rewrite(name, rewrite), offset, length);
+    if (next) co_return next;
+    if (next.error().code() != Code::not_found) worst = std::move(next).error();
+  }
+  co_return std::move(*worst);
+}
+
+Task<Result<std::vector<ChunkId>>> existing_rewrites(chunk::ChunkStore& store, ChunkName name) {
+  std::vector<ChunkId> ids;
+  bool gap = false;
+  for (uint16_t rewrite = 0; rewrite <= kRewritesMax; ++rewrite) {
+    const ChunkId id = with_rewrite(name, rewrite);
+    Result<chunk::ChunkStat> found = co_await store.stat(id);
+    if (found) {
+      ids.push_back(id);
+    } else if (found.error().code() != Code::not_found) {
+      co_return std::move(found).error();
+    }
+    // The common case is one look: rewrite 0 is there, and 1 is not.
+    gap = gap || !found;
+    if (gap && !ids.empty()) break;
+  }
+  co_return ids;
+}
+
+Task<Result<uint32_t>> size_of_shard(chunk::ChunkStore& store, ChunkName name) {
+  for (uint16_t rewrite = 0; rewrite <= kRewritesMax; ++rewrite) {
+    Result<chunk::ChunkStat> found = co_await store.stat(with_rewrite(name, rewrite));
+    if (found) co_return found->size;
+    if (found.error().code() != Code::not_found) co_return std::move(found).error();
+  }
+  co_return fail(Code::not_found, "shard {}", chunk_id(name).to_string());
+}
+
+Task<Result<void>> replace_shard(chunk::ChunkStore& store, ChunkName name, std::vector<ByteView> parts) {
+  CO_TRY_ASSIGN(std::vector<ChunkId> old, co_await existing_rewrites(store, name));
+  // A chunk that the store lost altogether has left no trace; its first id was used all the same.
+  uint16_t rewrite = old.empty() ? 1 : rewrite_of(chunk_name(old.back()).generation) + 1;
+  for (;; ++rewrite) {
+    if (rewrite > kRewritesMax) {
+      co_return fail(Code::io_error, "shard {} was damaged {} times on this drive: replace the drive", chunk_id(name).to_string(), kRewritesMax);
+    }
+    Result<void> put = co_await store.put(with_rewrite(name, rewrite), parts, {.stream = chunk::Stream::data});
+    if (put) break;
+    if (put.error().code() != Code::already_exists) co_return put;
+  }
+  if (old.empty()) co_return Result<void>();
+  co_return co_await store.remove(old);
+}
+
+Task<Result<void>> drop_shards(chunk::ChunkStore& store, std::vector<ChunkName> names) {
+  std::vector<ChunkId> ids;
+  for (const ChunkName& name : names) {
+    CO_TRY_ASSIGN(std::vector<ChunkId> found, co_await existing_rewrites(store, name));
+    ids.insert(ids.end(), found.begin(), found.end());
+  }
+  if (ids.empty()) co_return Result<void>();
+  co_return co_await store.remove(std::move(ids));
+}
+
+}  // namespace
+
+Task<Result<std::string>> Drive::label() {
+  return call([](chunk::ChunkStore& store) { return label_of(store); });
+}
+
+Task<Result<SharedBytes>> Drive::get_shard(ChunkName name, uint32_t offset, uint32_t length) {
+  const TimePoint begin = Executor::here().now();
+  reads_in_flight.fetch_add(1, std::memory_order_relaxed);
+  auto result = co_await call([=](chunk::ChunkStore& store) { return find_shard(store, name, offset, length); });
+  reads_in_flight.fetch_sub(1, std::memory_order_relaxed);
+  if (result) read_latency.observe(Executor::here().now() - begin);
+  co_return result;
+}
+
+Task<Result<uint32_t>> Drive::stat_shard(ChunkName name) {
+  return call([=](chunk::ChunkStore& store) { return size_of_shard(store, name); });
+}
+
+Task<Result<void>> Drive::rewrite_shard(ChunkName name, std::vector<ByteView> parts) {
+  return call([name, parts = std::move(parts)](chunk::ChunkStore& store) { return replace_shard(store, name, parts); });
+}
+
+Task<Result<void>> Drive::remove_shards(std::vector<ChunkName> names) {
+  return call([names = std::move(names)](chunk::ChunkStore& store) { return drop_shards(store, names); });
+}
+
+Task<Result<void>> Drive::close() {
+  Executor& home = Executor::here();
+  co_await owner_.enter();
+  Result<void> closed = co_await store_->close();
+  co_await home.enter();
+  {
+    std::lock_guard lock(mutex_);
+    condition_.store(DriveCondition::down, std::memory_order_release);
+    if (reason_.empty()) reason_ = "closed";
+  }
+  co_return closed;
+}
+
+chunk::SpaceReport Drive::space() const {
+  std::lock_guard lock(mutex_);
+  return space_;
+}
+
+chunk::StoreHealth Drive::health() const {
+  std::lock_guard lock(mutex_);
+  return health_;
+}
+
+Task<void> Drive::refresh() {
+  if (condition() == DriveCondition::down) co_return;
+  Executor& home = Executor::here();
+  co_await owner_.enter();
+  const chunk::SpaceReport space = store_->space();
+  const chunk::StoreHealth health = store_->health();
+  co_await home.enter();
+  {
+    std::lock_guard lock(mutex_);
+    space_ = space;
+    health_ = health;
+    if (health.state == chunk::StoreState::online && condition_.load() == DriveCondition::read_only) {
+      condition_.store(DriveCondition::up, std::memory_order_release);
+      reason_.clear();
+    }
+  }
+  if (health.state == chunk::StoreState::failed) worsen(DriveCondition::down, health.reason);
+  if (health.state == chunk::StoreState::read_only) worsen(DriveCondition::read_only, health.reason);
+}
+
+}  // namespace quarry::cluster

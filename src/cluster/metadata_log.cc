@@ -1,0 +1,821 @@
+#include "cluster/metadata_log.h"
+
+#include <limits>
+
+#include "base/coding.h"
+#include "base/log.h"
+
+namespace quarry::cluster {
+namespace {
+
+constexpr uint32_t kFrameMagic = 0x52464d51;  // "QMFR"
+constexpr uint32_t kRootMagic = 0x54524d51;   // "QMRT"
+constexpr uint16_t kVersion = 1;
+constexpr uint32_t kPieceSize = 8u << 20;
+constexpr uint32_t kSequencePrepared = 0, kSequenceEstablished = 1, kSequenceFirstCheckpoint = 2;
+constexpr unsigned kFileBits = 24;
+constexpr size_t kListBatch = 4096;
+constexpr size_t kRemoveBatch = 1024;
+constexpr size_t kRestoreParallel = 4;
+
+std::string frame_header(uint64_t epoch, meta::FrameNumber number, size_t length) {
+  std::string header;
+  Encoder(header).u32(kFrameMagic).u16(kVersion).u16(0).u64(epoch).u64(number).u64(length);
+  return header;
+}
+
+struct Root {
+  uint64_t epoch = 0;
+  meta::FrameNumber first = 0;  // of the epoch
+  std::optional<meta::CheckpointManifest> manifest;
+};
+
+std::string encode_root(const Root& root, uint32_t sequence) {
+  std::string out;
+  Encoder e(out);
+  e.u32(kRootMagic).u16(kVersion).u16(0).u64(root.epoch).u32(sequence).u64(root.first).u8(root.manifest ? 1 : 0);
+  if (root.manifest) {
+    e.u64(root.manifest->frame).text(root.manifest->extra).varint(root.manifest->files.size());
+    for (const meta::CheckpointFile& file : root.manifest->files) e.text(file.name).varint(file.size).varint(file.handle);
+  }
+  return out;
+}
+
+Result<Root> decode_root(ByteView bytes, uint64_t epoch, uint32_t sequence) {
+  Decoder in(bytes);
+  const uint32_t magic = in.u32();
+  const uint16_t version = in.u16();
+  in.u16();
+  Root root;
+  root.epoch = in.u64();
+  const uint32_t stored_sequence = in.u32();
+  root.first = in.u64();
+  const uint8_t has_manifest = in.u8();
+  TRY(in.check("metadata root"));
+  if (magic != kRootMagic) return fail(Code::corrupt, "metadata root {}.{}: wrong magic", epoch, sequence);
+  if (version != kVersion) return fail(Code::incompatible, "metadata root of version {}; this program reads {}", version, kVersion);
+  if (root.epoch != epoch || stored_sequence != sequence) return fail(Code::corrupt, "metadata root {}.{} says it is {}.{}", epoch, sequence, root.epoch, stored_sequence);
+  if (has_manifest != 0) {
+    meta::CheckpointManifest manifest;
+    manifest.frame = in.u64();
+    manifest.extra = in.text();
+    const uint64_t count = in.varint();
+    for (uint64_t i = 0; i < count && in.ok(); ++i) {
+      meta::CheckpointFile file;
+      file.name = in.text();
+      file.size = in.varint();
+      file.handle = in.varint();
+      manifest.files.push_back(std::move(file));
+    }
+    root.manifest = std::move(manifest);
+  }
+  TRY(in.finish("metadata root"));
+  return root;
+}
+
+ChunkName frame_name(meta::FrameNumber number, uint64_t epoch) {
+  return {.kind = ChunkKind::metadata_frame, .serial = number, .group = 0, .stripe = 0, .shard = 0, .generation = static_cast<uint16_t>(epoch)};
+}
+ChunkName piece_name(uint64_t handle, uint32_t piece) {
+  return {.kind = ChunkKind::metadata_file, .serial = handle, .group = 0, .stripe = piece, .shard = 0, .generation = 0};
+}
+ChunkName root_name(uint64_t epoch, uint32_t sequence) {
+  return {.kind = ChunkKind::metadata_root, .serial = epoch, .group = 0, .stripe = sequence, .shard = 0, .generation = 0};
+}
+
+std::string describe(const ChunkName& name) {
+  switch (name.kind) {
+    case ChunkKind::metadata_frame:
+      return fmt::format("metadata frame {}", name.serial);
+    case ChunkKind::metadata_file:
+      return fmt::format("piece {} of metadata file {:x}", name.stripe, name.serial);
+    default:
+      return fmt::format("metadata root {}.{}", name.serial, name.stripe);
+  }
+}
+
+chunk::Stream stream_of(const ChunkName& name) { return name.kind == ChunkKind::metadata_file ? chunk::Stream::metadata : chunk::Stream::log; }
+
+uint32_t piece_count(uint64_t size) { return static_cast<uint32_t>(div_up(size, kPieceSize)); }
+
+// Everything of the log's three kinds on a drive: kinds 2, 3 and 4 are one range of ids.
+Task<Result<std::vector<chunk::ChunkStat>>> list_all(Drive* drive) {
+  ChunkId from = chunk_range(ChunkKind::metadata_frame).first;
+  const ChunkId to = chunk_range(ChunkKind::metadata_root).second;
+  std::vector<chunk::ChunkStat> all;
+  for (;;) {
+    CO_TRY_ASSIGN(std::vector<chunk::ChunkStat> some, co_await drive->list(from, to, kListBatch));
+    all.insert(all.end(), some.begin(), some.end());
+    if (some.size() < kListBatch) co_return all;
+    from = some.back().id;
+    if (++from.low == 0) ++from.high;
+  }
+}
+
+}  // namespace
+
+MetadataLog::MetadataLog(MetadataLogOptions options) : options_(std::move(options)), next_root_(kSequenceFirstCheckpoint) {}
+MetadataLog::~MetadataLog() { CHECK(appends_ == 0, "MetadataLog dies under an append"); }
+
+Task<Result<std::unique_ptr<MetadataLog>>> MetadataLog::open(MetadataLogOptions options) {
+  CHECK(options.copies >= 1);
+  std::unique_ptr<MetadataLog> log(new MetadataLog(std::move(options)));
+  CO_TRY(co_await log->recover());
+  size_t usable = 0;
+  for (Drive* drive : log->options_.drives) usable += drive->writable();
+  if (usable >= log->writable_copies_min()) {
+    CO_TRY(co_await log->establish());
+  } else {
+    LOG_WARNING("metadata log opened for reading only", {"drives", usable}, {"needed", log->writable_copies_min()});
+  }
+  co_return log;
+}
+
+unsigned MetadataLog::writable_copies_min() const {
+  const size_t drives = options_.drives.size() + options_.absent.size();
+  if (options_.copies >= 3 && drives <= options_.copies) return options_.copies - 1;
+  return options_.copies;
+}
+
+Drive* MetadataLog::find(uint32_t number) const {
+  for (Drive* drive : options_.drives) {
+    if (drive->number() == number) return drive;
+  }
+  return nullptr;
+}
+
+bool MetadataLog::counts(uint32_t number) const {
+  Drive* drive = find(number);
+  return drive != nullptr && drive->readable() && !leaving_.contains(number);
+}
+
+unsigned MetadataLog::counted(const Copies& copies) const {
+  std::set<uint32_t> drives;
+  for (const auto& [number, rewrite] : copies.at) {
+    if (counts(number)) drives.insert(number);
+  }
+  return static_cast<unsigned>(drives.size());
+}
+
+// An acknowledged frame has at least writable_copies_min() copies in as many domains, so with fewer domains absent it can be seen.
+Result<void> MetadataLog::check_absent() const {
+  std::set<std::string> domains, absent_domains;
+  std::string names;
+  size_t absent_drives = 0;
+  auto note_absent = [&](uint32_t number, const std::string& domain) {
+    absent_domains.insert(domain);
+    ++absent_drives;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", number);
+  };
+  for (Drive* drive : options_.drives) {
+    domains.insert(drive->domain());
+    if (!drive->readable()) note_absent(drive->number(), drive->domain());
+  }
+  for (const AbsentDrive& drive : options_.absent) {
+    domains.insert(drive.domain);
+    note_absent(drive.number, drive.domain);
+  }
+  const size_t lost = domains.size() >= options_.copies ? absent_domains.size() : absent_drives;
+  if (lost < writable_copies_min()) return {};
+  if (options_.accept_loss) {
+    LOG_WARNING("metadata log opens although too many drives are absent: what only they hold is lost", {"absent", names});
+    return {};
+  }
+  return fail(Code::data_lost,
+              "drives {} are absent, and the metadata has {} copies: what was written last may be on them alone; bring back at least {} of them, or "
+              "accept the loss explicitly",
+              names, writable_copies_min(), lost - writable_copies_min() + 1);
+}
+
+Task<Result<void>> MetadataLog::recover() {
+  std::vector<Task<Result<std::vector<chunk::ChunkStat>>>> tasks;
+  for (Drive* drive : options_.drives) tasks.push_back(list_all(drive));
+  std::vector<Result<std::vector<chunk::ChunkStat>>> listings = co_await when_all(std::move(tasks));
+  for (size_t i = 0; i < listings.size(); ++i) {
+    // A drive that cannot list what it holds counts as absent; the store itself goes on with the others.
+    if (!listings[i]) options_.drives[i]->take_down(fmt::format("its chunks cannot be listed: {}", listings[i].error().to_string()));
+  }
+  CO_TRY(check_absent());
+
+  struct Seen {
+    uint32_t drive;
+    ChunkName name;
+    uint32_t size;
+  };
+  std::vector<Seen> frames, pieces;
+  uint64_t epoch_max = 0;
+  for (size_t i = 0; i < listings.size(); ++i) {
+    if (!listings[i]) continue;
+    const uint32_t number = options_.drives[i]->number();
+    for (const chunk::ChunkStat& stat : *listings[i]) {
+      const ChunkName name = chunk_name(stat.id);
+      if (name.kind == ChunkKind::metadata_frame) {
+        frames.push_back({number, name, stat.size});
+      } else if (name.kind == ChunkKind::metadata_file) {
+        pieces.push_back({number, name, stat.size});
+      } else {
+        Copies& copies = roots_[{name.serial, name.stripe}];
+        copies.at.emplace_back(number, name.shard);
+        copies.size = stat.size;
+        epoch_max = std::max(epoch_max, name.serial);
+      }
+    }
+  }
+
+  // The newest checkpoint, and the epochs established after it.
+  struct EpochStart {
+    uint64_t epoch;
+    meta::FrameNumber first;
+  };
+  std::vector<EpochStart> starts;
+  std::pair<uint64_t, uint32_t> current{0, 0};
+  for (auto it = roots_.rbegin(); it != roots_.rend(); ++it) {
+    const auto [epoch, sequence] = it->first;
+    if (sequence == kSequencePrepared) continue;
+    const ChunkName name = root_name(epoch, sequence);
+    CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, it->second, 0, it->second.size, describe(name)));
+    CO_TRY_ASSIGN(Root root, decode_root(bytes, epoch, sequence));
+    if (starts.empty() || starts.back().epoch != epoch) starts.push_back({epoch, root.first});
+    if (!root.manifest) continue;
+    checkpoint_ = std::move(root.manifest);
+    current = it->first;
+    break;
+  }
+  std::reverse(starts.begin(), starts.end());
+  const meta::FrameNumber base = checkpoint_ ? checkpoint_->frame : 0;
+  auto owner = [&](meta::FrameNumber number) -> uint64_t {
+    for (size_t i = starts.size(); i-- > 0;) {
+      if (starts[i].first <= number) return starts[i].epoch;
+    }
+    return 0;
+  };
+
+  for (const Seen& seen : frames) {
+    const uint64_t epoch = seen.name.serial > base ? owner(seen.name.serial) : 0;
+    if (epoch == 0 || static_cast<uint16_t>(epoch) != seen.name.generation) {
+      garbage_[seen.drive].push_back(chunk_id(seen.name));
+      continue;
+    }
+    auto& [frame_epoch, copies] = frames_[seen.name.serial];
+    frame_epoch = epoch;
+    copies.at.emplace_back(seen.drive, seen.name.shard);
+    copies.size = seen.size;
+  }
+  last_frame_ = base;
+  while (frames_.contains(last_frame_ + 1)) ++last_frame_;
+  durable_frame_ = last_frame_;
+  // Behind a gap nothing was acknowledged: an append returns only after all frames before it are durable.
+  for (auto it = frames_.upper_bound(last_frame_); it != frames_.end(); it = frames_.erase(it)) {
+    add_for_removal(garbage_, frame_name(it->first, it->second.first), it->second.second);
+  }
+
+  if (checkpoint_) {
+    for (const meta::CheckpointFile& file : checkpoint_->files) {
+      file_sizes_[file.handle] = file.size;
+      for (uint32_t piece = 0; piece < piece_count(file.size); ++piece) pieces_[{file.handle, piece}];
+    }
+  }
+  for (const Seen& seen : pieces) {
+    auto found = pieces_.find({seen.name.serial, seen.name.stripe});
+    if (found == pieces_.end()) {
+      garbage_[seen.drive].push_back(chunk_id(seen.name));
+      continue;
+    }
+    found->second.at.emplace_back(seen.drive, seen.name.shard);
+    found->second.size = seen.size;
+  }
+  for (const auto& [key, copies] : pieces_) {
+    if (!copies.at.empty()) continue;
+    std::string file_name = "?";
+    for (const meta::CheckpointFile& file : checkpoint_->files) {
+      if (file.handle == key.first) file_name = file.name;
+    }
+    co_return fail(Code::data_lost, "piece {} of metadata file '{}' is on none of the {} drives present", key.second, file_name, options_.drives.size());
+  }
+  // What the current checkpoint makes obsolete.
+  for (auto it = roots_.begin(); it != roots_.end();) {
+    if (it->first < current || it->first.second == kSequencePrepared) {
+      add_for_removal(garbage_, root_name(it->first.first, it->first.second), it->second);
+      it = roots_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  epoch_ = epoch_max + 1;
+  co_return Result<void>();
+}
+
+Task<Result<void>> MetadataLog::establish() {
+  Root root{.epoch = epoch_, .first = last_frame_ + 1, .manifest = std::nullopt};
+  CO_TRY(co_await put_root(kSequencePrepared, encode_root(root, kSequencePrepared)));
+  // From here on the recovered tail counts as committed: it must survive what any acknowledged frame survives.
+  CO_TRY(co_await restore_all(false));
+  for (const auto& [number, frame] : frames_) {
+    if (counted(frame.second) >= writable_copies_min()) continue;
+    co_return fail(Code::unavailable, "metadata frame {} cannot be brought to {} copies", number, writable_copies_min());
+  }
+  epoch_first_ = last_frame_ + 1;
+  CO_TRY(co_await put_root(kSequenceEstablished, encode_root(root, kSequenceEstablished)));
+  writable_ = true;
+  auto prepared = roots_.extract({epoch_, kSequencePrepared});
+  if (!prepared.empty()) add_for_removal(garbage_, root_name(epoch_, kSequencePrepared), prepared.mapped());
+  co_await remove_chunks(std::exchange(garbage_, {}));
+  LOG_DEBUG("metadata log established", {"epoch", epoch_}, {"first_frame", epoch_first_});
+  co_return Result<void>();
+}
+
+std::vector<Drive*> MetadataLog::candidates(const Copies& have, const std::set<uint32_t>& refused) {
+  std::set<uint32_t> holding;
+  std::set<std::string_view> domains;
+  for (const auto& [number, rewrite] : have.at) {
+    holding.insert(number);
+    if (counts(number)) domains.insert(find(number)->domain());
+  }
+  std::vector<Drive*> first, second;
+  const size_t count = options_.drives.size();
+  const uint64_t start = rotation_++;
+  for (size_t i = 0; i < count; ++i) {
+    Drive* drive = options_.drives[(start + i) % count];
+    if (!drive->writable() || leaving_.contains(drive->number()) || holding.contains(drive->number()) || refused.contains(drive->number())) continue;
+    (domains.insert(drive->domain()).second ? first : second).push_back(drive);
+  }
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+
+Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteView> parts, chunk::Stream stream, Copies copies) {
+  Spread result;
+  result.copies = std::move(copies);
+  result.copies.size = 0;
+  for (ByteView part : parts) result.copies.size += static_cast<uint32_t>(part.size());
+  std::set<uint32_t> refused;
+  for (;;) {
+    result.counted = counted(result.copies);
+    if (result.counted >= options_.copies) break;
+    std::vector<Drive*> targets = candidates(result.copies, refused);
+    if (targets.empty()) break;
+    targets.resize(std::min<size_t>(targets.size(), options_.copies - result.counted));
+    std::vector<Task<Result<void>>> puts;
+    for (Drive* drive : targets) puts.push_back(drive->put(chunk_id(name), parts, stream));
+    std::vector<Result<void>> done = co_await when_all(std::move(puts));
+    for (size_t i = 0; i < done.size(); ++i) {
+      // already_exists: an earlier attempt that was reported as failed had landed; the content of a name never differs.
+      if (done[i] || done[i].error().code() == Code::already_exists) {
+        result.copies.at.emplace_back(targets[i]->number(), name.shard);
+      } else {
+        LOG_WARNING("metadata copy moves to another drive", {"chunk", describe(name)}, {"drive", targets[i]->number()}, {"error", done[i].error().to_string()});
+        refused.insert(targets[i]->number());
+        result.error = std::move(done[i]).error();
+      }
+    }
+  }
+  co_return result;
+}
+
+Task<Result<SharedBytes>> MetadataLog::fetch(ChunkName name, Copies copies, uint32_t offset, uint32_t length, std::string what) const {
+  std::string tried;
+  bool damaged = false;
+  const size_t count = copies.at.size();
+  const uint64_t start = rotation_++;
+  for (size_t i = 0; i < count; ++i) {
+    const auto [number, rewrite] = copies.at[(start + i) % count];
+    Drive* drive = find(number);
+    if (drive == nullptr || !drive->readable()) continue;
+    ChunkName copy = name;
+    copy.shard = rewrite;
+    Result<SharedBytes> bytes = co_await drive->get(chunk_id(copy), offset, length);
+    if (bytes) co_return bytes;
+    damaged = damaged || bytes.error().code() == Code::corrupt;
+    tried += fmt::format("{}drive {}: {}", tried.empty() ? "" : "; ", number, bytes.error().to_string());
+  }
+  if (tried.empty()) tried = "no drive that holds it is present";
+  co_return fail(damaged ? Code::corrupt : Code::data_lost, "{} cannot be read from any copy ({})", what, tried);
+}
+
+Task<Result<void>> MetadataLog::append(meta::FrameNumber number, std::vector<ByteView> parts) {
+  if (failed_) co_return *failed_;
+  if (!writable_) {
+    co_return fail(Code::unavailable, "the metadata is read-only: {} copies are needed and too few drives are there; add or bring back a drive",
+                   writable_copies_min());
+  }
+  CHECK(number == last_frame_ + 1, "frames are appended in order");
+  last_frame_ = number;
+  size_t length = 0;
+  for (ByteView part : parts) length += part.size();
+  CHECK(length <= meta::kFrameSizeMax);
+  const std::string header = frame_header(epoch_, number, length);
+  parts.insert(parts.begin(), bytes_of(header));
+  ++appends_;
+  Spread spread_result = co_await spread(frame_name(number, epoch_), std::move(parts), chunk::Stream::log, Copies{});
+  frames_[number] = {epoch_, std::move(spread_result.copies)};
+  if (spread_result.counted < writable_copies_min() && !failed_) {
+    const Code code = spread_result.error && spread_result.error->code() == Code::no_space ? Code::no_space : Code::unavailable;
+    failed_ = fail(code, "metadata frame {} reached {} of {} copies ({}); nothing later can be acknowledged until the store is opened again", number,
+                   spread_result.counted, writable_copies_min(), spread_result.error ? spread_result.error->to_string() : "no further drive");
+    LOG_ERROR("metadata log failed", {"error", failed_->to_string()});
+    durable_changed_.pulse();
+  }
+  while (durable_frame_ + 1 < number && !failed_) co_await durable_changed_.wait();
+  if (!failed_) {
+    durable_frame_ = number;
+    durable_changed_.pulse();
+  }
+  --appends_;
+  if (failed_) co_return *failed_;
+  co_return Result<void>();
+}
+
+Task<Result<Buffer>> MetadataLog::read(meta::FrameNumber number) {
+  auto found = frames_.find(number);
+  if (found == frames_.end()) co_return fail(Code::not_found, "metadata frame {}", number);
+  const auto [epoch, copies] = found->second;
+  const ChunkName name = frame_name(number, epoch);
+  CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, copies, 0, copies.size, describe(name)));
+  Decoder in(bytes.view());
+  const uint32_t magic = in.u32();
+  const uint16_t version = in.u16();
+  in.u16();
+  const uint64_t stored_epoch = in.u64();
+  const uint64_t stored_number = in.u64();
+  const uint64_t length = in.u64();
+  CO_TRY(in.check(describe(name)));
+  if (magic == kFrameMagic && version != kVersion) co_return fail(Code::incompatible, "{} has version {}; this program reads {}", describe(name), version, kVersion);
+  if (magic != kFrameMagic || stored_epoch != epoch || stored_number != number || length != in.remaining()) {
+    co_return fail(Code::corrupt, "{} says it is frame {} of epoch {} with {} bytes", describe(name), stored_number, stored_epoch, length);
+  }
+  co_return Buffer::copy_of(in.rest());
+}
+
+Task<Result<uint32_t>> MetadataLog::store_piece(ChunkName name, ReadPiece read_piece, uint64_t offset, uint32_t length) {
+  Result<Buffer> bytes = co_await blocking(*options_.blocking_pool, [read_piece, offset, length] { return read_piece(offset, length); });
+  if (!bytes) co_return std::move(bytes).error();
+  if (bytes->size() != length) co_return fail(Code::io_error, "{}: {} bytes were read where {} are", describe(name), bytes->size(), length);
+  std::vector<ByteView> parts{bytes->view()};
+  Spread result = co_await spread(name, std::move(parts), chunk::Stream::metadata, Copies{});
+  const unsigned copies = result.counted;
+  pieces_[{name.serial, name.stripe}] = std::move(result.copies);
+  if (copies < writable_copies_min()) {
+    co_return result.error ? std::move(*result.error).with(describe(name)) : fail(Code::unavailable, "{} reached {} copies", describe(name), copies);
+  }
+  co_return length;
+}
+
+Task<Result<meta::CheckpointFile>> MetadataLog::store_file(std::string name, uint64_t size, ReadPiece read_piece) {
+  if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives");
+  CHECK(options_.blocking_pool != nullptr);
+  CHECK(next_file_ < uint64_t{1} << kFileBits, "too many checkpoint files in one log epoch");
+  meta::CheckpointFile file{.name = std::move(name), .size = size, .handle = epoch_ << kFileBits | next_file_++};
+  file_sizes_[file.handle] = size;
+  std::optional<Error> error;
+  const uint32_t count = piece_count(size);
+  constexpr uint32_t kParallel = 2;  // pieces: bounds the memory to 16 MiB per file
+  for (uint32_t piece = 0; piece < count && !error; piece += kParallel) {
+    std::vector<Task<Result<uint32_t>>> stores;
+    for (uint32_t p = piece; p < std::min(piece + kParallel, count); ++p) {
+      const uint64_t offset = uint64_t{p} * kPieceSize;
+      stores.push_back(store_piece(piece_name(file.handle, p), read_piece, offset, static_cast<uint32_t>(std::min<uint64_t>(kPieceSize, size - offset))));
+    }
+    std::vector<Result<uint32_t>> stored = co_await when_all(std::move(stores));
+    for (auto& result : stored) {
+      if (!result && !error) error = std::move(result).error();
+    }
+  }
+  if (!error) co_return file;
+  std::map<uint32_t, std::vector<ChunkId>> removal;
+  for (auto it = pieces_.lower_bound({file.handle, 0}); it != pieces_.end() && it->first.first == file.handle; it = pieces_.erase(it)) {
+    add_for_removal(removal, piece_name(file.handle, it->first.second), it->second);
+  }
+  file_sizes_.erase(file.handle);
+  co_await remove_chunks(std::move(removal));
+  co_return std::move(*error);
+}
+
+Task<Result<Buffer>> MetadataLog::read_file(const meta::CheckpointFile& file, uint64_t offset, size_t length) {
+  const uint64_t handle = file.handle;
+  const std::string what = fmt::format("metadata file '{}'", file.name);
+  if (offset > file.size) co_return fail(Code::out_of_range, "{}: offset {} of {}", what, offset, file.size);
+  length = std::min<uint64_t>(length, file.size - offset);
+  Buffer out(length);
+  size_t done = 0;
+  while (done < length) {
+    const auto piece = static_cast<uint32_t>((offset + done) / kPieceSize);
+    const auto from = static_cast<uint32_t>((offset + done) % kPieceSize);
+    auto found = pieces_.find({handle, piece});
+    if (found == pieces_.end()) co_return fail(Code::not_found, "{}: piece {}", what, piece);
+    const auto want = static_cast<uint32_t>(std::min<size_t>(length - done, kPieceSize - from));
+    CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(piece_name(handle, piece), found->second, from, want, what));
+    if (bytes.size() != want) co_return fail(Code::corrupt, "{}: piece {} is short", what, piece);
+    std::memcpy(out.data() + done, bytes.view().data(), want);
+    done += want;
+  }
+  co_return out;
+}
+
+Task<Result<void>> MetadataLog::put_root(uint32_t sequence, std::string payload) {
+  std::vector<ByteView> parts{bytes_of(payload)};
+  Spread result = co_await spread(root_name(epoch_, sequence), std::move(parts), chunk::Stream::log, Copies{});
+  roots_[{epoch_, sequence}] = std::move(result.copies);
+  if (result.counted >= writable_copies_min()) co_return Result<void>();
+  co_return fail(Code::unavailable, "metadata root {}.{} reached {} of {} copies ({})", epoch_, sequence, result.counted, writable_copies_min(),
+                 result.error ? result.error->to_string() : "no further drive");
+}
+
+Task<Result<void>> MetadataLog::publish_checkpoint(meta::CheckpointManifest manifest) {
+  if (failed_) co_return *failed_;
+  if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives");
+  CHECK(manifest.frame <= durable_frame_, "a checkpoint contains only durable frames");
+  CHECK(next_root_ < kStripesMax, "too many checkpoints in one log epoch");
+  const uint32_t sequence = next_root_++;
+  Root root{.epoch = epoch_, .first = epoch_first_, .manifest = manifest};
+  CO_TRY(co_await put_root(sequence, encode_root(root, sequence)));
+
+  const bool newest = !checkpoint_ || checkpoint_->frame <= manifest.frame;
+  CHECK(newest, "checkpoints are published in order");
+  checkpoint_ = std::move(manifest);
+  std::map<uint32_t, std::vector<ChunkId>> removal;
+  for (auto it = frames_.begin(); it != frames_.end() && it->first <= checkpoint_->frame; it = frames_.erase(it)) {
+    add_for_removal(removal, frame_name(it->first, it->second.first), it->second.second);
+  }
+  for (auto it = roots_.begin(); it != roots_.end() && it->first < std::pair{epoch_, sequence}; it = roots_.erase(it)) {
+    add_for_removal(removal, root_name(it->first.first, it->first.second), it->second);
+  }
+  std::set<uint64_t> named;
+  for (const meta::CheckpointFile& file : checkpoint_->files) named.insert(file.handle);
+  for (auto it = pieces_.begin(); it != pieces_.end();) {
+    if (named.contains(it->first.first)) {
+      ++it;
+      continue;
+    }
+    add_for_removal(removal, piece_name(it->first.first, it->first.second), it->second);
+    file_sizes_.erase(it->first.first);
+    it = pieces_.erase(it);
+  }
+  co_await remove_chunks(std::move(removal));
+  co_return Result<void>();
+}
+
+void MetadataLog::add_for_removal(std::map<uint32_t, std::vector<ChunkId>>& by_drive, ChunkName name, const Copies& copies) {
+  for (const auto& [number, rewrite] : copies.at) {
+    name.shard = rewrite;
+    by_drive[number].push_back(chunk_id(name));
+  }
+}
+
+namespace {
+Task<Result<void>> remove_from(Drive* drive, std::vector<ChunkId> ids) {
+  for (size_t begin = 0; begin < ids.size(); begin += kRemoveBatch) {
+    std::vector<ChunkId> batch(ids.begin() + begin, ids.begin() + std::min(begin + kRemoveBatch, ids.size()));
+    Result<void> removed = co_await drive->remove(std::move(batch));
+    if (!removed) co_return removed;
+  }
+  co_return Result<void>();
+}
+}  // namespace
+
+Task<void> MetadataLog::remove_chunks(std::map<uint32_t, std::vector<ChunkId>> by_drive) {
+  std::vector<Task<Result<void>>> removals;
+  for (auto& [number, ids] : by_drive) {
+    Drive* drive = find(number);
+    if (drive != nullptr && drive->readable()) removals.push_back(remove_from(drive, std::move(ids)));
+  }
+  std::vector<Result<void>> results = co_await when_all(std::move(removals));
+  for (auto& result : results) std::move(result).ignore("what stays is recognised as obsolete and removed when the drive is next opened");
+}
+
+MetadataLog::Copies* MetadataLog::copies_of(const ChunkName& name) {
+  switch (name.kind) {
+    case ChunkKind::metadata_frame: {
+      auto found = frames_.find(name.serial);
+      return found != frames_.end() && static_cast<uint16_t>(found->second.first) == name.generation ? &found->second.second : nullptr;
+    }
+    case ChunkKind::metadata_file: {
+      auto found = pieces_.find({name.serial, name.stripe});
+      return found != pieces_.end() ? &found->second : nullptr;
+    }
+    case ChunkKind::metadata_root: {
+      auto found = roots_.find({name.serial, name.stripe});
+      return found != roots_.end() ? &found->second : nullptr;
+    }
+    default:
+      return nullptr;
+  }
+}
+
+std::vector<ChunkName> MetadataLog::names(bool files_too) const {
+  std::vector<ChunkName> all;
+  for (const auto& [key, copies] : roots_) all.push_back(root_name(key.first, key.second));
+  for (const auto& [number, frame] : frames_) {
+    if (number <= durable_frame_) all.push_back(frame_name(number, frame.first));
+  }
+  if (files_too) {
+    for (const auto& [key, copies] : pieces_) all.push_back(piece_name(key.first, key.second));
+  }
+  return all;
+}
+
+Task<Result<void>> MetadataLog::restore(ChunkName name) {
+  const Copies* now = copies_of(name);
+  if (now == nullptr || counted(*now) >= options_.copies) co_return Result<void>();
+  if (candidates(*now, {}).empty()) co_return Result<void>();  // as good as it gets; the caller counts
+  const Copies before = *now;
+  CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, before, 0, before.size, describe(name)));
+  std::vector<ByteView> parts{bytes.view()};
+  Spread result = co_await spread(name, std::move(parts), stream_of(name), before);
+  Copies* after = copies_of(name);
+  std::vector<std::pair<uint32_t, uint8_t>> added(result.copies.at.begin() + before.at.size(), result.copies.at.end());
+  if (after != nullptr) {
+    after->at.insert(after->at.end(), added.begin(), added.end());
+  } else {  // trimmed meanwhile
+    std::map<uint32_t, std::vector<ChunkId>> removal;
+    add_for_removal(removal, name, Copies{.at = std::move(added), .size = 0});
+    co_await remove_chunks(std::move(removal));
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> MetadataLog::restore_all(bool files_too) {
+  co_await restoring_.acquire();
+  const std::vector<ChunkName> all = names(files_too);
+  std::optional<Error> error;
+  for (size_t begin = 0; begin < all.size(); begin += kRestoreParallel) {
+    std::vector<Task<Result<void>>> tasks;
+    for (size_t i = begin; i < std::min(begin + kRestoreParallel, all.size()); ++i) {
+      const Copies* copies = copies_of(all[i]);
+      if (copies != nullptr && counted(*copies) < options_.copies) tasks.push_back(restore(all[i]));
+    }
+    if (tasks.empty()) continue;
+    std::vector<Result<void>> results = co_await when_all(std::move(tasks));
+    for (auto& result : results) {
+      if (!result && !error) error = std::move(result).error();
+    }
+  }
+  restoring_.release();
+  if (error) co_return std::move(*error);
+  co_return Result<void>();
+}
+
+Task<Result<void>> MetadataLog::restore_copies() {
+  if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives");
+  co_return co_await restore_all(true);
+}
+
+Task<Result<void>> MetadataLog::leave_drive(uint32_t number) {
+  if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives to make further copies");
+  leaving_.insert(number);
+  CO_TRY(co_await restore_all(true));
+  unsigned least = options_.copies;
+  for (const ChunkName& name : names(true)) {
+    const Copies* copies = copies_of(name);
+    if (copies != nullptr) least = std::min(least, counted(*copies));
+  }
+  if (least < options_.copies) {
+    co_return fail(Code::unavailable, "without drive {} the metadata has {} of {} copies: add a drive first", number, least, options_.copies);
+  }
+  co_return Result<void>();
+}
+
+void MetadataLog::forget_drive(uint32_t number) {
+  std::erase_if(options_.absent, [&](const AbsentDrive& drive) { return drive.number == number; });
+  std::erase_if(options_.drives, [&](Drive* drive) { return drive->number() == number; });
+  leaving_.erase(number);
+  auto forget = [&](Copies& copies) { std::erase_if(copies.at, [&](const auto& at) { return at.first == number; }); };
+  for (auto& [key, frame] : frames_) forget(frame.second);
+  for (auto& [key, copies] : pieces_) forget(copies);
+  for (auto& [key, copies] : roots_) forget(copies);
+}
+
+Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
+  CO_TRY_ASSIGN(std::vector<chunk::ChunkStat> listing, co_await list_all(&drive));
+  for (const chunk::ChunkStat& stat : listing) {
+    const ChunkName name = chunk_name(stat.id);
+    if (name.kind == ChunkKind::metadata_root && name.serial > epoch_) {
+      co_return fail(Code::busy, "drive {} holds newer metadata (log epoch {}) than this store has open ({}): restart with it", drive.number(), name.serial, epoch_);
+    }
+  }
+  leaving_.erase(drive.number());
+  std::erase_if(options_.absent, [&](const AbsentDrive& absent) { return absent.number == drive.number(); });
+  if (find(drive.number()) == nullptr) options_.drives.push_back(&drive);
+  std::vector<ChunkId> obsolete;
+  for (const chunk::ChunkStat& stat : listing) {
+    const ChunkName name = chunk_name(stat.id);
+    Copies* copies = copies_of(name);
+    if (copies == nullptr) {
+      obsolete.push_back(stat.id);
+    } else if (std::pair at{drive.number(), name.shard}; std::ranges::find(copies->at, at) == copies->at.end()) {
+      copies->at.push_back(at);
+    }
+  }
+  size_t usable = 0;
+  for (Drive* each : options_.drives) usable += each->writable() && !leaving_.contains(each->number());
+  if (!writable_ && usable >= writable_copies_min()) CO_TRY(co_await establish());
+  if (writable_ && !obsolete.empty()) (co_await remove_from(&drive, std::move(obsolete))).ignore("removed when the drive is next opened");
+  co_return Result<void>();
+}
+
+Task<Result<void>> MetadataLog::replace_copy(ChunkName name, uint32_t number, uint8_t rewrite) {
+  const Copies* now = copies_of(name);
+  Drive* drive = find(number);
+  if (now == nullptr || drive == nullptr) co_return fail(Code::not_found, "{} on drive {} is not in use", describe(name), number);
+  Copies others = *now;
+  std::erase_if(others.at, [&](const auto& at) { return at.first == number && at.second == rewrite; });
+  CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, others, 0, others.size, describe(name)));
+  ChunkName replacement = name;
+  for (unsigned next = rewrite + 1u;; ++next) {
+    if (next > std::numeric_limits<uint8_t>::max()) {
+      co_return fail(Code::io_error, "{} was damaged too often on drive {}: replace the drive", describe(name), number);
+    }
+    replacement.shard = static_cast<uint8_t>(next);
+    std::vector<ByteView> parts{bytes.view()};
+    Result<void> put = co_await drive->put(chunk_id(replacement), std::move(parts), stream_of(name));
+    if (put) break;
+    if (put.error().code() != Code::already_exists) co_return put;
+  }
+  std::vector<ChunkId> old;
+  ChunkName damaged = name;
+  damaged.shard = rewrite;
+  old.push_back(chunk_id(damaged));
+  Copies* after = copies_of(name);
+  if (after != nullptr) {
+    std::erase_if(after->at, [&](const auto& at) { return at.first == number && at.second == rewrite; });
+    after->at.emplace_back(number, replacement.shard);
+  } else {
+    old.push_back(chunk_id(replacement));
+  }
+  co_return co_await drive->remove(std::move(old));
+}
+
+Task<Result<MetadataLog::ScrubResult>> MetadataLog::scrub() {
+  ScrubResult result;
+  for (const ChunkName& name : names(true)) {
+    const Copies* now = copies_of(name);
+    if (now == nullptr) continue;
+    const Copies copies = *now;
+    for (const auto& [number, rewrite] : copies.at) {
+      Drive* drive = find(number);
+      if (drive == nullptr || !drive->readable()) continue;
+      ChunkName copy = name;
+      copy.shard = rewrite;
+      Result<SharedBytes> bytes = co_await drive->get(chunk_id(copy), 0, copies.size);
+      ++result.chunks_checked;
+      if (bytes) {
+        result.bytes_checked += bytes->size();
+        continue;
+      }
+      if (copies_of(name) == nullptr) break;  // trimmed meanwhile
+      if (!drive->readable()) continue;
+      ++result.damaged;
+      std::string problem = fmt::format("{} on drive {}: {}", describe(name), number, bytes.error().to_string());
+      Result<void> repaired = co_await replace_copy(name, number, rewrite);
+      if (repaired) {
+        ++result.repaired;
+      } else {
+        problem += fmt::format("; not repaired: {}", repaired.error().to_string());
+      }
+      result.problems.push_back(std::move(problem));
+    }
+  }
+  co_return result;
+}
+
+Task<Result<void>> MetadataLog::repair_copy(uint32_t drive, ChunkId id) {
+  const ChunkName name = chunk_name(id);
+  return replace_copy(name, drive, name.shard);
+}
+
+MetadataLog::Status MetadataLog::status() const {
+  Status status;
+  status.last_frame = last_frame_;
+  status.checkpoint_frame = checkpoint_ ? checkpoint_->frame : 0;
+  status.frames = frames_.size();
+  status.files = file_sizes_.size();
+  status.file_pieces = pieces_.size();
+  status.copies = status.copies_min = options_.copies;
+  for (const ChunkName& name : names(true)) status.copies_min = std::min(status.copies_min, counted(*copies_of(name)));
+  return status;
+}
+
+bool MetadataLog::uses(uint32_t drive, ChunkId id) const {
+  const ChunkName name = chunk_name(id);
+  const Copies* copies = copies_of(name);
+  return copies != nullptr && std::ranges::find(copies->at, std::pair{drive, name.shard}) != copies->at.end();
+}
+
+std::vector<MetadataLog::Entry> MetadataLog::entries() const {
+  std::vector<Entry> all;
+  for (const ChunkName& name : names(true)) {
+    for (const auto& [number, rewrite] : copies_of(name)->at) {
+      ChunkName copy = name;
+      copy.shard = rewrite;
+      all.push_back({chunk_id(copy), {number}});
+    }
+  }
+  return all;
+}
+
+Task<void> MetadataLog::close() {
+  co_await restoring_.acquire();
+  restoring_.release();
+  writable_ = false;
+}
+
+}  // namespace quarry::cluster

@@ -1,0 +1,177 @@
+// A chunk store in memory with faults, for tests of the layers above. Two classes: MemoryMedium is the drive, kept by the test; the store
+// is a handle on it that code under test owns. What was put and acknowledged survives closing and reopening.
+#pragma once
+#include <map>
+#include <memory>
+#include <set>
+
+#include "base/coding.h"
+#include "chunk/chunk_store.h"
+#include "cluster/chunk_ids.h"
+#include "io/clock.h"
+#include "io/executor.h"
+
+namespace quarry::cluster {
+
+struct MemoryMedium {
+  explicit MemoryMedium(uint64_t number, uint64_t bytes = 256 * kMiB) : capacity(bytes) { store_le(id.bytes.data(), number * 0x9e3779b97f4a7c15ull + 1); }
+  Uuid id;
+  uint64_t capacity;
+  std::map<ChunkId, std::shared_ptr<const std::string>> chunks;
+  std::set<ChunkId> ever;         // ids are never reused: a second put of one stops the test
+  std::set<ChunkId> corrupt;      // reads of these fail
+  std::string label;
+  // Faults.
+  bool gone = false;
+  Duration delay{0};              // of every read
+  Duration put_delay{0};
+  uint64_t fail_puts = 0;         // so many next puts fail with io_error
+  uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
+  // Seen.
+  uint64_t puts = 0, gets = 0, removes = 0;
+
+  uint64_t used() const {
+    uint64_t sum = 0;
+    for (const auto& [chunk, bytes] : chunks) sum += bytes->size();
+    return sum;
+  }
+  std::vector<ChunkId> of_kind(ChunkKind kind) const {
+    std::vector<ChunkId> ids;
+    const auto [from, to] = chunk_range(kind);
+    for (auto it = chunks.lower_bound(from); it != chunks.end() && it->first < to; ++it) ids.push_back(it->first);
+    return ids;
+  }
+};
+
+class MemoryChunkStore : public chunk::ChunkStore {
+ public:
+  explicit MemoryChunkStore(std::shared_ptr<MemoryMedium> medium) : m_(std::move(medium)) {}
+
+  Uuid drive_id() const override { return m_->id; }
+  std::string description() const override { return "memory"; }
+
+  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions) override {
+    std::string bytes;
+    for (ByteView part : parts) bytes.append(text_of(part));
+    co_await sleep_for(m_->put_delay);
+    CO_TRY(usable());
+    ++m_->puts;
+    if (m_->fail_puts > 0) {
+      --m_->fail_puts;
+      co_return fail(Code::io_error, "put of {} fails by order of the test", id.to_string());
+    }
+    if (m_->puts_until_gone != UINT64_MAX && m_->puts_until_gone-- == 0) {
+      m_->puts_until_gone = UINT64_MAX;
+      m_->gone = true;
+      co_return fail(Code::device_gone, "the drive died by order of the test");
+    }
+    if (m_->chunks.contains(id)) co_return fail(Code::already_exists, "{}", id.to_string());
+    CHECK(m_->ever.insert(id).second, "a chunk id was reused");
+    if (m_->used() + bytes.size() > m_->capacity) {
+      m_->ever.erase(id);
+      co_return fail(Code::no_space, "memory drive is full");
+    }
+    m_->chunks.emplace(id, std::make_shared<const std::string>(std::move(bytes)));
+    co_return Result<void>();
+  }
+
+  Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) override {
+    if (m_->chunks.contains(id)) co_await sleep_for(m_->delay);
+    CO_TRY(usable());
+    ++m_->gets;
+    auto found = m_->chunks.find(id);
+    if (found == m_->chunks.end()) co_return fail(Code::not_found, "{}", id.to_string());
+    if (m_->corrupt.contains(id)) co_return fail(Code::corrupt, "{} is damaged by order of the test", id.to_string());
+    if (offset > found->second->size()) co_return fail(Code::out_of_range, "{}", id.to_string());
+    co_return SharedBytes::copy_of(bytes_of(*found->second).subspan(offset, std::min<size_t>(length, found->second->size() - offset)));
+  }
+
+  Task<Result<void>> remove(std::vector<ChunkId> ids) override {
+    co_await Executor::here().yield();
+    CO_TRY(usable());
+    for (ChunkId id : ids) {
+      m_->removes += m_->chunks.erase(id);
+      m_->corrupt.erase(id);
+    }
+    co_return Result<void>();
+  }
+
+  Task<Result<chunk::ChunkStat>> stat(ChunkId id) override {
+    CO_TRY(usable());
+    auto found = m_->chunks.find(id);
+    if (found == m_->chunks.end()) co_return fail(Code::not_found, "{}", id.to_string());
+    co_return stat_of(*found);
+  }
+
+  Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) override {
+    CO_TRY(usable());
+    std::vector<chunk::ChunkStat> stats;
+    for (auto it = m_->chunks.lower_bound(from); it != m_->chunks.end() && it->first < to && stats.size() < limit; ++it) stats.push_back(stat_of(*it));
+    co_return stats;
+  }
+
+  Task<Result<chunk::ScrubProgress>> scrub(ChunkId from, uint64_t budget_bytes) override {
+    co_await Executor::here().yield();
+    CO_TRY(usable());
+    chunk::ScrubProgress progress;
+    auto it = m_->chunks.lower_bound(from);
+    for (; it != m_->chunks.end() && progress.bytes_checked < budget_bytes; ++it) {
+      ++progress.chunks_checked;
+      progress.bytes_checked += it->second->size();
+      if (m_->corrupt.contains(it->first)) progress.damaged.push_back({it->first, "damaged by order of the test"});
+    }
+    progress.complete = it == m_->chunks.end();
+    if (!progress.complete) progress.next = it->first;
+    co_return progress;
+  }
+
+  Task<Result<chunk::FsckReport>> fsck() override {
+    CO_TRY(usable());
+    chunk::FsckReport report;
+    report.chunks = m_->chunks.size();
+    report.space = space();
+    co_return report;
+  }
+
+  chunk::SpaceReport space() const override {
+    chunk::SpaceReport report;
+    report.device_bytes = m_->capacity;
+    report.used_bytes = report.payload_bytes = m_->used();
+    report.free_bytes = m_->capacity - report.used_bytes;
+    report.chunk_count = m_->chunks.size();
+    return report;
+  }
+  chunk::StoreHealth health() const override {
+    chunk::StoreHealth health;
+    if (m_->gone || closed_) health = {.state = chunk::StoreState::failed, .reason = "gone"};
+    return health;
+  }
+
+  Task<Result<void>> set_label(std::string label) override {
+    co_await Executor::here().yield();
+    CO_TRY(usable());
+    m_->label = std::move(label);
+    co_return Result<void>();
+  }
+  std::string label() const override { return m_->label; }
+
+  Task<Result<void>> close() override {
+    closed_ = true;
+    co_return Result<void>();
+  }
+
+ private:
+  Result<void> usable() const {
+    if (m_->gone || closed_) return fail(Code::device_gone, "memory drive is gone");
+    return {};
+  }
+  static chunk::ChunkStat stat_of(const std::pair<const ChunkId, std::shared_ptr<const std::string>>& entry) {
+    const auto size = static_cast<uint32_t>(entry.second->size());
+    return {entry.first, size, size};
+  }
+
+  std::shared_ptr<MemoryMedium> m_;
+  bool closed_ = false;
+};
+
+}  // namespace quarry::cluster
