@@ -70,14 +70,15 @@ struct UserOptions {
 
 struct NodeOptions {  // status, fsck, scrub
   Target target;
-  bool watch = false, repair = false, offline = false;
+  std::vector<std::string> device;  // fsck of a stopped node whose drives are named
+  bool watch = false, repair = false;
 };
 
 struct BenchOptions {
   Target target;
   std::string operation = "mixed", size = "4KiB", duration = "10s", bucket = "quarry-bench";
   unsigned connections = 16, objects = 1000, threads = 1;
-  bool keep = false, no_prepare = false, sign_body = false;
+  bool keep = false, no_prepare = false, sign_body = false, each_once = false;
 };
 
 int run_up(const UpOptions& options);

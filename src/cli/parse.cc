@@ -229,6 +229,7 @@ int parse_and_run(int argc, char** argv) {
   auto* fsck_app = app.add_subcommand("fsck", "prove the invariants of a node's data, running or stopped; names every violation");
   add_target(*fsck_app, node.target);
   fsck_app->add_flag("--repair", node.repair, "also remove orphans and mend what can be mended");
+  fsck_app->add_option("--device", node.device, "a drive of a stopped node, instead of those under --root (repeatable)");
   command(fsck_app, [&] { return run_fsck(node); });
   auto* scrub_app = app.add_subcommand("scrub", "start checking all stored bytes in the background");
   add_target(*scrub_app, node.target);
@@ -246,6 +247,7 @@ int parse_and_run(int argc, char** argv) {
   bench_app->add_option("--threads", bench.threads, "event loops of the load generator")->capture_default_str()->check(CLI::Range(1, 64));
   bench_app->add_flag("--keep", bench.keep, "leave the objects behind");
   bench_app->add_flag("--no-prepare", bench.no_prepare, "use the objects of an earlier run with --keep");
+  bench_app->add_flag("--each-once", bench.each_once, "put every object once, however long it takes");
   bench_app->add_flag("--sign-body", bench.sign_body, "sign the SHA-256 of every body");
   command(bench_app, [&] { return run_bench(bench); });
 

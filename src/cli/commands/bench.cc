@@ -25,6 +25,7 @@ int run_bench(const BenchOptions& options) {
   load.connections = options.connections;
   load.threads = options.threads;
   load.objects = options.objects;
+  load.each_once = options.each_once;
   load.sign_body = options.sign_body;
   load.clean_up = !options.keep;
   load.prepare = !options.no_prepare;

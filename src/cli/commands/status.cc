@@ -1,5 +1,6 @@
 // quarry status, quarry fsck, quarry scrub, and the device verbs of a running node.
 #include "base/units.h"
+#include "cli/fsck_report.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 

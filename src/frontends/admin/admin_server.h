@@ -69,6 +69,9 @@ Task<Result<Answer>> buckets_op(AdminServices& services, Call& call);
 Task<Result<Answer>> fsck_op(AdminServices& services, Call& call);
 Task<Result<Answer>> scrub_op(AdminServices& services, Call& call);
 
+// The document that POST /v1/fsck answers.
+std::string fsck_json(const object::ObjectEngine::FsckReport& objects, const cluster::DataPlane::FsckReport& data);
+
 // HTTP status of an error code: the admin front end's one table.
 int status_of(Code code);
 

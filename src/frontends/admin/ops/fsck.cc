@@ -3,12 +3,7 @@
 
 namespace quarry::frontends::admin {
 
-Task<Result<Answer>> fsck_op(AdminServices& services, Call& call) {
-  if (call.head.method != "POST") co_return fail(Code::not_found, "use POST /v1/fsck");
-  const JsonValue* repair_flag = call.body.find("repair");
-  const bool repair = repair_flag != nullptr && repair_flag->as_bool().value_or(false);
-  CO_TRY_ASSIGN(const auto objects, co_await services.objects.fsck(call.ctx, repair));
-  CO_TRY_ASSIGN(const auto data, co_await services.data.fsck(repair));
+std::string fsck_json(const object::ObjectEngine::FsckReport& objects, const cluster::DataPlane::FsckReport& data) {
   JsonWriter json;
   json.begin_object().field("sound", objects.violations.empty() && data.violations.empty());
   json.key("violations").begin_array();
@@ -19,7 +14,16 @@ Task<Result<Answer>> fsck_op(AdminServices& services, Call& call) {
   json.field("bytes", objects.bytes).field("data_rows", data.data_rows).field("chunks", data.chunks);
   json.field("orphan_chunks", data.orphan_chunks).field("missing_chunks", data.missing_chunks);
   json.end_object();
-  co_return Answer{.json = json.take()};
+  return json.take();
+}
+
+Task<Result<Answer>> fsck_op(AdminServices& services, Call& call) {
+  if (call.head.method != "POST") co_return fail(Code::not_found, "use POST /v1/fsck");
+  const JsonValue* repair_flag = call.body.find("repair");
+  const bool repair = repair_flag != nullptr && repair_flag->as_bool().value_or(false);
+  CO_TRY_ASSIGN(const auto objects, co_await services.objects.fsck(call.ctx, repair));
+  CO_TRY_ASSIGN(const auto data, co_await services.data.fsck(repair));
+  co_return Answer{.json = fsck_json(objects, data)};
 }
 
 Task<Result<Answer>> scrub_op(AdminServices& services, Call& call) {

@@ -1,0 +1,85 @@
+// quarry up, quarry server: a node in the foreground until SIGTERM or SIGINT.
+#include <pthread.h>
+#include <signal.h>
+
+#include "cli/session.h"
+#include "cli/terminal.h"
+#include "cli/version.h"
+#include "daemon/node.h"
+
+namespace quarry::cli {
+namespace {
+
+Result<daemon::NodeConfig> config_of(const UpOptions& options) {
+  if (!options.config.empty()) {
+    TRY_ASSIGN(auto config, daemon::read_config_file(options.config));
+    return config;
+  }
+  daemon::NodeConfig config;
+  config.root = root_directory(options.root);
+  TRY_ASSIGN(config.s3, SocketAddress::parse(options.s3));
+  TRY_ASSIGN(config.admin, SocketAddress::parse(options.admin));
+  config.devices = options.devices;
+  if (!options.devices.empty() && options.drives_given) {
+    return fail(Code::invalid_argument, "--device takes the place of --drives and --drive-size: give one or the other");
+  }
+  config.drives = options.drives;
+  TRY_ASSIGN(config.drive_bytes, parse_size(options.drive_size));
+  config.profile = options.profile;
+  config.tls = options.tls;
+  config.tls_certificate = options.tls_certificate;
+  config.tls_key = options.tls_key;
+  if (options.cache_size != "auto") {
+    TRY_ASSIGN(config.cache_bytes, parse_size(options.cache_size));
+  }
+  config.cores = options.cores;
+  config.force_format = options.force;
+  TRY_ASSIGN(config.log_level, daemon::parse_log_level(options.log_level));
+  TRY(config.validate());
+  return config;
+}
+
+}  // namespace
+
+int run_up(const UpOptions& options) {
+  auto config = config_of(options);
+  if (!config) return print_error(config.error().to_string());
+  set_log_level(config->log_level);
+
+  // Blocked before any thread starts, so that only sigwait below sees them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  auto node = daemon::Node::start(std::move(*config));
+  if (!node) return print_error(node.error().to_string());
+  if (options.json) {
+    const auto& at = (*node)->endpoints();
+    JsonWriter json;
+    json.begin_object().field("s3", at.s3).field("admin", at.admin).field("access_key", at.access_key).end_object();
+    fmt::print("{}\n", json.str());
+  } else {
+    fmt::print("{}", (*node)->summary());
+  }
+  std::fflush(stdout);
+
+  int received = 0;
+  for (;;) {
+    sigwait(&signals, &received);
+    if (received != SIGHUP) break;
+    const Result<void> reloaded = (*node)->reload_certificate();
+    if (reloaded) {
+      LOG_INFO("certificate read again");
+    } else {
+      LOG_ERROR("the certificate cannot be read; the old one stays", {"error", reloaded.error().to_string()});
+    }
+  }
+  LOG_INFO("stopping", {"signal", received});
+  const Result<void> stopped = (*node)->stop();
+  return stopped ? 0 : print_error(stopped.error().to_string());
+}
+
+}  // namespace quarry::cli

@@ -1,0 +1,190 @@
+#include "daemon/listeners.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "base/log.h"
+#include "io/tls.h"
+#include "io/uring_network.h"
+
+namespace quarry::daemon {
+namespace {
+
+constexpr Duration kHandshakeTimeout = std::chrono::seconds(15);
+constexpr uint64_t kHandshakesMax = 256;  // in progress per listener; further connections wait in the kernel's queue
+
+// Accepts TCP connections, shakes hands (many at once), and hands the streams to an HTTP server. Confined to its loop.
+class TlsAcceptor {
+ public:
+  TlsAcceptor(std::unique_ptr<Listener> listener, TlsServerContext& context, HttpServer& server)
+      : listener_(std::move(listener)), context_(context), server_(server) {}
+  void start() { tasks_.spawn(accept_loop()); }
+  Task<void> stop() {
+    stopping_ = true;
+    listener_->close();
+    co_await tasks_.join();
+  }
+
+ private:
+  Task<void> accept_loop() {
+    for (;;) {
+      co_await handshakes_.acquire();
+      auto accepted = co_await listener_->accept();
+      if (!accepted) {
+        handshakes_.release();
+        if (stopping_ || accepted.error().code() == Code::cancelled) co_return;
+        LOG_WARNING("accept failed", {"error", accepted.error().to_string()});
+        co_await sleep_for(std::chrono::milliseconds(50));
+        continue;
+      }
+      tasks_.spawn(shake_hands(std::move(*accepted)));
+    }
+  }
+  Task<void> shake_hands(std::unique_ptr<Stream> stream) {
+    auto secured = co_await tls_accept(std::move(stream), context_, Executor::here().now() + kHandshakeTimeout);
+    handshakes_.release();
+    if (secured && !stopping_) server_.serve(std::move(*secured));
+  }
+
+  std::unique_ptr<Listener> listener_;
+  TlsServerContext& context_;
+  HttpServer& server_;
+  Semaphore handshakes_{kHandshakesMax};
+  TaskGroup tasks_;
+  bool stopping_ = false;
+};
+
+// What one loop serves.
+struct Loop {
+  RingExecutor* executor = nullptr;
+  std::unique_ptr<UringNetwork> network;
+  std::unique_ptr<HttpServer> s3, admin;
+  std::vector<std::unique_ptr<TlsAcceptor>> acceptors;
+};
+
+class RunningListeners : public Listeners {
+ public:
+  Result<void> begin(ExecutorPool& loops, const NodeConfig& config, HttpHandler& s3, HttpHandler& admin) {
+    config_ = config;
+    s3_address_ = config.s3;
+    admin_address_ = config.admin;
+    if (config.tls) {
+      TRY_ASSIGN(const auto own, identity());
+      TRY_ASSIGN(tls_, TlsServerContext::create(own, {}));
+    }
+    for (size_t i = 0; i < loops.size(); ++i) {
+      loops_.push_back(std::make_unique<Loop>());
+      Loop& loop = *loops_.back();
+      loop.executor = &loops.executor(i);
+      TRY(wait_on(*loop.executor, start_loop(loop, s3, i == 0 ? &admin : nullptr)));
+    }
+    return {};
+  }
+
+  SocketAddress s3_address() const override { return s3_address_; }
+  SocketAddress admin_address() const override { return admin_address_; }
+
+  Result<void> reload_certificate() override {
+    if (!tls_) return {};
+    TRY_ASSIGN(const auto own, identity());
+    return tls_->reload(own);
+  }
+
+  void stop(Duration drain) override {
+    std::vector<std::thread> waiters;
+    for (auto& loop : loops_) {
+      waiters.emplace_back([&loop, drain] { wait_on(*loop->executor, stop_loop(*loop, drain)); });
+    }
+    for (auto& waiter : waiters) waiter.join();
+    loops_.clear();
+  }
+
+ private:
+  // The identity the configuration names, or a self-signed one kept under root/tls.
+  Result<TlsIdentity> identity() const {
+    if (!config_.tls_certificate.empty()) return load_tls_identity(config_.tls_certificate, config_.tls_key);
+    namespace fs = std::filesystem;
+    const fs::path directory = fs::path(config_.root) / "tls", certificate = directory / "certificate.pem", key = directory / "key.pem";
+    std::error_code error;
+    if (fs::exists(certificate, error) && fs::exists(key, error)) return load_tls_identity(certificate, key);
+    fs::create_directories(directory, error);
+    if (error) return fail(Code::io_error, "{}: {}", directory.string(), error.message());
+    std::vector<std::string> names = {"localhost", "127.0.0.1", "::1"};
+    for (const auto& host : {config_.s3.host, config_.admin.host}) {
+      if (host != "0.0.0.0" && host != "::" && std::find(names.begin(), names.end(), host) == names.end()) names.push_back(host);
+    }
+    char name[256] = {};
+    if (::gethostname(name, sizeof name - 1) == 0 && name[0] != 0) names.emplace_back(name);
+    TRY_ASSIGN(auto made, make_self_signed_identity(names));
+    TRY(write_private(key, made.key_pem));
+    TRY(write_private(certificate, made.certificate_pem));
+    return made;
+  }
+
+  static Result<void> write_private(const std::filesystem::path& path, const std::string& text) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) return errno_error(errno, path.string());
+    const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(fd) == 0;
+    const int error = errno;
+    ::close(fd);
+    if (!written) return errno_error(error, path.string());
+    return {};
+  }
+
+  Result<void> serve(Loop& loop, HttpServer& server, SocketAddress& address, bool reuse_port) {
+    TRY_ASSIGN(auto listener, loop.network->listen(address, reuse_port));
+    address.port = listener->address().port;
+    if (!tls_) {
+      server.start(std::move(listener));
+      return {};
+    }
+    loop.acceptors.push_back(std::make_unique<TlsAcceptor>(std::move(listener), *tls_, server));
+    loop.acceptors.back()->start();
+    return {};
+  }
+
+  Task<Result<void>> start_loop(Loop& loop, HttpHandler& s3, HttpHandler* admin) {
+    loop.network = std::make_unique<UringNetwork>();
+    loop.s3 = std::make_unique<HttpServer>(s3, HttpServerOptions{});
+    CO_TRY(serve(loop, *loop.s3, s3_address_, true));
+    if (admin != nullptr) {
+      loop.admin = std::make_unique<HttpServer>(*admin, HttpServerOptions{});
+      CO_TRY(serve(loop, *loop.admin, admin_address_, false));
+    }
+    co_return Result<void>();
+  }
+
+  static Task<void> stop_loop(Loop& loop, Duration drain) {
+    const TimePoint deadline = Executor::here().now() + drain;
+    for (auto& acceptor : loop.acceptors) co_await acceptor->stop();
+    if (loop.s3) co_await loop.s3->stop(deadline);
+    if (loop.admin) co_await loop.admin->stop(deadline);
+    loop.acceptors.clear();
+    loop.s3.reset();
+    loop.admin.reset();
+    loop.network.reset();
+  }
+
+  NodeConfig config_;
+  SocketAddress s3_address_, admin_address_;
+  std::unique_ptr<TlsServerContext> tls_;
+  std::vector<std::unique_ptr<Loop>> loops_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Listeners>> Listeners::open(ExecutorPool& loops, const NodeConfig& config, HttpHandler& s3, HttpHandler& admin) {
+  auto listeners = std::make_unique<RunningListeners>();
+  Result<void> begun = listeners->begin(loops, config, s3, admin);
+  if (!begun) {
+    listeners->stop(std::chrono::seconds(0));
+    return std::move(begun).error();
+  }
+  std::unique_ptr<Listeners> open = std::move(listeners);
+  return open;
+}
+
+}  // namespace quarry::daemon
