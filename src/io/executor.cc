@@ -53,7 +53,7 @@ void Executor::sift_down(size_t position) {
 }
 
 void Executor::arm(Timer& timer, TimePoint at) {
-  DCHECK(current() == this);
+  DCHECK(may_touch());
   CHECK(!timer.armed);
   timer.at = at;
   timer.sequence = next_sequence_++;
@@ -64,7 +64,7 @@ void Executor::arm(Timer& timer, TimePoint at) {
 
 void Executor::cancel(Timer& timer) {
   if (!timer.armed) return;
-  DCHECK(current() == this);
+  DCHECK(may_touch());
   const size_t position = timer.position;
   CHECK(position < timers_.size() && timers_[position] == &timer, "a timer is cancelled on an executor that does not have it");
   timer.armed = false;

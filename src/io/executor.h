@@ -36,7 +36,7 @@ class Executor {
   static Executor* current();
   static Executor& here();  // CHECKs that there is one
 
-  // On this executor's thread only. O(log armed timers).
+  // On this executor's thread only, or while its loop does not run. O(log armed timers).
   void arm(Timer& timer, TimePoint at);
   void cancel(Timer& timer);
 
@@ -63,6 +63,9 @@ class Executor {
   TimePoint fire_due_timers(TimePoint now);
   TimePoint next_timer() const { return timers_.empty() ? kNoDeadline : timers_.front()->at; }
   static void set_current(Executor* executor);
+
+  // True on this executor's thread; also where its loop does not run at all, as before the first run or after the last.
+  virtual bool may_touch() const { return current() == this; }
 
  private:
   static bool before(const Timer& a, const Timer& b) { return a.at != b.at ? a.at < b.at : a.sequence < b.sequence; }

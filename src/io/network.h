@@ -39,6 +39,8 @@ class Stream {
   // Application protocol agreed by TLS ALPN ("h2", "http/1.1"); empty without TLS.
   virtual std::string_view alpn() const { return {}; }
   virtual bool is_tls() const { return false; }
+  // Subject of the client certificate that was verified (mTLS), RFC 2253 form; empty if there was none.
+  virtual std::string_view peer_certificate_subject() const { return {}; }
 };
 
 class Listener {

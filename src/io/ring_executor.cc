@@ -168,7 +168,7 @@ void RingExecutor::reserve(uint32_t count) {
 }
 
 io_uring_sqe* RingExecutor::prepare(RingOp& op) {
-  DCHECK(Executor::current() == this);
+  DCHECK(may_touch());
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_->ring);
   if (sqe == nullptr) {
     reserve(1);

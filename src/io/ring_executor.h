@@ -84,6 +84,9 @@ class RingExecutor : public Executor {
   // Index of the registered buffer that holds all of the range, or -1.
   int registered_buffer(const void* data, size_t size);
 
+ protected:
+  bool may_touch() const override { return current() == this || !on_thread_.load(); }
+
  private:
   struct Ring;
   explicit RingExecutor(Options options);
@@ -104,7 +107,7 @@ class RingExecutor : public Executor {
   std::vector<std::coroutine_handle<>> ready_, running_;
   Executor* previous_ = nullptr;
   RingExecutor* previous_ring_ = nullptr;
-  bool on_thread_ = false;
+  std::atomic<bool> on_thread_{false};  // the loop runs
   bool enabled_ = false;
   bool finished_ = false;  // the task of run(task) is done: do not sleep
   uint64_t in_flight_ = 0;  // without the wake operation
