@@ -1,0 +1,129 @@
+"""The command line as a person uses it: transfers, resumption, listing, users and keys, buckets, JSON, mistakes, completion."""
+import json
+import os
+import shutil
+import subprocess
+
+from node import BINARY, Node, random_bytes, scratch
+
+
+def test_trees_and_large_files_go_in_and_come_back_the_same():
+    work = scratch()
+    try:
+        with Node("--drives", "4", "--drive-size", "1GiB") as node:
+            tree = os.path.join(work, "tree")
+            for i in range(300):
+                path = os.path.join(tree, f"d{i % 7}", f"file {i} with spaces & signs +%.txt")
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb") as f:
+                    f.write(random_bytes(i * 37, i))
+            with open(os.path.join(tree, "large"), "wb") as f:
+                f.write(random_bytes(70_000_000, 1))
+            node.cli("bucket", "create", "b")
+            put = json.loads(node.cli("object", "put", "-r", tree, "b/tree", "--json").stdout)
+            assert put["files"] == 301 and not put["failures"], put
+            back = os.path.join(work, "back")
+            got = json.loads(node.cli("object", "get", "-r", "b/tree/", back, "--json").stdout)
+            assert got["files"] == 301, got
+            assert subprocess.run(["diff", "-r", tree, back]).returncode == 0
+            again = json.loads(node.cli("object", "put", "-r", tree, "b/tree", "--skip-same", "--json").stdout)
+            assert again["skipped"] >= 300, again
+            listed = json.loads(node.cli("object", "ls", "-r", "b/tree/", "--json").stdout)
+            assert len(listed) == 301
+            assert len(json.loads(node.cli("object", "ls", "b/tree/", "--json").stdout)) == 8  # 7 prefixes and the large file
+            node.cli("object", "cp", "b/tree/large", "b/copy")
+            assert json.loads(node.cli("object", "stat", "b/copy", "--json").stdout)["size"] == 70_000_000
+            node.cli("object", "rm", "-r", "b/tree/")
+            assert json.loads(node.cli("object", "ls", "-r", "b/tree/", "--json").stdout) == []
+            done = subprocess.run([BINARY, "object", "put", "-", "b/piped", "--root", node.root], input=b"from a pipe", capture_output=True)
+            assert done.returncode == 0, done
+            assert node.cli("object", "cat", "b/piped").stdout == "from a pipe"
+            node.cli("bucket", "delete", "b", "--force")
+    finally:
+        shutil.rmtree(work)
+
+
+def test_an_interrupted_upload_continues_where_it_was():
+    work = scratch()
+    try:
+        with Node("--drives", "4", "--drive-size", "2GiB") as node:
+            path = os.path.join(work, "big")
+            with open(path, "wb") as f:
+                f.write(random_bytes(200_000_000, 3))
+            node.cli("bucket", "create", "b")
+            running = subprocess.Popen([BINARY, "object", "put", path, "b/big", "-j", "2", "--part-size", "5MiB", "--root", node.root], stdout=subprocess.DEVNULL)
+            parts = 0
+            while parts < 4 and running.poll() is None:
+                _, _, uploads = node.s3("GET", "/b", query="uploads=")
+                if b"<UploadId>" in uploads:
+                    upload = uploads.split(b"<UploadId>")[1].split(b"<")[0].decode()
+                    _, _, listed = node.s3("GET", "/b/big", query="uploadId=" + upload)
+                    parts = listed.count(b"<PartNumber>")
+            assert running.poll() is None, "the upload was over before it could be interrupted"
+            running.kill()
+            running.wait()
+            node.cli("object", "put", path, "b/big", "--part-size", "5MiB")
+            _, _, uploads = node.s3("GET", "/b", query="uploads=")
+            assert b"<UploadId>" not in uploads, "the interrupted upload was left behind instead of continued"
+            node.cli("object", "get", "b/big", os.path.join(work, "back"))
+            assert subprocess.run(["cmp", path, os.path.join(work, "back")]).returncode == 0
+    finally:
+        shutil.rmtree(work)
+
+
+def test_users_and_keys_come_and_go():
+    with Node("--drives", "2", "--drive-size", "256MiB") as node:
+        node.cli("user", "create", "ann")
+        key = json.loads(node.cli("key", "create", "ann", "--json").stdout)
+        node.create_bucket("private")
+        admin = dict(node.endpoints)
+        node.endpoints.update(access_key=key["access_key"], secret_key=key["secret_key"])
+        assert node.s3("PUT", "/anns")[0] == 200
+        assert node.s3("PUT", "/anns/x", b"1")[0] == 200
+        assert node.s3("GET", "/private")[0] == 403
+        assert node.s3("GET", "/v1/status", where="admin")[0] == 403
+        node.endpoints.update(admin)
+        node.cli("key", "disable", key["access_key"])
+        node.endpoints.update(access_key=key["access_key"], secret_key=key["secret_key"])
+        assert node.s3("GET", "/anns/x")[0] == 403
+        node.endpoints.update(admin)
+        listed = json.loads(node.cli("user", "list", "--json").stdout)
+        assert {u["name"] for u in listed} == {"admin", "ann"}
+        for line in open(node.log.name, errors="replace"):
+            assert key["secret_key"] not in line and (admin["secret_key"] not in line or "secret key" in line), "a secret is in the log"
+
+
+def test_quotas_hold():
+    with Node("--drives", "2", "--drive-size", "256MiB") as node:
+        node.cli("bucket", "create", "b", "--quota", "1MiB", "--quota-objects", "5")
+        for i in range(4):
+            node.put("b", f"k{i}", b"x" * 200_000)
+        assert node.s3("PUT", "/b/large", b"x" * 400_000)[0] in (403, 507)
+        node.put("b", "k4", b"x")
+        assert node.s3("PUT", "/b/k5", b"x")[0] in (403, 507)
+        node.put("b", "k0", b"y")  # overwriting is no new object
+        info = json.loads(node.cli("bucket", "info", "b", "--json").stdout)
+        assert info["objects"] == 5 and info["bytes"] == 600_002, info
+
+
+def test_mistakes_are_answered_with_what_to_type():
+    def says(*command):
+        done = subprocess.run([BINARY, *command], capture_output=True, text=True)
+        assert done.returncode == 2, done
+        return done.stderr
+
+    assert "quarry object" in says("objetc", "ls")
+    assert "did you mean:  quarry object put" in says("object", "putt", "x")
+    assert "--recursive" in says("object", "put", "--recursiv", "a", "b")
+    missing = subprocess.run([BINARY, "status", "--root", "/nonexistent"], capture_output=True, text=True)
+    assert missing.returncode == 1 and "quarry up --root /nonexistent" in missing.stderr
+
+
+def test_completion_scripts_are_valid():
+    for shell in ("bash", "zsh", "fish"):
+        script = subprocess.run([BINARY, "completion", shell], check=True, capture_output=True, text=True).stdout
+        assert "object" in script
+        if shell == "bash":
+            assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+            words = subprocess.run(["bash", "-c", script + '\nCOMP_WORDS=(quarry object p); COMP_CWORD=2; _quarry; echo "${COMPREPLY[@]}"'], capture_output=True, text=True).stdout.split()
+            assert words == ["put", "pin"], words
