@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <bit>
+
 #include "base/buffer_arena.h"
 #include "base/log.h"
 
@@ -29,6 +31,8 @@ struct RingExecutor::Ring {
     bool armed = false;
   } wake;
   RingOp nobody{[](RingOp&, int, uint32_t) {}};
+  Buffer receive_ring_memory;
+  io_uring_buf_ring* receive_ring = nullptr;
   ~Ring() {
     if (open) io_uring_queue_exit(&ring);
     if (event_fd >= 0) ::close(event_fd);
@@ -200,6 +204,36 @@ void RingExecutor::unregister_file(int slot) {
   int none = -1;
   CHECK(io_uring_register_files_update(&ring_->ring, static_cast<unsigned>(slot), &none, 1) == 1, "io_uring_register_files_update failed");
   free_files_.push_back(slot);
+}
+
+bool RingExecutor::has_receive_buffers() {
+  if (receive_state_ != ReceiveBuffers::unknown) return receive_state_ == ReceiveBuffers::ready;
+  receive_state_ = ReceiveBuffers::impossible;
+  const uint32_t count = options_.receive_buffers;
+  if (count == 0) return false;
+  CHECK(std::has_single_bit(count) && count <= 32768, "receive_buffers is a power of two");
+  ring_->receive_ring_memory = Buffer(count * sizeof(io_uring_buf));
+  io_uring_buf_reg registration{};
+  registration.ring_addr = reinterpret_cast<uintptr_t>(ring_->receive_ring_memory.data());
+  registration.ring_entries = count;
+  registration.bgid = kReceiveGroup;
+  if (io_uring_register_buf_ring(&ring_->ring, &registration, 0) != 0) return false;
+  ring_->receive_ring = reinterpret_cast<io_uring_buf_ring*>(ring_->receive_ring_memory.data());
+  io_uring_buf_ring_init(ring_->receive_ring);
+  receive_memory_ = Buffer(count * kReceiveBufferSize);
+  receive_state_ = ReceiveBuffers::ready;
+  for (uint32_t id = 0; id < count; ++id) return_receive_buffer(static_cast<uint16_t>(id));
+  return true;
+}
+
+ByteView RingExecutor::receive_buffer(uint16_t id) const {
+  return receive_memory_.view().subspan(id * kReceiveBufferSize, kReceiveBufferSize);
+}
+
+void RingExecutor::return_receive_buffer(uint16_t id) {
+  uint8_t* data = receive_memory_.data() + id * kReceiveBufferSize;
+  io_uring_buf_ring_add(ring_->receive_ring, data, kReceiveBufferSize, id, io_uring_buf_ring_mask(options_.receive_buffers), 0);
+  io_uring_buf_ring_advance(ring_->receive_ring, 1);
 }
 
 int RingExecutor::registered_buffer(const void* data, size_t size) {

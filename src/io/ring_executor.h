@@ -35,6 +35,8 @@ class RingExecutor : public Executor {
     uint32_t submissions = 512;    // prepared operations per system call; more only cost another call
     uint32_t completions = 8192;   // beyond this the kernel keeps the rest itself
     uint32_t files_max = 256;      // registered files (drives)
+    // Memory the kernel may fill for connections that wait (Stream::wait_readable) without a buffer of their own.
+    uint32_t receive_buffers = 256;  // a power of two
     bool register_buffers = true;  // give the kernel the Buffer arena (base/buffer_arena.h), where RLIMIT_MEMLOCK allows
     // After stop: how long operations in flight may take before they are cancelled.
     Duration stop_grace = std::chrono::seconds(2);
@@ -81,6 +83,12 @@ class RingExecutor : public Executor {
   // Slot of the registered file table, or -1 when it is full (then use the descriptor itself).
   int register_file(int fd);
   void unregister_file(int slot);
+  // Provided receive buffers: false where the kernel has none (before 5.19). Made on first use.
+  static constexpr uint16_t kReceiveGroup = 1;
+  static constexpr size_t kReceiveBufferSize = 8 * kKiB;
+  bool has_receive_buffers();
+  ByteView receive_buffer(uint16_t id) const;
+  void return_receive_buffer(uint16_t id);
   // Index of the registered buffer that holds all of the range, or -1.
   int registered_buffer(const void* data, size_t size);
 
@@ -112,6 +120,8 @@ class RingExecutor : public Executor {
   bool finished_ = false;  // the task of run(task) is done: do not sleep
   uint64_t in_flight_ = 0;  // without the wake operation
   std::vector<int> free_files_;
+  Buffer receive_memory_;
+  enum class ReceiveBuffers : uint8_t { unknown, ready, impossible } receive_state_ = ReceiveBuffers::unknown;
   std::vector<bool> registered_chunks_;
   bool buffers_possible_ = false;
   struct Counters {

@@ -103,10 +103,28 @@ struct Connection : Counted {
   bool closed = false;
   bool drained = false;  // the last read took all there was: wait first, a try would be in vain
   Direction reading, writing;
+  // What wait_readable has received already, in a buffer of the loop: [at, end) of buffer `id`.
+  struct Received {
+    static constexpr uint16_t kNone = UINT16_MAX;
+    uint16_t id = kNone;
+    uint16_t at = 0, end = 0;
+    bool ended = false;  // the peer's end came instead
+  } received;
 
   Connection(RingExecutor& r, int descriptor) : ring(r), fd(descriptor), reading(r), writing(r) {}
   ~Connection() {
+    drop_received();
     if (fd >= 0) ::close(fd);
+  }
+  void drop_received() {
+    if (received.id != Received::kNone) ring.return_receive_buffer(std::exchange(received.id, Received::kNone));
+  }
+  size_t take_received(MutableByteView into) {
+    const size_t count = std::min<size_t>(into.size(), received.end - received.at);
+    std::memcpy(into.data(), ring.receive_buffer(received.id).data() + received.at, count);
+    received.at = static_cast<uint16_t>(received.at + count);
+    if (received.at == received.end) drop_received();
+    return count;
   }
   void end(Direction& direction) {
     direction.end();
@@ -124,7 +142,9 @@ struct Connection : Counted {
 
  private:
   void release() {
-    if (reading.pending == nullptr && writing.pending == nullptr && fd >= 0) ::close(std::exchange(fd, -1));
+    if (reading.pending != nullptr || writing.pending != nullptr) return;
+    drop_received();
+    if (fd >= 0) ::close(std::exchange(fd, -1));
   }
 };
 using ConnectionRef = Ref<Connection>;
@@ -206,6 +226,8 @@ class UringStream : public Stream {
     if (connection->closed) co_return fail(Code::cancelled, "read: the connection was closed here");
     CHECK(connection->reading.pending == nullptr, "two readers on one stream");
     CHECK(!into.empty(), "a read of nothing");
+    if (connection->received.id != Connection::Received::kNone) co_return connection->take_received(into);
+    if (connection->received.ended) co_return size_t{0};
     for (;;) {
       SocketOp op;
       io_uring_sqe* sqe = connection->ring.prepare(op);
@@ -225,14 +247,49 @@ class UringStream : public Stream {
   static Task<Result<void>> wait_readable(ConnectionRef connection, TimePoint deadline) {
     if (connection->closed) co_return fail(Code::cancelled, "wait: the connection was closed here");
     CHECK(connection->reading.pending == nullptr, "two readers on one stream");
-    SocketOp op;
-    io_uring_prep_poll_add(connection->ring.prepare(op), connection->fd, POLLIN | POLLRDHUP);
-    connection->reading.begin(op, deadline);
-    const int result = co_await op;
-    connection->end(connection->reading);
-    connection->drained = false;
-    if (result < 0) co_return stream_error(connection->reading, connection->closed, -result, "wait");
-    co_return Result<void>();
+    auto& received = connection->received;
+    if (received.id != Connection::Received::kNone || received.ended) co_return Result<void>();
+    // The kernel picks a buffer of the loop when bytes come, so that the first of them are here without another operation. When
+    // all are in use, or there are none, it only tells.
+    bool poll = !connection->ring.has_receive_buffers();
+    for (;;) {
+      SocketOp op;
+      io_uring_sqe* sqe = connection->ring.prepare(op);
+      if (poll) {
+        io_uring_prep_poll_add(sqe, connection->fd, POLLIN | POLLRDHUP);
+      } else {
+        io_uring_prep_recv(sqe, connection->fd, nullptr, 0, 0);
+        sqe->flags |= IOSQE_BUFFER_SELECT;
+        sqe->buf_group = RingExecutor::kReceiveGroup;
+        if (connection->drained) sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+      }
+      connection->reading.begin(op, deadline);
+      const int result = co_await op;
+      connection->end(connection->reading);
+      connection->drained = !poll && (op.flags & IORING_CQE_F_SOCK_NONEMPTY) == 0;
+      if ((op.flags & IORING_CQE_F_BUFFER) != 0) {
+        const auto id = static_cast<uint16_t>(op.flags >> IORING_CQE_BUFFER_SHIFT);
+        if (result > 0 && !connection->closed) {
+          received.id = id;
+          received.at = 0;
+          received.end = static_cast<uint16_t>(result);
+          co_return Result<void>();
+        }
+        connection->ring.return_receive_buffer(id);
+      }
+      if (connection->closed || connection->reading.timed_out) co_return stream_error(connection->reading, connection->closed, -result, "wait");
+      if (result > 0) co_return Result<void>();
+      if (result == 0 && !poll) {
+        received.ended = true;
+        co_return Result<void>();
+      }
+      if (result == -ENOBUFS) {
+        poll = true;
+        continue;
+      }
+      if (result == -EINTR || result == -EAGAIN) continue;
+      co_return stream_error(connection->reading, false, -result, "wait");
+    }
   }
 
   static Task<Result<void>> write(ConnectionRef connection, std::vector<ByteView> parts, TimePoint deadline) {

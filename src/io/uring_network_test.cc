@@ -288,6 +288,7 @@ TEST(UringNetwork, more_connections_than_the_accept_queue_all_arrive_and_idle_on
       EXPECT_TRUE(server);
       servers.push_back(std::move(*server));
     }
+    RingExecutor::here().has_receive_buffers();  // made once for the loop
     const uint64_t before = buffer_bytes_in_use();
     TaskGroup group;
     int woken = 0;
@@ -302,6 +303,61 @@ TEST(UringNetwork, more_connections_than_the_accept_queue_all_arrive_and_idle_on
     clients.clear();  // the peer's end wakes them
     co_await group.join();
     EXPECT_EQ(woken, 200);
+  }(network));
+}
+
+TEST(UringNetwork, waiting_streams_share_buffers_and_go_on_without_when_all_are_taken) {
+  UringNetwork network;
+  auto made = RingExecutor::create({.receive_buffers = 4});
+  ASSERT_TRUE(made) << made.error().to_string();
+  (*made)->run([](Network& net) -> Task<void> {
+    auto listener = std::move(*net.listen(kAnyPort, false));
+    std::vector<std::unique_ptr<Stream>> clients, servers;
+    for (int i = 0; i < 12; ++i) {
+      auto client = co_await net.connect(listener->address(), in(seconds(5)));
+      auto server = co_await listener->accept();
+      clients.push_back(std::move(*client));
+      servers.push_back(std::move(*server));
+    }
+    for (int round = 0; round < 5; ++round) {
+      std::vector<std::string> texts;
+      for (size_t i = 0; i < clients.size(); ++i) texts.push_back(fmt::format("client {} round {} ", i, round) + std::string(i * 1500, 'y'));
+      for (size_t i = 0; i < clients.size(); ++i) {
+        Result<void> sent = co_await write_text(*clients[i], texts[i]);
+        EXPECT_TRUE(sent);
+      }
+      // All have waited, and hold what there was to hold, before the first reads.
+      for (auto& server : servers) {
+        Result<void> ready = co_await server->wait_readable(in(seconds(5)));
+        EXPECT_TRUE(ready);
+        ready = co_await server->wait_readable(in(seconds(5)));
+        EXPECT_TRUE(ready) << "waiting twice changes nothing";
+      }
+      for (size_t i = 0; i < servers.size(); ++i) {
+        std::string got;
+        while (got.size() < texts[i].size()) {
+          Buffer into(1000);
+          Result<size_t> count = co_await servers[i]->read(into.mutable_view(), in(seconds(5)));
+          EXPECT_TRUE(count && *count > 0);
+          if (!count || *count == 0) break;
+          got += text_of(into.view().first(*count));
+        }
+        EXPECT_EQ(got, texts[i]);
+      }
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      Result<void> sent = co_await write_text(*clients[i], "never read");
+      Result<void> ready = co_await servers[i]->wait_readable(in(seconds(5)));
+      EXPECT_TRUE(sent && ready);
+      servers[i]->close();  // gives its buffer back
+    }
+    Result<void> ended = co_await clients[8]->shutdown_write();
+    Result<void> ready = co_await servers[8]->wait_readable(in(seconds(5)));
+    EXPECT_TRUE(ended && ready);
+    Result<std::string> got = co_await read_text(*servers[8], seconds(5));
+    EXPECT_EQ(got.value_or("?"), "");
+    got = co_await read_text(*servers[8], seconds(5));
+    EXPECT_EQ(got.value_or("?"), "") << "the end stays the end";
   }(network));
 }
 
