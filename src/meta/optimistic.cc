@@ -177,9 +177,11 @@ Task<Result<Version>> OptimisticTransaction::commit() {
     co_return fail(Code::too_large, "a transaction reads more than {} keys and ranges", ReadSet::kReadsMax);
   }
   const Version read_version = view_->version();
-  view_.reset();
+  // The view stays until the answer: a backend that keeps old versions for its views must not forget, meanwhile, a removal that
+  // this commit has to be checked against.
   Task<Result<Version>> work = sink_.commit_rows(read_version, std::move(reads_), std::move(writes_));
   Result<Version> version = co_await std::move(work);
+  view_.reset();
   co_return version;
 }
 

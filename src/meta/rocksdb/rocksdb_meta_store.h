@@ -54,7 +54,7 @@ struct RocksdbMetaOptions {
 
   // For crash tests: called at named points ("append.before", "append.after", "apply.after", "checkpoint.flushed",
   // "checkpoint.stored", "checkpoint.published", ...), on any thread. true: behave as if the process died there: nothing more is
-  // written anywhere, everything waiting and everything later answers an error.
+  // written to the log, everything waiting and everything later answers an error. Once true, it stays true.
   std::function<bool(std::string_view point)> die_at;
 };
 

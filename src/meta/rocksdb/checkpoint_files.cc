@@ -1,0 +1,182 @@
+#include "meta/rocksdb/checkpoint_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/coding.h"
+#include "codec/crc32c.h"
+
+namespace quarry::meta {
+namespace {
+
+constexpr char kKnownFilesName[] = "STORED_FILES";
+constexpr size_t kNameMax = 255;
+constexpr size_t kKnownFilesSizeMax = 256u << 20;
+
+class FileHandle {
+ public:
+  explicit FileHandle(int fd) : fd_(fd) {}
+  FileHandle(const FileHandle&) = delete;
+  ~FileHandle() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+void encode_entry(Encoder& out, const CheckpointEntry& entry) { out.text(entry.name).text(entry.stored).u64(entry.size).u32(entry.crc); }
+
+Result<CheckpointEntry> decode_entry(Decoder& in) {
+  CheckpointEntry entry;
+  entry.name = std::string(in.text(kNameMax));
+  entry.stored = std::string(in.text(2 * kNameMax));
+  entry.size = in.u64();
+  entry.crc = in.u32();
+  TRY(in.check("a file of a metadata checkpoint"));
+  if (!is_plain_file_name(entry.name)) return fail(Code::corrupt, "a metadata checkpoint names a file that cannot be");
+  return entry;
+}
+
+std::string seal(std::string bytes) {
+  const uint32_t crc = crc32c(0, bytes_of(bytes));
+  Encoder(bytes).u32(crc);
+  return bytes;
+}
+
+Result<std::string_view> unseal(std::string_view bytes, std::string_view what) {
+  if (bytes.size() < 4) return fail(Code::corrupt, "{} is cut short", what);
+  const std::string_view body = bytes.substr(0, bytes.size() - 4);
+  if (crc32c(0, bytes_of(body)) != load_le<uint32_t>(bytes_of(bytes).last(4).data())) return fail(Code::corrupt, "{} fails its checksum", what);
+  return body;
+}
+
+}  // namespace
+
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name.size() <= kNameMax && name.front() != '.' && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
+}
+
+std::string CheckpointExtra::encode() const {
+  std::string out;
+  Encoder to(out);
+  to.u32(kCheckpointMagic).u16(kCheckpointVersion).u16(0).text(applied.encode()).varint(files.size());
+  for (const auto& file : files) encode_entry(to, file);
+  return seal(std::move(out));
+}
+
+Result<CheckpointExtra> CheckpointExtra::decode(std::string_view bytes) {
+  TRY_ASSIGN(const std::string_view body, unseal(bytes, "the description of the metadata checkpoint"));
+  Decoder in(body);
+  if (in.u32() != kCheckpointMagic) return fail(Code::corrupt, "the description of the metadata checkpoint has no magic number");
+  const uint16_t version = in.u16(), flags = in.u16();
+  if (in.ok() && (version != kCheckpointVersion || flags != 0)) {
+    return fail(Code::incompatible, "a metadata checkpoint of version {}, flags {:#x}; this program reads version {}", version, flags, kCheckpointVersion);
+  }
+  CheckpointExtra extra;
+  const std::string_view applied = in.text(256);
+  TRY(in.check("the description of the metadata checkpoint"));
+  TRY_ASSIGN(extra.applied, Applied::decode(applied));
+  const uint64_t count = in.varint();
+  if (count > kCheckpointFilesMax) return fail(Code::corrupt, "a metadata checkpoint of {} files", count);
+  for (uint64_t i = 0; i < count; ++i) {
+    TRY_ASSIGN(CheckpointEntry entry, decode_entry(in));
+    extra.files.push_back(std::move(entry));
+  }
+  TRY(in.finish("the description of the metadata checkpoint"));
+  return extra;
+}
+
+KnownFiles KnownFiles::load(const std::string& database_directory, const std::string& identity) {
+  KnownFiles none{identity, {}};
+  const auto bytes = read_small_file(database_directory + "/" + kKnownFilesName, kKnownFilesSizeMax);
+  if (!bytes) return none;
+  const auto body = unseal(*bytes, kKnownFilesName);
+  if (!body) return none;
+  Decoder in(*body);
+  KnownFiles known{std::string(in.text(256)), {}};
+  if (!in.ok() || known.identity != identity || identity.empty()) return none;
+  const uint64_t count = in.varint();
+  for (uint64_t i = 0; i < count; ++i) {
+    auto entry = decode_entry(in);
+    if (!entry) return none;
+    std::string name = entry->name;
+    known.files.emplace(std::move(name), std::move(*entry));
+  }
+  if (!in.done()) return none;
+  return known;
+}
+
+Result<void> KnownFiles::save(const std::string& database_directory) const {
+  std::string out;
+  Encoder to(out);
+  to.text(identity).varint(files.size());
+  for (const auto& [name, entry] : files) encode_entry(to, entry);
+  return write_file_durably(database_directory + "/" + kKnownFilesName, seal(std::move(out)));
+}
+
+Result<void> sync_directory(const std::string& path) {
+  const FileHandle directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.fd() < 0) return errno_error(errno, fmt::format("opening '{}'", path));
+  if (::fsync(directory.fd()) != 0) return errno_error(errno, fmt::format("syncing '{}'", path));
+  return {};
+}
+
+Result<void> write_file_durably(const std::string& path, std::string_view bytes) {
+  const std::string fresh = path + ".new";
+  {
+    const FileHandle file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    if (file.fd() < 0) return errno_error(errno, fmt::format("creating '{}'", fresh));
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t n = ::write(file.fd(), bytes.data() + done, bytes.size() - done);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return errno_error(errno, fmt::format("writing '{}'", fresh));
+      done += static_cast<size_t>(n);
+    }
+    if (::fsync(file.fd()) != 0) return errno_error(errno, fmt::format("syncing '{}'", fresh));
+  }
+  if (::rename(fresh.c_str(), path.c_str()) != 0) return errno_error(errno, fmt::format("renaming '{}'", fresh));
+  return sync_directory(path.substr(0, path.rfind('/')));
+}
+
+Result<std::string> read_small_file(const std::string& path, size_t size_max) {
+  const FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.fd() < 0) {
+    if (errno == ENOENT) return fail(Code::not_found, "'{}' is not there", path);
+    return errno_error(errno, fmt::format("opening '{}'", path));
+  }
+  std::string out;
+  char buffer[65536];
+  for (;;) {
+    const ssize_t n = ::read(file.fd(), buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno_error(errno, fmt::format("reading '{}'", path));
+    if (n == 0) return out;
+    out.append(buffer, static_cast<size_t>(n));
+    if (out.size() > size_max) return fail(Code::too_large, "'{}' is larger than {} bytes", path, size_max);
+  }
+}
+
+Result<uint32_t> crc_of_file(const std::string& path, uint64_t size) {
+  const FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.fd() < 0) return errno_error(errno, fmt::format("opening '{}'", path));
+  Buffer buffer(1u << 20);
+  uint32_t crc = 0;
+  uint64_t done = 0;
+  for (;;) {
+    const ssize_t n = ::read(file.fd(), buffer.data(), buffer.capacity());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno_error(errno, fmt::format("reading '{}'", path));
+    if (n == 0) break;
+    crc = crc32c(crc, ByteView(buffer.data(), static_cast<size_t>(n)));
+    done += static_cast<uint64_t>(n);
+  }
+  if (done != size) return fail(Code::corrupt, "'{}' has {} bytes where {} were expected", path, done, size);
+  return crc;
+}
+
+}  // namespace quarry::meta

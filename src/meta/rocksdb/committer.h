@@ -1,0 +1,103 @@
+// The one place where transactions become durable and visible.
+//
+//   commit() (any executor) -> queue -> [validate, give versions, pack a frame] -> CommitLog::append -> apply to the database,
+//   frame by frame -> new view -> watches -> answers, each on its caller's executor.
+//
+// Everything in brackets and after it runs on the log's executor. Invariants:
+//   - versions and frames are given in one order, and applied in that order;
+//   - nothing is visible before its frame is durable, and nothing is acknowledged before it is visible;
+//   - after the log's first error nothing is applied or acknowledged any more: frames handed to the log answer unknown_outcome
+//     (they may be found at recovery), everything else unavailable.
+#pragma once
+#include <deque>
+#include <memory>
+#include <mutex>
+
+#include "io/sync.h"
+#include "meta/commit_log.h"
+#include "meta/rocksdb/conflict_window.h"
+#include "meta/rocksdb/database.h"
+#include "meta/watch_hub.h"
+
+namespace quarry::meta {
+
+class Committer final : public CommitSink {
+ public:
+  struct Counters {
+    std::atomic<uint64_t> commits = 0, groups = 0, conflicts = 0;
+    std::atomic<uint64_t> frame_appended = 0, frame_applied = 0, log_bytes = 0;
+  };
+
+  // On the log's executor. `pool_reads` counts what the views send to the pool.
+  Committer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, Applied start, ThreadPool& pool,
+            std::atomic<uint64_t>& pool_reads);
+  ~Committer() override;
+
+  void start();
+  // Any executor.
+  Task<Result<Version>> commit_rows(Version read_version, ReadSet reads, WriteSet writes) override;
+
+  // The newest published view; null after stop. Any thread.
+  std::shared_ptr<DatabaseView> view() const;
+  Version version() const { return version_.load(std::memory_order_acquire); }
+  WatchHub& watches() { return hub_; }
+  const Counters& counters() const { return counters_; }
+  size_t queued() const;
+  std::string failure() const;
+  // Called on the log's executor after each applied frame.
+  void on_applied(std::function<void()> fn) { on_applied_ = std::move(fn); }
+  // Stops taking commits, for ever; what waits is finished. Also used when the database itself fails.
+  void fail_with(Error error);
+
+  // On the log's executor. finish: what was accepted is committed; else it is dropped as if the process died.
+  Task<void> stop(bool finish);
+
+ private:
+  struct Pending;
+  struct Frame;
+  struct Submit;
+  struct Sleep;
+
+  Task<void> run();
+  bool form_group();
+  Task<void> append(Frame* frame);
+  Task<void> drain();
+  Task<Result<void>> apply(Frame& frame);
+  void finish(Frame& frame, const Error* error);
+  static void answer(Pending& pending, Result<Version> result);
+  void publish_view(Version version);
+  bool die(std::string_view point);
+  void nudge();
+  size_t wake_threshold() const;
+
+  // Shared with callers.
+  mutable std::mutex queue_mutex_;
+  std::deque<Pending*> queue_;
+  size_t queued_bytes_ = 0;
+  std::coroutine_handle<> sleeper_;
+  size_t wake_at_ = 0;
+  std::optional<Error> refuse_;  // new commits get this
+  mutable std::mutex view_mutex_;
+  std::shared_ptr<DatabaseView> view_;
+  std::atomic<Version> version_;
+  Counters counters_;
+
+  // The log's executor only.
+  const RocksdbMetaOptions& options_;
+  Executor& home_;
+  CommitLog& log_;
+  std::shared_ptr<Database> database_;
+  ThreadPool& pool_;
+  std::atomic<uint64_t>& pool_reads_;
+  WatchHub hub_;
+  ConflictWindow window_;
+  Applied assigned_;  // as if every frame made so far were applied
+  std::deque<std::unique_ptr<Frame>> in_flight_;
+  std::optional<Error> broken_;
+  std::atomic<bool> dead_ = false;
+  bool stopping_ = false, draining_ = false;
+  TaskGroup tasks_;
+  std::function<void()> on_applied_;
+};
+
+}  // namespace quarry::meta

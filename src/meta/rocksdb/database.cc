@@ -1,0 +1,282 @@
+#include "meta/rocksdb/database.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/merge_operator.h>
+#include <rocksdb/options.h>
+#include <rocksdb/table.h>
+#include <rocksdb/utilities/checkpoint.h>
+#include <rocksdb/write_batch.h>
+
+#include "base/coding.h"
+
+namespace quarry::meta {
+namespace {
+
+using ::rocksdb::Slice;
+
+const std::string kAppliedRow = row_key(space::kSystem, "applied");
+constexpr uint8_t kAppliedVersion = 1;
+
+Slice slice(std::string_view text) { return {text.data(), text.size()}; }
+
+// Sums counters. Its name is stored in the database's options: frozen.
+class CounterMerge final : public ::rocksdb::AssociativeMergeOperator {
+ public:
+  bool Merge(const Slice& /*key*/, const Slice* existing, const Slice& value, std::string* out,
+             ::rocksdb::Logger* /*logger*/) const override {
+    const int64_t base = existing == nullptr ? 0 : counter_of({existing->data(), existing->size()});
+    *out = counter_bytes(counter_sum(base, counter_of({value.data(), value.size()})));
+    return true;
+  }
+  const char* Name() const override { return "quarry.counter"; }
+};
+
+::rocksdb::Options make_options(const Database::Settings& settings, std::shared_ptr<::rocksdb::Cache> cache) {
+  ::rocksdb::Options options;
+  options.create_if_missing = false;
+  options.paranoid_checks = true;
+  options.max_open_files = settings.open_files_max;
+  options.max_background_jobs = settings.background_jobs;
+  options.skip_stats_update_on_db_open = true;
+  options.avoid_flush_during_shutdown = true;  // close() flushes; anything else is a crash, and must look like one in tests
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
+  options.info_log_level = ::rocksdb::WARN_LEVEL;
+  options.keep_log_file_num = 2;
+  options.max_log_file_size = 1 << 20;
+  options.max_manifest_file_size = 4 << 20;  // each checkpoint stores it whole
+  options.write_buffer_size = settings.memtable_bytes;
+  options.max_write_buffer_number = 3;
+  options.memtable_prefix_bloom_size_ratio = 0.02;
+  options.memtable_whole_key_filtering = true;
+  // A counter that is added to on every write would otherwise collect operands that each read has to sum up.
+  options.max_successive_merges = 32;
+  options.merge_operator = std::make_shared<CounterMerge>();
+  options.compression = ::rocksdb::kLZ4Compression;
+  options.bottommost_compression = ::rocksdb::kZSTD;
+  options.level_compaction_dynamic_level_bytes = true;
+  options.target_file_size_base = 32u << 20;  // files are the unit of incremental checkpoints
+  options.max_bytes_for_level_base = 256u << 20;
+  options.bytes_per_sync = 1 << 20;
+  options.enable_blob_files = true;
+  options.min_blob_size = settings.blob_size_min;
+  options.blob_file_size = 64u << 20;
+  options.enable_blob_garbage_collection = true;
+  options.blob_garbage_collection_age_cutoff = 0.25;
+  options.blob_garbage_collection_force_threshold = 0.5;
+  options.blob_cache = cache;
+  ::rocksdb::BlockBasedTableOptions table;
+  table.block_cache = std::move(cache);
+  table.block_size = 8 << 10;
+  table.filter_policy.reset(::rocksdb::NewBloomFilterPolicy(10));
+  table.cache_index_and_filter_blocks = true;
+  table.cache_index_and_filter_blocks_with_high_priority = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.format_version = 5;
+  options.table_factory.reset(::rocksdb::NewBlockBasedTableFactory(table));
+  return options;
+}
+
+Error plain_error(const ::rocksdb::Status& status, std::string_view what) {
+  const std::string text = fmt::format("{}: RocksDB: {}", what, status.ToString());
+  if (status.IsCorruption() || status.IsNotFound()) return Error(Code::corrupt, text);
+  if (status.IsNoSpace() || (status.IsIOError() && status.subcode() == ::rocksdb::Status::kNoSpace)) return Error(Code::no_space, text);
+  // LockFile's message: the only way to tell "open already" from another error.
+  if (status.IsIOError() && text.find("LOCK") != std::string::npos) return Error(Code::busy, text);
+  if (status.IsIOError()) return Error(Code::io_error, text);
+  if (status.IsIncomplete() || status.IsBusy() || status.IsTryAgain()) return Error(Code::busy, text);
+  return Error(Code::internal, text);
+}
+
+}  // namespace
+
+std::string Applied::encode() const {
+  std::string out;
+  Encoder(out).u8(kAppliedVersion).u64(frame).u64(version).u32(check).u64(log_bytes).bytes(store.bytes);
+  return out;
+}
+
+Result<Applied> Applied::decode(std::string_view value) {
+  Decoder in(value);
+  if (const uint8_t version = in.u8(); version != kAppliedVersion) return fail(Code::incompatible, "an applied row of version {}", version);
+  Applied applied;
+  applied.frame = in.u64();
+  applied.version = in.u64();
+  applied.check = in.u32();
+  applied.log_bytes = in.u64();
+  const ByteView store = in.bytes(applied.store.bytes.size());
+  TRY(in.finish("the applied row"));
+  std::copy(store.begin(), store.end(), applied.store.bytes.begin());
+  return applied;
+}
+
+Result<std::shared_ptr<Database>> Database::open(Settings settings, bool create) {
+  const std::string path = settings.path;
+  std::shared_ptr<Database> database(new Database(std::move(settings)));
+  ::rocksdb::LRUCacheOptions cache;
+  cache.capacity = database->settings_.block_cache_bytes;
+  cache.num_shard_bits = 5;
+  cache.high_pri_pool_ratio = 0.3;
+  database->cache_ = ::rocksdb::NewLRUCache(cache);
+  ::rocksdb::Options options = make_options(database->settings_, database->cache_);
+  options.create_if_missing = create;
+  options.error_if_exists = create;
+  ::rocksdb::DB* raw = nullptr;
+  const ::rocksdb::Status status = ::rocksdb::DB::Open(options, path, &raw);
+  if (!status.ok()) return plain_error(status, fmt::format("opening the metadata index in '{}'", path));
+  database->db_.reset(raw);
+  return database;
+}
+
+Result<Applied> Database::peek(const std::string& path) {
+  Settings settings{path, 8u << 20, 1u << 20, 64, 1, 1536, {}};
+  ::rocksdb::Options options = make_options(settings, ::rocksdb::NewLRUCache(settings.block_cache_bytes));
+  ::rocksdb::DB* raw = nullptr;
+  ::rocksdb::Status status = ::rocksdb::DB::OpenForReadOnly(options, path, &raw);
+  if (!status.ok()) return plain_error(status, fmt::format("opening the checkpoint in '{}'", path));
+  const std::unique_ptr<::rocksdb::DB> db(raw);
+  std::string value;
+  status = db->Get({}, kAppliedRow, &value);
+  if (!status.ok()) return plain_error(status, fmt::format("reading the checkpoint in '{}'", path));
+  return Applied::decode(value);
+}
+
+Database::Database(Settings settings) : settings_(std::move(settings)) {}
+
+Database::~Database() {
+  if (db_ != nullptr) db_->Close().PermitUncheckedError();
+}
+
+Error Database::error_of(const ::rocksdb::Status& status, std::string_view what) {
+  Error error = plain_error(status, what);
+  if (error.code() == Code::corrupt && settings_.on_damage && !damage_told_.exchange(true)) settings_.on_damage(error.to_string());
+  return error;
+}
+
+Result<std::optional<Applied>> Database::applied() {
+  std::string value;
+  const ::rocksdb::Status status = db_->Get({}, kAppliedRow, &value);
+  if (status.IsNotFound()) return std::optional<Applied>();
+  if (!status.ok()) return error_of(status, "reading how far the metadata index is");
+  TRY_ASSIGN(const Applied applied, Applied::decode(value));
+  return std::optional<Applied>(applied);
+}
+
+Result<void> Database::apply(const std::vector<std::string_view>& transactions, const Applied& applied, bool can_wait) {
+  size_t bytes = 256;
+  for (const auto ops : transactions) bytes += ops.size() + ops.size() / 4;
+  ::rocksdb::WriteBatch batch(bytes);
+  for (const auto ops : transactions) {
+    OpReader reader(ops);
+    Op op;
+    while (reader.next(op)) {
+      switch (op.kind) {
+        case OpKind::put: batch.Put(slice(op.key), slice(op.value)).PermitUncheckedError(); break;
+        case OpKind::remove: batch.Delete(slice(op.key)).PermitUncheckedError(); break;
+        case OpKind::remove_range: batch.DeleteRange(slice(op.key), slice(op.value)).PermitUncheckedError(); break;
+        case OpKind::add: batch.Merge(slice(op.key), slice(counter_bytes(op.delta))).PermitUncheckedError(); break;
+        default: CHECK(false, "stamps are in place before operations are applied");
+      }
+    }
+    CHECK(reader.ok(), "operations were checked before they are applied");
+  }
+  batch.Put(kAppliedRow, applied.encode()).PermitUncheckedError();
+  ::rocksdb::WriteOptions options;
+  options.disableWAL = true;
+  options.no_slowdown = !can_wait;
+  const ::rocksdb::Status status = db_->Write(options, &batch);
+  if (!status.ok()) return error_of(status, "applying a frame to the metadata index");
+  return {};
+}
+
+Result<void> Database::flush() {
+  const ::rocksdb::Status status = db_->Flush({});
+  if (!status.ok()) return error_of(status, "flushing the metadata index");
+  return {};
+}
+
+Result<void> Database::make_checkpoint(const std::string& directory) {
+  ::rocksdb::Checkpoint* raw = nullptr;
+  ::rocksdb::Status status = ::rocksdb::Checkpoint::Create(db_.get(), &raw);
+  const std::unique_ptr<::rocksdb::Checkpoint> checkpoint(raw);
+  if (status.ok()) status = checkpoint->CreateCheckpoint(directory, 0);
+  if (!status.ok()) return error_of(status, fmt::format("making a checkpoint in '{}'", directory));
+  return {};
+}
+
+std::string Database::identity() {
+  std::string identity;
+  db_->GetDbIdentity(identity).PermitUncheckedError();
+  return identity;
+}
+
+uint64_t Database::keys_estimate() {
+  uint64_t keys = 0;
+  db_->GetIntProperty(::rocksdb::DB::Properties::kEstimateNumKeys, &keys);
+  return keys;
+}
+
+uint64_t Database::bytes_on_disk() {
+  uint64_t tables = 0, blobs = 0;
+  db_->GetIntProperty(::rocksdb::DB::Properties::kTotalSstFilesSize, &tables);
+  db_->GetIntProperty(::rocksdb::DB::Properties::kTotalBlobFileSize, &blobs);
+  return tables + blobs;
+}
+
+const ::rocksdb::Snapshot* Database::take_snapshot() { return db_->GetSnapshot(); }
+void Database::release_snapshot(const ::rocksdb::Snapshot* snapshot) { db_->ReleaseSnapshot(snapshot); }
+
+Result<std::optional<std::optional<std::string>>> Database::get(const ::rocksdb::Snapshot* snapshot, std::string_view row, ReadTier tier) {
+  ::rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  if (tier == ReadTier::memory) options.read_tier = ::rocksdb::kBlockCacheTier;
+  ::rocksdb::PinnableSlice value;
+  const ::rocksdb::Status status = db_->Get(options, db_->DefaultColumnFamily(), slice(row), &value);
+  if (status.ok()) return std::optional(std::optional(std::string(value.data(), value.size())));
+  if (status.IsNotFound()) return std::optional(std::optional<std::string>());
+  if (status.IsIncomplete()) return std::optional<std::optional<std::string>>();
+  return error_of(status, "reading a metadata row");
+}
+
+Result<std::optional<std::vector<KeyValue>>> Database::scan(const ::rocksdb::Snapshot* snapshot, const ScanOptions& scan, ReadTier tier) {
+  std::vector<KeyValue> rows;
+  if (scan.limit == 0 || scan.range.begin >= scan.range.end) return std::optional(std::move(rows));
+  const Slice lower = slice(scan.range.begin), upper = slice(scan.range.end);
+  ::rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  options.iterate_lower_bound = &lower;
+  options.iterate_upper_bound = &upper;
+  if (tier == ReadTier::memory) options.read_tier = ::rocksdb::kBlockCacheTier;
+  const std::unique_ptr<::rocksdb::Iterator> at(db_->NewIterator(options));
+  const bool forward = scan.direction == Direction::forward;
+  ScanBudget budget(scan);
+  if (forward) {
+    at->Seek(lower);
+  } else {
+    at->SeekForPrev(upper);  // the bound is exclusive and the iterator honours it
+  }
+  while (at->Valid()) {
+    const Slice key = at->key(), value = at->value();
+    rows.push_back({key.ToString(), value.ToString()});
+    budget.take(key.size() - 1, value.size());
+    if (budget.spent()) break;
+    if (forward) {
+      at->Next();
+    } else {
+      at->Prev();
+    }
+  }
+  if (at->status().IsIncomplete()) return std::optional<std::vector<KeyValue>>();
+  if (!at->status().ok()) return error_of(at->status(), "scanning metadata rows");
+  return std::optional(std::move(rows));
+}
+
+std::unique_ptr<::rocksdb::Iterator> Database::iterator(const ::rocksdb::Snapshot* snapshot) {
+  ::rocksdb::ReadOptions options;
+  options.snapshot = snapshot;
+  return std::unique_ptr<::rocksdb::Iterator>(db_->NewIterator(options));
+}
+
+}  // namespace quarry::meta

@@ -1,0 +1,28 @@
+// Opening: decide whether the directory can be believed, restore it from the log's newest checkpoint if not, and replay the rest of
+// the log. docs/formats/metadata-log.md, section 6, has the rules and their reasons.
+#pragma once
+#include "meta/rocksdb/checkpoint_files.h"
+
+namespace quarry::meta {
+
+struct Recovered {
+  std::shared_ptr<Database> database;
+  Applied applied;              // current with the log
+  KnownFiles known;
+  uint64_t checkpoint_log_bytes = 0;  // Applied::log_bytes of the newest checkpoint
+  uint64_t checkpoint_size = 0;
+  FrameNumber checkpoint_frame = 0;
+  Version checkpoint_version = 0;
+  bool checkpoint_due = false;  // the log alone could not bring this state back: make one soon
+  std::string opened_by, reason;
+  uint64_t frames_replayed = 0;
+};
+
+// On the log's executor; before any append.
+Task<Result<Recovered>> recover(const RocksdbMetaOptions& options, CommitLog& log, ThreadPool& pool,
+                                std::function<void(const std::string&)> on_damage);
+
+// Leaves a note in the directory that the next open must not believe it. Blocks.
+void mark_damaged(const std::string& directory, const std::string& what);
+
+}  // namespace quarry::meta
