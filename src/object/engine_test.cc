@@ -10,11 +10,6 @@ namespace {
 
 using testing::ElementsAre;
 
-template <class T>
-Code code_of(const Result<T>& result) {
-  return result ? Code{} : result.error().code();
-}
-
 TEST(Buckets, are_made_once_found_listed_and_deleted_when_empty) {
   Harness h;
   auto made = h.make_bucket("pictures");
@@ -84,6 +79,7 @@ TEST(Objects, of_every_size_class_come_back_byte_for_byte) {
   EXPECT_EQ(h.usage("b").objects, 0u);
   EXPECT_EQ(h.usage("b").bytes, 0u);
   EXPECT_EQ(code_of(h.get("b", "k")), Code::not_found);
+  EXPECT_THAT(h.violations(), ElementsAre());
 }
 
 TEST(Objects, carry_their_metadata) {

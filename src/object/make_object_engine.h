@@ -26,6 +26,8 @@ struct EngineOptions {
   unsigned failure_domains = 0;
   // Times a transaction is tried again after a conflict before the caller is told `conflict`.
   int conflict_retries_max = 64;
+  // The least size of a part that is not the last. S3's; tests lower it.
+  uint64_t part_size_min = kPartSizeMin;
 };
 
 // Starts nothing in the background: may be destroyed once no call, writer or reader of it is left.

@@ -35,10 +35,11 @@ class KeyChange {
   std::optional<Error> failure;
 
  protected:
-  void remember(const KeyRows& rows) { seen_ = rows.seen(); }
+  // What the rows that decide about the change look like in this try; see the head of this file.
+  void remember(std::string seen) { seen_ = std::move(seen); }
   // After an unknown outcome, when no own trace was found: may the change be tried again?
-  Result<void> still_as_seen(const KeyRows& rows, std::string_view key) const {
-    if (!unknown_ || rows.seen() == seen_then_) return {};
+  Result<void> still_as_seen(std::string_view key) const {
+    if (!unknown_ || seen_ == seen_then_) return {};
     return fail(Code::unknown_outcome, "key '{}': its change may have happened before another one; read it, then repeat if needed", key);
   }
 

@@ -74,6 +74,7 @@ class Engine final : public ObjectEngine {
   HashQueue& hashes() { return hashes_; }
   WallTime wall_now() const { return options_.clock.wall_now(); }
   uint64_t random() { return options_.random.u64(); }
+  uint64_t part_size_min() const { return options_.part_size_min; }
   // About the wall time in ns, and different each time.
   Sequence next_time();
   Result<cluster::Redundancy> redundancy_of(const BucketPolicy& policy);
@@ -92,6 +93,9 @@ class Engine final : public ObjectEngine {
   // Applies several changes (of distinct keys) in one transaction; each change's own failure is in its `failure`. An error: none
   // of them is known to have happened; conflict and too_large mean "try them one by one".
   Task<Result<void>> run_batch(const RequestContext& ctx, std::string bucket, std::vector<KeyChange*> changes);
+
+  // Errors: not_found ("upload ...").
+  Task<Result<UploadRecord>> read_upload(BucketId bucket, std::string key, UploadId upload_id);
 
   // Adds to the bucket's counters and checks its quota.
   Task<Result<void>> charge(meta::Transaction& transaction, const BucketInfo& bucket, UsageDelta usage);

@@ -32,8 +32,8 @@ Task<Result<Applied>> PublishVersion::apply(ChangeContext& context) {
   }
   const Versioning versioning = context.bucket.versioning;
   CO_TRY_ASSIGN(const Sequence sequence, co_await rows.next_sequence(context.now, versioning != Versioning::off));
-  remember(rows);
-  CO_TRY(still_as_seen(rows, key_));
+  remember(rows.seen());
+  CO_TRY(still_as_seen(key_));
   CO_TRY(check_write_conditions(conditions_, rows.current() ? &*rows.current() : nullptr, key_));
   CO_TRY(co_await prepare(context));
 

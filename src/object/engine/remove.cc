@@ -29,7 +29,7 @@ class RemoveObject : public KeyChange {
 
  private:
   Task<Result<Applied>> remove_plain(KeyRows& rows) {
-    remember(rows);
+    remember(rows.seen());
     if (!rows.current()) {
       // After an unknown outcome: gone, by this delete or by another.
       if (!is_unknown()) {
@@ -37,7 +37,7 @@ class RemoveObject : public KeyChange {
       }
       co_return Applied::nothing_to_write;
     }
-    CO_TRY(still_as_seen(rows, target_.key));
+    CO_TRY(still_as_seen(target_.key));
     CO_TRY(check_delete_conditions(target_.conditions, &*rows.current(), target_.key));
     CO_TRY(co_await rows.discard_current());
     co_return Applied::commit;
@@ -50,8 +50,8 @@ class RemoveObject : public KeyChange {
       if (own && own->unique == unique_) co_return Applied::nothing_to_write;
     }
     CO_TRY_ASSIGN(const Sequence sequence, co_await rows.next_sequence(context.now, true));
-    remember(rows);
-    CO_TRY(still_as_seen(rows, target_.key));
+    remember(rows.seen());
+    CO_TRY(still_as_seen(target_.key));
     CO_TRY(check_delete_conditions(target_.conditions, rows.current() ? &*rows.current() : nullptr, target_.key));
     marker_ = {};
     marker_.sequence = sequence;

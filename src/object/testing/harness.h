@@ -9,8 +9,9 @@
 namespace quarry::object {
 
 struct Harness {
-  explicit Harness(meta::MemoryMetaFaults faults = {}) : meta(meta::MemoryMetaStore::create(faults)), data(*meta) {
-    engine = make_object_engine({.meta = *meta, .data = data, .clock = clock, .random = random});
+  explicit Harness(meta::MemoryMetaFaults faults = {}, uint64_t part_size_min = kPartSizeMin)
+      : meta(meta::MemoryMetaStore::create(faults)), data(*meta) {
+    engine = make_object_engine({.meta = *meta, .data = data, .clock = clock, .random = random, .part_size_min = part_size_min});
   }
 
   SimExecutor executor;
@@ -79,11 +80,53 @@ struct Harness {
     return executor.run(engine->remove(ctx, std::move(bucket), {.key = std::move(key), .version_id = std::move(version), .conditions = std::move(conditions)}));
   }
   Result<ListPage> list(std::string bucket, ListOptions options = {}) { return executor.run(engine->list(ctx, std::move(bucket), std::move(options))); }
+  Result<VersionListPage> list_versions(std::string bucket, VersionListOptions options = {}) {
+    return executor.run(engine->list_versions(ctx, std::move(bucket), std::move(options)));
+  }
+  Result<UploadInfo> create_upload(std::string bucket, std::string key, PutOptions options = {}, ChecksumType type = ChecksumType::full_object) {
+    return executor.run(engine->create_upload(ctx, std::move(bucket), std::move(key), std::move(options), type));
+  }
+  Task<Result<PartInfo>> put_part_task(std::string bucket, std::string key, std::string upload, uint32_t number, std::string bytes, PutOptions options = {}) {
+    CO_TRY_ASSIGN(auto writer, co_await engine->put_part(ctx, std::move(bucket), std::move(key), std::move(upload), number, std::move(options)));
+    if (!bytes.empty()) {
+      CO_TRY(co_await writer->write(Buffer::copy_of(bytes_of(bytes))));
+    }
+    auto part = co_await writer->finish_part({});
+    co_return part;
+  }
+  Result<PartInfo> put_part(std::string bucket, std::string key, std::string upload, uint32_t number, std::string bytes, PutOptions options = {}) {
+    return executor.run(put_part_task(std::move(bucket), std::move(key), std::move(upload), number, std::move(bytes), std::move(options)));
+  }
+  Result<ObjectInfo> complete(std::string bucket, std::string key, std::string upload, CompleteOptions options) {
+    return executor.run(engine->complete_upload(ctx, std::move(bucket), std::move(key), std::move(upload), std::move(options)));
+  }
+  Result<void> abort(std::string bucket, std::string key, std::string upload) {
+    return executor.run(engine->abort_upload(ctx, std::move(bucket), std::move(key), std::move(upload)));
+  }
+  // Everything wrong with the store: the engine's rows, the data plane's, and bytes that nobody names.
+  std::vector<std::string> violations() {
+    auto report = executor.run(engine->fsck(ctx, false));
+    if (!report) return {report.error().to_string()};
+    auto collected = executor.run(data.collect());
+    if (!collected) return {collected.error().to_string()};
+    auto plane = executor.run(data.fsck(false));
+    if (!plane) return {plane.error().to_string()};
+    auto all = std::move(report->violations);
+    all.insert(all.end(), plane->violations.begin(), plane->violations.end());
+    if (plane->orphan_chunks > 0) all.push_back(fmt::format("{} orphans", plane->orphan_chunks));
+    if (plane->chunks != plane->data_rows) all.push_back(fmt::format("{} writes held, {} data rows", plane->chunks, plane->data_rows));
+    return all;
+  }
   BucketUsage usage(std::string bucket) {
     auto usage = executor.run(engine->bucket_usage(ctx, std::move(bucket)));
     return usage ? *usage : BucketUsage{.objects = UINT64_MAX, .bytes = UINT64_MAX};
   }
 };
+
+template <class T>
+Code code_of(const Result<T>& result) {
+  return result ? Code{} : result.error().code();
+}
 
 inline std::vector<std::string> names_of(const std::vector<ObjectInfo>& objects) {
   std::vector<std::string> names;
