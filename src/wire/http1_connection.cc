@@ -152,6 +152,8 @@ Task<Http1Connection::HeadEnd> Http1Connection::next_head() {
         if (serving_.options.enable_http2 && text == kHttp2Preface.substr(0, 18)) co_return HeadEnd::http2;
         const auto parsed = parse_request_head(text, head_);
         if (!parsed) {
+          // What does not claim to be HTTP gets no HTTP answer.
+          if (!text.substr(0, text.find('\r')).contains(" HTTP/")) co_return HeadEnd::closed;
           const bool other_version = parsed.error().code() == Code::unsupported && !text.substr(0, text.find('\r')).contains(" HTTP/1.");
           co_await refuse(parsed.error().code() == Code::malformed ? 400 : other_version ? 505 : 501);
           co_return HeadEnd::closed;
@@ -416,6 +418,10 @@ Task<Result<void>> Http1Connection::write(std::vector<SharedBytes> parts) {
 
 Task<Result<void>> Http1Connection::finish() {
   CHECK(responded_ && !finished_, "a response is finished twice or before it began");
+  if (broken_) {
+    finished_ = true;
+    co_return broken();
+  }
   if (left_out_ && *left_out_ != 0 && !no_body_) {
     abort();
     co_return fail(Code::internal, "a response ends {} bytes before its announced length", *left_out_);
