@@ -121,10 +121,10 @@ class Quarry(OwnedServer):
     name = "quarry"
 
     def __init__(self, binary=None, **options):
-        super().__init__(**options)
-        self.binary = pathlib.Path(binary or environment.repository() / "build/release/quarry")
+        self.binary = pathlib.Path(binary or environment.repository() / "build/release/quarry").absolute()
         if not self.binary.exists():
             raise RuntimeError(f"no Quarry binary at {self.binary}: build it (./dev build), or name one with --quarry")
+        super().__init__(**options)
 
     def command(self):
         return [self.binary, "up", "--root", self.root, "--s3", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
@@ -136,8 +136,12 @@ class Quarry(OwnedServer):
         self.endpoint = described["s3"] if "://" in described["s3"] else f"{'https' if self.tls else 'http'}://{described['s3']}"
 
     def add_user(self, access_key, secret_key, role="user"):
-        """How a user with given keys is made; the one place that knows Quarry's command line for it."""
-        raise NotImplementedError("quarry user: command line not settled yet")
+        """The one place that knows Quarry's command line for users. The name of the user is its access key."""
+        administrator = ["--administrator"] if role == "admin" else []
+        for arguments, text in ((["user", "create", access_key, *administrator], None),
+                                (["key", "create", access_key, "--key", access_key, "--secret-from-stdin"], secret_key + "\n")):
+            subprocess.run([self.binary, *arguments, "--root", self.root], input=text, text=True, check=True, capture_output=True,
+                           env=environment.clean())
 
 
 class Minio(OwnedServer):
@@ -182,4 +186,18 @@ class Versitygw(OwnedServer):
                         "create-user", "-a", access_key, "-s", secret_key, "-r", role], check=True, capture_output=True, env=environment.clean())
 
 
-KINDS = {"quarry": Quarry, "minio": Minio, "versitygw": Versitygw}
+class Reference(OwnedServer):
+    """A correct server of our own for the linearizability suite alone: what must pass, kills included."""
+    name = "reference"
+
+    def command(self):
+        return [environment.tool("linearizability"), "reference", f"127.0.0.1:{self.port}", self.root / "log.json"]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGKILL)  # it knows no graceful end
+        self.process.wait()
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.log_path.unlink(missing_ok=True)
+
+
+KINDS = {"quarry": Quarry, "minio": Minio, "versitygw": Versitygw, "reference": Reference}

@@ -178,8 +178,7 @@ def s3cmd(context, tree):
                "--no-check-certificate", "--ssl" if url.scheme == "https" else "--no-ssl", "--multipart-chunk-size-mb=15"]
 
     def call(*arguments):
-        # It is Debian's program and wants Debian's Python.
-        return context.run(["/usr/bin/python3", environment.tool("s3cmd"), *options, *arguments]).stdout
+        return context.run([environment.tool("s3cmd"), *options, *arguments]).stdout
 
     def put_get():
         call("put", tree / "big/40MiB and a bit", f"s3://{bucket}/big")  # in parts

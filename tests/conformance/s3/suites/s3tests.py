@@ -29,3 +29,7 @@ def run(context):
         f"[s3 main]\n{main}storage_classes = STANDARD\nlc_debug_interval = 10\n[s3 alt]\n{second}\n[s3 tenant]\n{second}tenant = none\n[iam]\n{main}\n")
     jobs = context.options.jobs or 4
     pytest_cases.run(context, python, [f"--s3cfg={configuration}", "-m", "ess", "--timeout=120", "-n", str(jobs), "tests"], {}, package)
+    client = context.server.client()
+    for bucket in client.buckets():
+        if bucket.startswith(f"s3tests-{context.token}-"):
+            client.remove_bucket(bucket)

@@ -3,6 +3,7 @@
 //	linearizability run --endpoint URL --access K --secret S --bucket B [flags]   runs, stores the history, checks it
 //	linearizability check HISTORY.json                                            checks a stored history
 //	linearizability self-test                                                     known good and bad histories, and the load against correct and faulty servers in memory
+//	linearizability reference HOST:PORT LOG.json                                  a correct server, to try kills on
 //
 // Exit status: 0 linearizable, 1 not (or undecided, or a wrong content was read), 2 the run itself went wrong.
 package main
@@ -39,6 +40,8 @@ func main() {
 	switch os.Args[1] {
 	case "self-test":
 		os.Exit(min(selfTest()+loadTest(), 1))
+	case "reference":
+		exitOn(serveReference(flags.Arg(0), flags.Arg(1)))
 	case "check":
 		operations, err := readHistory(flags.Arg(0))
 		exitOn(err)

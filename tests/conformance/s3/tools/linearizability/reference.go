@@ -5,11 +5,14 @@ package main
 import (
 	"crypto/md5"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sort"
 	"strings"
 	"sync"
@@ -33,6 +36,7 @@ type referenceServer struct {
 	lock   sync.Mutex
 	now    map[string]string // path -> content
 	before map[string]string // one write ago
+	log    *json.Encoder     // where there is one, each write is stored in it before its answer
 }
 
 func tagOf(content string) string {
@@ -104,10 +108,12 @@ func (s *referenceServer) serve(w http.ResponseWriter, r *http.Request, body []b
 		if !s.faulty(faultLostWrite) {
 			s.before[path] = content
 			s.now[path] = string(body)
+			s.store(path)
 		}
 	case http.MethodDelete:
 		s.before[path] = content
 		delete(s.now, path)
+		s.store(path)
 		w.WriteHeader(http.StatusNoContent)
 	default:
 		if s.faulty(faultStaleGet) && s.before[path] != "" {
@@ -132,7 +138,7 @@ func (s *referenceServer) list(w http.ResponseWriter, r *http.Request) {
 	}
 	var keys []string
 	for path, content := range state {
-		if content != "" {
+		if content != "" && strings.HasPrefix(path, r.URL.Path) {
 			keys = append(keys, path)
 		}
 	}
@@ -142,6 +148,49 @@ func (s *referenceServer) list(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "<Contents><Key>%s</Key><ETag>%s</ETag></Contents>", strings.TrimPrefix(path, r.URL.Path), tagOf(state[path]))
 	}
 	_, _ = io.WriteString(w, "</ListBucketResult>")
+}
+
+type logEntry struct{ Path, Content string }
+
+func (s *referenceServer) store(path string) {
+	if s.log == nil {
+		return
+	}
+	if err := s.log.Encode(logEntry{path, s.now[path]}); err != nil {
+		panic(err)
+	}
+}
+
+// serveReference serves on an address and survives kill -9 by a log; buckets need not be made there, and all are one.
+func serveReference(address, logPath string) error {
+	s := &referenceServer{fault: faultNone, now: map[string]string{}, before: map[string]string{}}
+	file, err := os.OpenFile(logPath, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	stored := json.NewDecoder(file)
+	for entry := (logEntry{}); stored.Decode(&entry) == nil; entry = (logEntry{}) {
+		if s.now[entry.Path] = entry.Content; entry.Content == "" {
+			delete(s.now, entry.Path)
+		}
+	}
+	if err := file.Truncate(stored.InputOffset()); err != nil { // a write that the kill cut short was not answered
+		return err
+	}
+	s.log = json.NewEncoder(file)
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/": // the harness waits for a listing of buckets
+			_, _ = io.WriteString(w, "<ListAllMyBucketsResult></ListAllMyBucketsResult>")
+		case r.Method == http.MethodPut && strings.Count(strings.Trim(r.URL.Path, "/"), "/") == 0: // a bucket, or its settings
+		default:
+			s.ServeHTTP(w, r)
+		}
+	}))
 }
 
 // loadTest runs the real load for a moment against the reference, correct and with each fault.

@@ -10,7 +10,6 @@ const NAMES: &[&str] = &[
     "put_get_delete_list_unsigned_payload",
     "put_get_delete_list_sha256",
     "put_get_delete_list_crc64nvme",
-    "put_get_delete_list_virtual_host",
     "put_get_attributes",
     "get_opts",
     "put_opts",
@@ -49,12 +48,6 @@ async fn run(name: &str) {
         "put_get_delete_list_unsigned_payload" => put_get_delete_list(&store(builder().with_unsigned_payload(true))).await,
         "put_get_delete_list_sha256" => put_get_delete_list(&store(builder().with_checksum_algorithm(Checksum::SHA256))).await,
         "put_get_delete_list_crc64nvme" => put_get_delete_list(&store(builder().with_checksum_algorithm(Checksum::CRC64NVME))).await,
-        "put_get_delete_list_virtual_host" => {
-            // BUCKET.localhost resolves to loopback; the endpoint then names the bucket.
-            let port = std::env::var("AWS_ENDPOINT_URL").unwrap().rsplit(':').next().unwrap().trim_end_matches('/').to_string();
-            let endpoint = format!("http://{}.localhost:{port}", std::env::var("BUCKET").unwrap());
-            put_get_delete_list(&store(builder().with_endpoint(endpoint).with_virtual_hosted_style_request(true))).await
-        }
         "put_get_attributes" => put_get_attributes(&s3).await,
         "get_opts" => get_opts(&s3).await,
         "put_opts" => put_opts(&s3, true).await,
