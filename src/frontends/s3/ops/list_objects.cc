@@ -1,0 +1,98 @@
+// ListObjects, versions 1 and 2: one range scan per page.
+#include "base/coding.h"
+#include "frontends/s3/listing.h"
+#include "frontends/s3/object_headers.h"
+#include "frontends/s3/ops/operations.h"
+
+namespace quarry::frontends::s3 {
+namespace {
+
+struct ListPlan {
+  object::ListOptions options;
+  KeyEncoding encode;
+  size_t limit = 0;
+};
+
+S3Result<ListPlan> plan_list(const Request& request) {
+  ListPlan plan;
+  TRY_ASSIGN(plan.limit, parse_limit(request, "max-keys"));
+  TRY_ASSIGN(plan.encode, parse_encoding(request));
+  plan.options.prefix = request.query_or("prefix");
+  plan.options.delimiter = request.query_or("delimiter");
+  plan.options.limit = plan.limit;
+  return plan;
+}
+
+Task<S3Result<object::ListPage>> run_list(Request& request, ListPlan& plan) {
+  if (plan.limit == 0) {
+    // Still an error for a bucket that is not there.
+    auto bucket = co_await request.services.objects.get_bucket(request.ctx, request.bucket);
+    if (!bucket) co_return request.error(bucket.error());
+    co_return object::ListPage();
+  }
+  auto page = co_await request.services.objects.list(request.ctx, request.bucket, plan.options);
+  if (!page) co_return request.error(page.error());
+  co_return std::move(*page);
+}
+
+void append_contents(XmlWriter& xml, const object::ListPage& page, const KeyEncoding& encode, bool owners) {
+  for (const auto& info : page.objects) {
+    xml.open("Contents");
+    append_object(xml, info, encode);
+    if (owners) append_owner(xml, "Owner", info.owner);
+    xml.close();
+  }
+  append_prefixes(xml, page.common_prefixes, encode);
+}
+
+}  // namespace
+
+Task<S3Result<void>> list_objects(Request& request) {
+  CO_TRY_ASSIGN(ListPlan plan, plan_list(request));
+  const std::string marker(request.query_or("marker"));
+  plan.options.after = marker;
+  CO_TRY_ASSIGN(const object::ListPage page, co_await run_list(request, plan));
+
+  XmlWriter xml;
+  xml.open_with_namespace("ListBucketResult", kNamespace);
+  xml.element("Name", request.bucket).element("Prefix", plan.encode(plan.options.prefix)).element("Marker", plan.encode(marker));
+  if (page.truncated && !plan.options.delimiter.empty()) xml.element("NextMarker", plan.encode(page.next));
+  xml.element("MaxKeys", uint64_t{plan.limit});
+  if (!plan.options.delimiter.empty()) xml.element("Delimiter", plan.encode(plan.options.delimiter));
+  if (plan.encode.url) xml.element("EncodingType", "url");
+  xml.flag("IsTruncated", page.truncated);
+  append_contents(xml, page, plan.encode, true);
+  xml.close();
+  co_return co_await request.respond_xml(xml.take());
+}
+
+Task<S3Result<void>> list_objects_v2(Request& request) {
+  CO_TRY_ASSIGN(ListPlan plan, plan_list(request));
+  const std::string start_after(request.query_or("start-after"));
+  const auto* token = request.head.find_query("continuation-token");
+  plan.options.after = start_after;
+  if (token != nullptr) {
+    // The token is the base64 of the last name: names may hold what XML cannot.
+    auto last = from_base64(token->value);
+    if (token->value.empty() || !last) co_return invalid_argument("The continuation token provided is incorrect", "continuation-token", token->value);
+    plan.options.after = std::move(*last);
+  }
+  CO_TRY_ASSIGN(const object::ListPage page, co_await run_list(request, plan));
+
+  XmlWriter xml;
+  xml.open_with_namespace("ListBucketResult", kNamespace);
+  xml.element("Name", request.bucket).element("Prefix", plan.encode(plan.options.prefix));
+  xml.element("KeyCount", uint64_t{page.objects.size() + page.common_prefixes.size()});
+  xml.element("MaxKeys", uint64_t{plan.limit});
+  if (!plan.options.delimiter.empty()) xml.element("Delimiter", plan.encode(plan.options.delimiter));
+  if (plan.encode.url) xml.element("EncodingType", "url");
+  xml.flag("IsTruncated", page.truncated);
+  if (token != nullptr) xml.element("ContinuationToken", token->value);
+  if (page.truncated) xml.element("NextContinuationToken", to_base64(bytes_of(page.next)));
+  if (!start_after.empty()) xml.element("StartAfter", plan.encode(start_after));
+  append_contents(xml, page, plan.encode, request.query_or("fetch-owner") == "true");
+  xml.close();
+  co_return co_await request.respond_xml(xml.take());
+}
+
+}  // namespace quarry::frontends::s3

@@ -1,0 +1,158 @@
+#include "frontends/s3/s3_server.h"
+
+#include "base/coding.h"
+#include "base/log.h"
+#include "frontends/s3/routes.h"
+#include "frontends/s3/session.h"
+#include "observe/metrics.h"
+
+namespace quarry::frontends::s3 {
+namespace {
+
+constexpr size_t kStatusClasses = 6;  // 1xx .. 5xx by first digit
+
+// Counters of one operation, looked up once.
+struct OperationMetrics {
+  std::array<std::optional<Counter>, kStatusClasses> requests;
+  std::optional<Histogram> seconds;
+};
+
+// By position in operations(); the last is for requests that named none.
+class MetricsTable {
+ public:
+  MetricsTable() : rows_(operations().size() + 1) {
+    const auto requests = metrics::counter_family("s3_requests_total", "S3 requests answered", {"operation", "status"});
+    const auto seconds = metrics::histogram_family("s3_request_seconds", "Time from the head of an S3 request to the end of its answer", {"operation"});
+    constexpr std::string_view kNames[kStatusClasses] = {"other", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      const std::string_view name = i < operations().size() ? operations()[i].name : std::string_view("none");
+      for (size_t s = 0; s < kStatusClasses; ++s) rows_[i].requests[s] = requests.with({name, kNames[s]});
+      rows_[i].seconds = seconds.with({name});
+    }
+  }
+  const OperationMetrics& of(const Operation* operation) const {
+    return rows_[operation == nullptr ? rows_.size() - 1 : static_cast<size_t>(operation - operations().data())];
+  }
+
+ private:
+  std::vector<OperationMetrics> rows_;
+};
+const MetricsTable& metrics_table() {
+  static const MetricsTable table;
+  return table;
+}
+
+Scope scope_of(const Request& request) {
+  if (request.bucket.empty()) return Scope::service;
+  return request.key.empty() ? Scope::bucket : Scope::object;
+}
+
+// Combinations of a method and sub-resources that S3 names a mistake of their own.
+S3Result<void> check_combination(const Request& request, Scope scope) {
+  const std::string_view method = request.head.method;
+  if (scope == Scope::object && method == "GET") {
+    if (request.has_query("uploads")) return S3Error(E::invalid_request, "Key is not expected for the GET method ?uploads subresource");
+    if (request.has_query("versions")) return S3Error(E::invalid_request, "There is no such thing as the ?versions sub-resource for a key");
+  }
+  if (scope == Scope::object && method == "PUT" && request.has_query("uploadId") && !request.has_query("partNumber")) {
+    return S3Error(E::method_not_allowed).detail("Method", "PUT").detail("ResourceType", "UPLOAD");
+  }
+  if (const auto source = request.header("x-amz-copy-source")) {
+    const bool copies = scope == Scope::object && method == "PUT" &&
+                        (request.operation->name == "copy_object" || request.operation->name == "upload_part_copy");
+    if (!copies) return invalid_argument("You can only specify a copy source header for copy requests.", "x-amz-copy-source", *source);
+  }
+  if (const auto* version = request.head.find_query("versionId"); version != nullptr && version->value.empty() && scope == Scope::object) {
+    return invalid_argument("Version id cannot be the empty string", "versionId", "");
+  }
+  return {};
+}
+
+S3Error wrong_method(const Request& request, Scope scope) {
+  constexpr std::string_view kTypes[] = {"SERVICE", "BUCKET", "OBJECT"};
+  return S3Error(E::method_not_allowed).detail("Method", std::string(request.head.method)).detail("ResourceType", std::string(kTypes[static_cast<size_t>(scope)]));
+}
+
+Task<int> send_error(Request& request, const S3Error& error) {
+  ResponseHead response = request.answer(error.status());
+  response.headers.add("Content-Type", "application/xml");
+  for (const auto& [name, value] : error.headers) response.headers.add(name, value);
+  std::string document;
+  if (!status_forbids_body(error.status()) && request.head.method != "HEAD") {
+    document = error_document(error, request.head.raw_path, request.request_id, request.host_id);
+  }
+  auto sent = co_await request.respond(std::move(response), std::move(document));
+  static_cast<void>(sent.has_value());  // respond() has no failure of its own
+  co_return error.status();
+}
+
+}  // namespace
+
+S3Server::S3Server(object::ObjectEngine& objects, auth::IdentityStore& identities, Clock& clock, S3Options options)
+    : services_{objects, identities, clock, std::move(options)} {
+  metrics_table();
+}
+S3Server::~S3Server() = default;
+
+Task<void> S3Server::handle(HttpExchange& exchange) {
+  Executor& here = Executor::here();
+  const TimePoint begun = here.now();
+  Request request{.exchange = exchange, .services = services_, .head = exchange.request};
+  request.ctx.id = new_request_id();
+  request.request_id = request.ctx.id.short_id();
+  request.host_id = request.ctx.id.to_string();
+  auto served = co_await serve(request);
+  int status = 200;
+  if (!served && !exchange.response.head_sent()) {
+    status = co_await send_error(request, served.error());
+    if (status >= 500) {
+      LOG_WARNING("request failed", {"request", request.request_id}, {"operation", request.ctx.operation}, {"bucket", request.bucket}, {"key", request.key},
+                  {"code", served.error().code()}, {"error", served.error().message()});
+    }
+  }
+  const OperationMetrics& row = metrics_table().of(request.operation);
+  row.requests[static_cast<size_t>(status / 100) % kStatusClasses]->add();
+  row.seconds->observe(here.now() - begun);
+}
+
+Task<S3Result<void>> S3Server::serve(Request& request) {
+  CO_TRY(parse_address(request));
+  const Scope scope = scope_of(request);
+  request.operation = find_operation(request.head, scope);
+  if (request.operation != nullptr) {
+    request.ctx.operation = "s3.";
+    request.ctx.operation.append(request.operation->name);
+  }
+  auto authentic = co_await authenticate(request, signing_keys_);
+  if (!authentic) co_return authentic;
+  if (request.operation == nullptr) co_return wrong_method(request, scope);
+  CO_TRY(check_combination(request, scope));
+  if (auth::payload_is_chunked(request.signature.payload) && !request.operation->takes_upload) {
+    co_return S3Error(E::invalid_request, "The value of x-amz-content-sha256 header is invalid.");
+  }
+  if (scope == Scope::object && escapes_bucket(request.key)) co_return S3Error(E::path_escapes_bucket);
+  if (scope != Scope::service && request.operation->name != "create_bucket") {
+    if (!is_valid_bucket_name(request.bucket)) {
+      co_return request.head.method == "PUT" || request.head.method == "POST" ? S3Error(E::invalid_bucket_name).detail("BucketName", request.bucket)
+                                                                               : S3Error(E::no_such_bucket).detail("BucketName", request.bucket);
+    }
+    auto access = co_await check_access(request, request.bucket);
+    if (!access) co_return access;
+  }
+  co_return co_await request.operation->run(request);
+}
+
+std::pair<std::string, std::string> S3Server::error_body(int status) {
+  E id = E::internal_error;
+  switch (status) {
+    case 400: id = E::bad_request; break;
+    case 408: id = E::request_timeout; break;
+    case 431: id = E::request_header_section_too_large; break;
+    case 501: id = E::not_implemented; break;
+    case 503: id = E::slow_down; break;
+    default: break;
+  }
+  return {"application/xml", error_document(S3Error(id), {}, new_request_id().short_id(), {})};
+}
+
+}  // namespace quarry::frontends::s3
