@@ -262,28 +262,24 @@ void RingExecutor::post(std::coroutine_handle<> handle) {
     ready_.push_back(handle);
     return;
   }
-  bool wake;
-  {
-    const std::lock_guard lock(remote_mutex_);
-    remote_.push_back(handle);
-    has_remote_.store(true, std::memory_order_release);
-    wake = std::exchange(sleeping_, false);
-  }
-  if (wake) {
-    const uint64_t one = 1;
-    const ssize_t written = ::write(ring_->event_fd, &one, sizeof(one));
-    CHECK(written == sizeof(one), "waking a loop failed");
-  }
+  // The wake is inside the lock: once the loop has taken the handle, it may run it to its end and destroy this executor.
+  const std::lock_guard lock(remote_mutex_);
+  remote_.push_back(handle);
+  has_remote_.store(true, std::memory_order_release);
+  wake_if_sleeping();
+}
+
+void RingExecutor::wake_if_sleeping() {
+  if (!std::exchange(sleeping_, false)) return;
+  const uint64_t one = 1;
+  const ssize_t written = ::write(ring_->event_fd, &one, sizeof(one));
+  CHECK(written == sizeof(one), "waking a loop failed");
 }
 
 void RingExecutor::stop() {
   stopping_.store(true);
   const std::lock_guard lock(remote_mutex_);
-  if (std::exchange(sleeping_, false)) {
-    const uint64_t one = 1;
-    const ssize_t written = ::write(ring_->event_fd, &one, sizeof(one));
-    CHECK(written == sizeof(one), "waking a loop failed");
-  }
+  wake_if_sleeping();
 }
 
 bool RingExecutor::take_remote() {

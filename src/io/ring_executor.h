@@ -105,6 +105,7 @@ class RingExecutor : public Executor {
   void cancel_all();
   uint64_t wake_in_flight() const;
   bool take_remote();
+  void wake_if_sleeping();  // with remote_mutex_ held
   void reap();
   void arm_wake();
   void run_until_done(Task<void> task);

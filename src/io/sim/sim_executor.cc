@@ -6,10 +6,9 @@ SimExecutor::SimExecutor() : previous_(Executor::current()) { set_current(this);
 SimExecutor::~SimExecutor() { set_current(previous_); }
 
 void SimExecutor::post(std::coroutine_handle<> handle) {
-  {
-    const std::lock_guard lock(mutex_);
-    ready_.push_back(handle);
-  }
+  // Notified inside the lock: once it is free, the loop may run to its end and destroy this executor.
+  const std::lock_guard lock(mutex_);
+  ready_.push_back(handle);
   wake_.notify_one();
 }
 
