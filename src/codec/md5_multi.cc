@@ -196,12 +196,31 @@ void run_lanes(std::span<const Md5Update> updates, void (*kernel)(uint32_t (*)[k
   for (; next < updates.size(); ++next) updates[next].stream->update(updates[next].bytes);
 }
 
-detail::Md5Kernel best_kernel() {
-  if (detail::md5_kernel_available(detail::Md5Kernel::avx512)) return detail::Md5Kernel::avx512;
-  if (detail::md5_kernel_available(detail::Md5Kernel::avx2)) return detail::Md5Kernel::avx2;
-  return detail::Md5Kernel::scalar;
+// Whether a kernel computes MD5 on this processor. Asked once before it is used: an ETag must not depend on the machine.
+bool agrees_with_scalar(detail::Md5Kernel kernel) {
+  std::array<uint8_t, 400> bytes;
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 37 + 11);
+  std::array<Md5Stream, 17> streams;
+  std::vector<Md5Update> updates;
+  for (size_t i = 0; i < streams.size(); ++i) updates.push_back({&streams[i], ByteView(bytes).subspan(i, 200 + i * 8)});
+  detail::md5_update_many_with(kernel, updates);
+  for (size_t i = 0; i < streams.size(); ++i) {
+    Md5Stream scalar;
+    scalar.update(updates[i].bytes);
+    if (streams[i].finish() != scalar.finish()) return false;
+  }
+  return true;
 }
-const detail::Md5Kernel kBest = best_kernel();
+
+detail::Md5Kernel best_kernel() {
+  static const detail::Md5Kernel kBest = [] {
+    for (const auto kernel : {detail::Md5Kernel::avx512, detail::Md5Kernel::avx2}) {
+      if (detail::md5_kernel_available(kernel) && agrees_with_scalar(kernel)) return kernel;
+    }
+    return detail::Md5Kernel::scalar;
+  }();
+  return kBest;
+}
 
 }  // namespace
 
@@ -226,10 +245,10 @@ Md5Bytes Md5Stream::finish() {
   return out;
 }
 
-void md5_update_many(std::span<const Md5Update> updates) { detail::md5_update_many_with(kBest, updates); }
+void md5_update_many(std::span<const Md5Update> updates) { detail::md5_update_many_with(best_kernel(), updates); }
 
 size_t md5_lanes() {
-  switch (kBest) {
+  switch (best_kernel()) {
     case detail::Md5Kernel::avx512: return 16;
     case detail::Md5Kernel::avx2: return 8;
     case detail::Md5Kernel::scalar: return 1;
