@@ -1,6 +1,8 @@
 // io_bench: what the io module alone costs, in operations and GiB per CPU-second of the serving thread.
 //   io_bench disk PATH [SECONDS]    4 KiB, 64 KiB and 1 MiB reads and writes, queue depth 32, on a device or file (it is overwritten)
 //   io_bench net [SECONDS]          a canned HTTP server on one loop, load from another: small requests, bodies down, bodies up
+//   io_bench tls [SECONDS]          the same under TLS 1.3
+//   io_bench idle [CONNECTIONS]     resident memory of idle connections, both ends in this process
 //   io_bench serve HOST:PORT        that server alone, for wrk and h2load
 //   io_bench buffers                Buffer against aligned_alloc, 4 KiB to 4 MiB, every page touched
 // Compare with the table in docs/decisions (reference: own loop 96-113 k small requests, 4.1 GiB down, 2.0-4.1 GiB up per CPU-second).
@@ -264,6 +266,54 @@ void net(double duration, bool with_tls) {
   pool->stop();
 }
 
+uint64_t resident_bytes() {
+  unsigned long long pages = 0;
+  if (FILE* file = std::fopen("/proc/self/statm", "re")) {
+    if (std::fscanf(file, "%*u %llu", &pages) != 1) pages = 0;
+    std::fclose(file);
+  }
+  return pages * 4096;
+}
+
+void idle(int connections) {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = std::max<rlim_t>(files.rlim_cur, static_cast<rlim_t>(connections) * 2 + 100);
+  files.rlim_max = std::max(files.rlim_max, files.rlim_cur);
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0) give_up(fail(Code::misconfigured, "cannot have {} open files", files.rlim_cur));
+  UringNetwork network;
+  auto executor = must(RingExecutor::create());
+  const auto identity = must(make_self_signed_identity({"localhost"}));
+  auto server_tls = must(TlsServerContext::create(identity, {}));
+  auto client_tls = must(TlsClientContext::create({.ca_pem = identity.certificate_pem}));
+  for (const bool with_tls : {false, true}) {
+    executor->run([](UringNetwork& on_network, TlsServerContext* server, TlsClientContext* client, int count, const Buffer& body) -> Task<void> {
+      RingExecutor::here().has_receive_buffers();
+      auto listener = must(on_network.listen({"127.0.0.1", 0}, false));
+      TaskGroup group;
+      group.spawn(serve_all(*listener, server, body, group));
+      std::vector<std::unique_ptr<Stream>> clients;
+      clients.reserve(static_cast<size_t>(count));
+      const uint64_t before = resident_bytes();
+      for (int i = 0; i < count; ++i) {
+        auto connected = co_await on_network.connect(listener->address(), in(seconds(10)));
+        std::unique_ptr<Stream> stream = must(std::move(connected));
+        if (client != nullptr) {
+          auto secure = co_await tls_connect(std::move(stream), *client, "localhost", in(seconds(10)));
+          stream = must(std::move(secure));
+        }
+        clients.push_back(std::move(stream));
+      }
+      co_await sleep_for(std::chrono::milliseconds(200));
+      fmt::print("{} idle connections{}: {} bytes of this process each, both ends together\n", count, client != nullptr ? " under TLS" : "",
+                 (resident_bytes() - before) / static_cast<uint64_t>(count));
+      clients.clear();
+      listener->close();
+      co_await group.join();
+    }(network, with_tls ? server_tls.get() : nullptr, with_tls ? client_tls.get() : nullptr, with_tls ? connections / 5 : connections, Buffer()));
+  }
+}
+
 void serve(const std::string& where) {
   UringNetwork network;
   auto executor = must(RingExecutor::create());
@@ -313,10 +363,12 @@ int main(int argc, char** argv) {
     quarry::net(duration(2), true);
   } else if (what == "serve" && argc > 2) {
     quarry::serve(argv[2]);
+  } else if (what == "idle") {
+    quarry::idle(argc > 2 ? std::atoi(argv[2]) : 10000);
   } else if (what == "buffers") {
     quarry::buffers();
   } else {
-    std::fputs("usage: io_bench disk PATH [SECONDS] | net [SECONDS] | tls [SECONDS] | serve HOST:PORT | buffers\n", stderr);
+    std::fputs("usage: io_bench disk PATH [SECONDS] | net [SECONDS] | tls [SECONDS] | idle [CONNECTIONS] | serve HOST:PORT | buffers\n", stderr);
     return 2;
   }
 }
