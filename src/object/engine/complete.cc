@@ -15,9 +15,15 @@ std::string parts_md5(const std::vector<PartRecord>& parts) {
 
 Result<Checksum> parts_checksum(const UploadRecord& upload, const std::vector<PartRecord>& parts) {
   Checksum result{.algorithm = upload.algorithm, .type = upload.checksum_type};
-  if (upload.algorithm == ChecksumAlgorithm::none) return result;
-  const auto kind = static_cast<ChecksumKind>(upload.algorithm);
-  if (upload.checksum_type == ChecksumType::composite) {
+  if (upload.algorithm == ChecksumAlgorithm::none) {
+    // An upload that names no algorithm has the object's default, where all its parts have been kept with it.
+    const auto has_default = [](const PartRecord& part) { return part.checksum.algorithm == ChecksumAlgorithm::crc64nvme; };
+    if (!std::all_of(parts.begin(), parts.end(), has_default)) return result;
+    result.algorithm = ChecksumAlgorithm::crc64nvme;
+    result.type = ChecksumType::full_object;
+  }
+  const auto kind = static_cast<ChecksumKind>(result.algorithm);
+  if (result.type == ChecksumType::composite) {
     S3Checksum composite(kind);
     for (const auto& part : parts) composite.update(bytes_of(part.checksum.value));
     result.value = text_of(composite.finish().view());

@@ -14,7 +14,7 @@ static_assert(static_cast<int>(ChecksumAlgorithm::crc64nvme) == static_cast<int>
 static_assert(static_cast<int>(ChecksumAlgorithm::xxhash128) == kChecksumKindLast);
 }  // namespace
 
-BodyDigest::BodyDigest(ChecksumAlgorithm checksum, bool with_sha256) : md5_(DigestKind::md5), algorithm_(checksum), with_sha256_(with_sha256) {
+BodyDigest::BodyDigest(ChecksumAlgorithm checksum, bool with_sha256) : algorithm_(checksum), with_sha256_(with_sha256) {
   if (checksum == ChecksumAlgorithm::sha256 || with_sha256) sha256_.emplace(DigestKind::sha256);
   if (checksum != ChecksumAlgorithm::none && checksum != ChecksumAlgorithm::sha256) checksum_.emplace(kind_of(checksum));
 }
@@ -31,7 +31,7 @@ void BodyDigest::update(ByteView bytes) {
 
 BodyDigest::Values BodyDigest::finish() {
   Values values;
-  values.md5 = text_of(md5_.finish().view());
+  values.md5 = text_of(md5_.finish());
   if (checksum_) values.checksum = text_of(checksum_->finish().view());
   if (sha256_) {
     const auto sha256 = sha256_->finish();
@@ -41,30 +41,52 @@ BodyDigest::Values BodyDigest::finish() {
   return values;
 }
 
+bool HashQueue::want_drain_locked() const { return !jobs_.empty() && (draining_ == 0 || jobs_.size() > slots_ / 2); }
+
 void HashQueue::start(Job& job) {
   if (pool_ == nullptr || job.bytes_.size() < kSmallPiece) return;
   job.home_ = &Executor::here();
   job.started_ = true;
+  bool drain_now = false;
   {
     const std::lock_guard lock(mutex_);
     jobs_.push_back(&job);
+    drain_now = want_drain_locked();
+    if (drain_now) ++draining_;
   }
-  pool_->submit([this] { drain(); });
+  if (drain_now) pool_->submit([this] { drain(); });
 }
 
-// Each started job submits one drain, so there are always enough; a drain that finds nothing was overtaken by another.
 void HashQueue::drain() {
-  Job* job = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    if (jobs_.empty()) return;
-    job = jobs_.front();
-    jobs_.pop_front();
+  for (;;) {
+    std::array<Job*, kSlotsMax> taken{};
+    std::array<Md5Update, kSlotsMax> updates{};
+    size_t count = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      for (; count < slots_ && !jobs_.empty(); ++count) {
+        taken[count] = jobs_.front();
+        jobs_.pop_front();
+        updates[count] = {&taken[count]->digest_.md5_, taken[count]->bytes_};
+      }
+      if (count == 0) {
+        --draining_;
+        return;
+      }
+    }
+    if (count == 1) {
+      updates[0].stream->update(updates[0].bytes);
+    } else {
+      md5_update_many(std::span(updates).first(count));
+    }
+    for (size_t i = 0; i < count; ++i) {
+      Job& job = *taken[i];
+      job.digest_.update_others(job.bytes_);
+      Executor* home = job.home_;
+      void* waiter = job.state_.exchange(kDone, std::memory_order_acq_rel);  // from here the job may be gone
+      if (waiter != nullptr) home->post(std::coroutine_handle<>::from_address(waiter));
+    }
   }
-  job->digest_.update(job->bytes_);
-  Executor* home = job->home_;
-  void* waiter = job->state_.exchange(kDone, std::memory_order_acq_rel);  // from here the job may be gone
-  if (waiter != nullptr) home->post(std::coroutine_handle<>::from_address(waiter));
 }
 
 Task<void> HashQueue::wait(Job& job) {

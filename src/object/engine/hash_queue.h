@@ -3,12 +3,15 @@
 // MD5 is a chain of dependent steps, the slowest thing a PUT does per byte. Pieces of concurrent bodies are collected and advanced
 // side by side in the lanes of a vector unit (codec/md5_multi.h), on the compute pool, while the loop that received them goes on
 // with I/O. Without a pool, or for small pieces, the work is done in place, in slices, with a yield between them.
+//
+// A second thread joins in only when half a vector of pieces waits: full lanes do five times the bytes per CPU-second of one.
 #pragma once
 #include <deque>
 #include <mutex>
 #include <optional>
 
 #include "codec/digest.h"
+#include "codec/md5_multi.h"
 #include "io/thread_pool.h"
 #include "object/object_engine.h"
 
@@ -30,7 +33,7 @@ class BodyDigest {
  private:
   friend class HashQueue;
   void update_others(ByteView bytes);
-  Digest md5_;
+  Md5Stream md5_;
   ChecksumAlgorithm algorithm_;
   bool with_sha256_;
   std::optional<S3Checksum> checksum_;  // but sha256
@@ -65,10 +68,14 @@ class HashQueue {
  private:
   static constexpr size_t kSmallPiece = 16 * 1024;   // below, a hop to the pool costs more than it saves
   static constexpr size_t kSlice = 64 * 1024;        // without a pool: bytes hashed between two yields (about 100 us)
+  static constexpr size_t kSlotsMax = 16;            // jobs taken together, at most the lanes there are
   void drain();
+  bool want_drain_locked() const;
   ThreadPool* pool_;
+  const size_t slots_ = std::clamp<size_t>(md5_lanes(), 1, kSlotsMax);
   std::mutex mutex_;
   std::deque<Job*> jobs_;
+  size_t draining_ = 0;  // drains submitted or running
 };
 
 }  // namespace quarry::object
