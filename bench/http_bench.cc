@@ -1,6 +1,7 @@
 // HTTP server core over the ring, on loopback: requests and bytes per CPU-second of the server's thread.
 //   http_bench [seconds]      small GETs, 10 MiB GETs and PUTs on 32 connections; one line each
 //   http_bench serve PORT     only the server, for h2spec, h2load, wrk, curl; ends with standard input
+//   http_bench serve-tls PORT the same over TLS 1.3 with a certificate of its own making
 // Handler: GET /N answers N bytes, PUT reads the body into one 1 MiB buffer and drops it.
 #include <pthread.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <thread>
 
 #include "io/ring_executor.h"
+#include "io/tls.h"
 #include "io/uring_network.h"
 #include "wire/http_server.h"
 
@@ -124,7 +126,16 @@ struct Served {
   std::unique_ptr<HttpServer> server;
   SocketAddress address;
 
-  Task<void> start(uint16_t port) {
+  std::unique_ptr<TlsServerContext> tls;
+
+  Task<void> start(uint16_t port, bool with_tls) {
+    TlsAcceptor acceptor;
+    if (with_tls) {
+      const auto identity = make_self_signed_identity({"localhost", "127.0.0.1"});
+      CHECK(identity.has_value());
+      tls = std::move(*TlsServerContext::create(*identity, {}));
+      acceptor = [context = tls.get()](std::unique_ptr<Stream> stream, TimePoint deadline) { return tls_accept(std::move(stream), *context, deadline); };
+    }
     server = std::make_unique<HttpServer>(handler, HttpServerOptions());
     auto listener = network.listen({"127.0.0.1", port}, false);
     if (!listener) {
@@ -132,7 +143,7 @@ struct Served {
       std::exit(1);
     }
     address = (*listener)->address();
-    server->start(std::move(*listener));
+    server->start(std::move(*listener), std::move(acceptor));
     co_return;
   }
   Task<void> stop() { co_await server->stop(Executor::here().now() + std::chrono::seconds(1)); }
@@ -150,8 +161,9 @@ int run(int argc, char** argv) {
   auto& server_loop = (*pool)->executor(0);
   auto& load_loop = (*load_pool)->executor(0);
   Served served;
-  const bool only_serve = argc == 3 && std::string_view(argv[1]) == "serve";
-  wait_on(server_loop, served.start(only_serve ? static_cast<uint16_t>(std::atoi(argv[2])) : 0));
+  const bool with_tls = argc == 3 && std::string_view(argv[1]) == "serve-tls";
+  const bool only_serve = with_tls || (argc == 3 && std::string_view(argv[1]) == "serve");
+  wait_on(server_loop, served.start(only_serve ? static_cast<uint16_t>(std::atoi(argv[2])) : 0, with_tls));
   if (only_serve) {
     std::printf("port %u\n", served.address.port);
     std::fflush(stdout);
