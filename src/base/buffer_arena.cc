@@ -56,6 +56,8 @@ std::atomic<uint64_t> heap_allocations{0}, refills{0};
 struct Chunk {
   std::array<uint64_t, kGranules / 64> used{};
   size_t free = kGranules;
+  size_t largest = kGranules;  // no free run is longer; spares searches that must fail
+  bool resident = false;       // holds memory (or may)
   bool is_used(size_t granule) const { return (used[granule / 64] >> (granule % 64) & 1) != 0; }
   void mark(size_t from, size_t count, bool value) {
     for (size_t i = from; i < from + count; ++i) {
@@ -63,33 +65,30 @@ struct Chunk {
       value ? used[i / 64] |= bit : used[i / 64] &= ~bit;
     }
     value ? free -= count : free += count;
+    if (!value) largest = free;
   }
 };
 
 class Arena {
  public:
   Arena() {
+    const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
     size_t limit = configured_limit.load();
-    if (limit == SIZE_MAX) {
-      const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-      limit = std::min(kDefaultLimit, memory / 8);
-    }
-    if (kPlainHeap) limit = 0;
-    chunks_max_ = limit / kBufferChunk;
-    if (chunks_max_ == 0) return;
-    // One chunk more, to align the range to chunks.
-    void* range = mmap(nullptr, (chunks_max_ + 1) * kBufferChunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (range == MAP_FAILED) {
-      chunks_max_ = 0;
-      return;
-    }
+    if (limit == SIZE_MAX) limit = std::min(kDefaultLimit, memory / 8);
+    if (kPlainHeap) return;
+    // Addresses for all the memory there is; one chunk more, to align the range.
+    const size_t chunks = std::max(limit, memory) / kBufferChunk;
+    void* range = mmap(nullptr, (chunks + 1) * kBufferChunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) return;
+    chunks_max_ = chunks;
+    staying_ = limit / kBufferChunk;
     base_ = round_up(reinterpret_cast<uintptr_t>(range), kBufferChunk);
     madvise(address(0), chunks_max_ * kBufferChunk, MADV_HUGEPAGE);  // fewer faults, cheaper registration; a hint
     madvise(address(0), chunks_max_ * kBufferChunk, MADV_DONTDUMP);  // payload does not belong into core files
-    chunks_.reserve(chunks_max_);
   }
 
   size_t chunks_max() const { return chunks_max_; }
+  size_t staying() const { return staying_; }
   uint8_t* address(size_t offset) const { return reinterpret_cast<uint8_t*>(base_ + offset); }
   bool contains(const void* data) const {
     return reinterpret_cast<uintptr_t>(data) - base_ < chunks_max_ * kBufferChunk;
@@ -121,21 +120,37 @@ class Arena {
   }
 
   void give(size_t index, std::span<uint8_t* const> objects) {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     const size_t size = class_size(index);
     for (uint8_t* object : objects) {
-      if (size > kSlicedMax) {
-        const size_t offset = offset_of(object);
-        chunks_[offset / kBufferChunk].mark(offset % kBufferChunk / kGranule, size / kGranule, false);
-      } else {
-        slices_[index].push_back(object);
+      if (size <= kSlicedMax) {
+        slices_[index].push_back(object);  // a run once sliced stays so: small buffers are few, and come again
+        continue;
       }
+      const size_t offset = offset_of(object), number = offset / kBufferChunk;
+      Chunk& chunk = chunks_[number];
+      chunk.mark(offset % kBufferChunk / kGranule, size / kGranule, false);
+      if (number < staying_ || chunk.free < kGranules) continue;
+      free_extra_ += kBufferChunk;
+      if (free_extra_ <= kBufferFreeMax) continue;
+      // Away with it. Nobody takes from it meanwhile, and nobody waits for the system call.
+      free_extra_ -= kBufferChunk;
+      chunk.mark(0, kGranules, true);
+      lock.unlock();
+      madvise(address(number * kBufferChunk), kBufferChunk, MADV_DONTNEED);
+      lock.lock();
+      chunks_[number].mark(0, kGranules, false);
+      chunks_[number].resident = false;
     }
   }
 
-  uint64_t chunk_bytes() {
+  BufferArenaStats stats() {
     const std::lock_guard lock(mutex_);
-    return chunks_.size() * kBufferChunk;
+    BufferArenaStats stats;
+    for (size_t number = 0; number < chunks_.size(); ++number) {
+      (number < staying_ ? stats.chunk_bytes : stats.extra_bytes) += chunks_[number].resident ? kBufferChunk : 0;
+    }
+    return stats;
   }
 
  private:
@@ -148,7 +163,7 @@ class Arena {
         chunks_.emplace_back();
       }
       Chunk& chunk = chunks_[number];
-      if (chunk.free < wanted) continue;
+      if (chunk.free < wanted || chunk.largest < wanted) continue;
       size_t found = 0;
       for (size_t granule = 0; granule < kGranules; ++granule) {
         if (granule % 64 == 0 && chunk.used[granule / 64] == UINT64_MAX) {
@@ -159,16 +174,21 @@ class Arena {
         found = chunk.is_used(granule) ? 0 : found + 1;
         if (found < wanted) continue;
         const size_t from = granule + 1 - wanted;
+        if (number >= staying_ && chunk.free == kGranules && chunk.resident) free_extra_ -= kBufferChunk;
+        chunk.resident = true;
         chunk.mark(from, wanted, true);
         return address(number * kBufferChunk + from * kGranule);
       }
+      chunk.largest = wanted - 1;
     }
   }
 
   size_t chunks_max_ = 0;
+  size_t staying_ = 0;  // the first ones, which are never given back
   uintptr_t base_ = 0;
   std::mutex mutex_;
   std::vector<Chunk> chunks_;
+  size_t free_extra_ = 0;  // bytes of wholly free, resident chunks beyond staying_
   std::array<std::vector<uint8_t*>, kClasses> slices_;
 };
 
@@ -227,7 +247,7 @@ uint8_t* heap_allocate(size_t size) {
 }
 }  // namespace
 
-size_t buffer_arena_limit() { return arena().chunks_max() * kBufferChunk; }
+size_t buffer_arena_limit() { return arena().staying() * kBufferChunk; }
 void set_buffer_arena_limit(size_t bytes) { configured_limit = bytes; }
 
 size_t buffer_allocation_size(size_t size) {
@@ -261,21 +281,24 @@ void buffer_release(uint8_t* data, size_t size) {
   }
 }
 
-size_t buffer_arena_chunks_max() { return arena().chunks_max(); }
+size_t buffer_arena_chunks_max() { return arena().staying(); }
 MutableByteView buffer_arena_chunk(size_t index) {
-  CHECK(index < arena().chunks_max());
+  CHECK(index < arena().staying());
   return {arena().address(index * kBufferChunk), kBufferChunk};
 }
 int buffer_arena_chunk_of(const void* data, size_t size) {
   const Arena& all = arena();
   if (!all.contains(data)) return -1;
   const size_t offset = all.offset_of(data);
-  if (offset % kBufferChunk + size > kBufferChunk) return -1;
+  if (offset % kBufferChunk + size > kBufferChunk || offset / kBufferChunk >= all.staying()) return -1;
   return static_cast<int>(offset / kBufferChunk);
 }
 
 BufferArenaStats buffer_arena_stats() {
-  return {arena().chunk_bytes(), heap_allocations.load(std::memory_order_relaxed), refills.load(std::memory_order_relaxed)};
+  BufferArenaStats stats = arena().stats();
+  stats.heap_allocations = heap_allocations.load(std::memory_order_relaxed);
+  stats.refills = refills.load(std::memory_order_relaxed);
+  return stats;
 }
 
 }  // namespace quarry

@@ -62,14 +62,35 @@ TEST(Buffer, a_warm_path_asks_nobody) {
   EXPECT_EQ(after.heap_allocations, before.heap_allocations);
 }
 
-TEST(Buffer, beyond_the_limit_the_heap_serves_and_takes_back) {
+uint64_t resident_bytes() {
+  unsigned long long pages = 0;
+  if (FILE* file = std::fopen("/proc/self/statm", "re")) {
+    if (std::fscanf(file, "%*u %llu", &pages) != 1) pages = 0;
+    std::fclose(file);
+  }
+  return pages * 4096;
+}
+
+TEST(Buffer, beyond_the_limit_memory_is_not_registered_and_goes_back) {
   if (buffer_arena_chunks_max() == 0) GTEST_SKIP() << "plain heap under sanitizers";
   std::vector<Buffer> many;
-  while (many.size() * 4 * kMiB <= buffer_arena_limit() + 16 * kMiB) many.emplace_back(4 * kMiB);
-  EXPECT_GT(buffer_arena_stats().heap_allocations, 0u);
-  EXPECT_LE(buffer_arena_stats().chunk_bytes, buffer_arena_limit());
-  EXPECT_LT(buffer_arena_chunk_of(many.back().data(), many.back().size()), 0);
-  many.clear();
+  const size_t wanted = buffer_arena_limit() + kBufferFreeMax + 256 * kMiB;
+  for (int round = 0; round < 2; ++round) {
+    while (many.size() * 4 * kMiB <= wanted) {
+      Buffer& buffer = many.emplace_back(4 * kMiB);
+      for (size_t at = 0; at < buffer.size(); at += 4096) buffer.data()[at] = static_cast<uint8_t>(many.size());
+    }
+    EXPECT_LE(buffer_arena_stats().chunk_bytes, buffer_arena_limit());
+    EXPECT_GE(buffer_arena_stats().extra_bytes, kBufferFreeMax + 256 * kMiB - 16 * kMiB);
+    EXPECT_LT(buffer_arena_chunk_of(many.back().data(), many.back().size()), 0);
+    for (size_t i = 0; i < many.size(); ++i) ASSERT_EQ(many[i].data()[0], static_cast<uint8_t>(i + 1));
+    const uint64_t before = resident_bytes();
+    // Out of order, as requests end.
+    for (size_t i = 0; i < many.size(); ++i) std::swap(many[i], many[(i * 7919) % many.size()]);
+    many.clear();
+    EXPECT_LE(buffer_arena_stats().extra_bytes, kBufferFreeMax + kBufferCacheMax + 2 * kBufferChunk);
+    EXPECT_LT(resident_bytes(), before - 150 * kMiB);
+  }
   const Buffer small(kMiB);
   EXPECT_GE(buffer_arena_chunk_of(small.data(), small.size()), 0) << "space of large runs is usable for others again";
 }
