@@ -48,8 +48,9 @@ uint64_t table_state(uint64_t state, const uint8_t* at, size_t size) {
 // Folding (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", 2009), reflected: a 128-bit lane stands for
 // L x^64 + H, L in its low half. The carry-less product of two reflected 64-bit words, read as a reflected 128-bit word, is their product
 // times x; so moving a lane up by D bits is  clmul(L, x^(64+D-1)) ^ clmul(H, x^(D-1)).
-constexpr uint64_t fold_low(uint64_t bits) { return detail::power_of_x<uint64_t, kPoly64>(64 + bits - 1); }
-constexpr uint64_t fold_high(uint64_t bits) { return detail::power_of_x<uint64_t, kPoly64>(bits - 1); }
+// consteval: a thousand steps of polynomial arithmetic, which must not happen at each call.
+consteval uint64_t fold_low(uint64_t bits) { return detail::power_of_x<uint64_t, kPoly64>(64 + bits - 1); }
+consteval uint64_t fold_high(uint64_t bits) { return detail::power_of_x<uint64_t, kPoly64>(bits - 1); }
 
 __attribute__((target("pclmul,sse4.2"))) inline __m128i fold128(__m128i lane, __m128i constants) {
   return _mm_xor_si128(_mm_clmulepi64_si128(lane, constants, 0x00), _mm_clmulepi64_si128(lane, constants, 0x11));
