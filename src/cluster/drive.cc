@@ -7,6 +7,10 @@
 namespace quarry::cluster {
 namespace {
 
+// Kept free of object data: 1/32 of a drive, at most 2 GiB, so that metadata and removals go on when users have filled it.
+constexpr uint64_t kKeptShare = 32;
+constexpr uint64_t kKeptMax = 2 * kGiB;
+
 // An error that is about the request or the one chunk, not about the drive.
 bool harmless(Code code) {
   switch (code) {
@@ -260,6 +264,14 @@ chunk::StoreHealth Drive::health() const {
   return health_;
 }
 
+bool Drive::reserve(uint64_t bytes) {
+  if (room_.load(std::memory_order_relaxed) < static_cast<int64_t>(bytes)) return false;
+  room_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  return true;
+}
+
+uint64_t Drive::room() const { return static_cast<uint64_t>(std::max<int64_t>(room_.load(std::memory_order_relaxed), 0)); }
+
 Task<void> Drive::refresh() {
   if (condition() == DriveCondition::down) co_return;
   Executor& home = Executor::here();
@@ -271,6 +283,8 @@ Task<void> Drive::refresh() {
     std::lock_guard lock(mutex_);
     space_ = space;
     health_ = health;
+    const uint64_t kept = std::min<uint64_t>(space.device_bytes / kKeptShare, kKeptMax);
+    room_.store(static_cast<int64_t>(space.free_bytes) - static_cast<int64_t>(kept), std::memory_order_relaxed);
     if (health.state == chunk::StoreState::online && condition_.load() == DriveCondition::read_only) {
       condition_.store(DriveCondition::up, std::memory_order_release);
       reason_.clear();

@@ -92,6 +92,13 @@ class Drive {
   chunk::StoreHealth health() const;
   Task<void> refresh();
 
+  // Room for new data, by the last refresh and what was put since: part of the drive is kept for metadata and repair.
+  // false: too full. What was reserved and not put comes back with the next refresh.
+  bool reserve(uint64_t bytes);
+  uint64_t room() const;
+  // Slower than its peers by far (judged by the cluster once a second): reads go around it where they can.
+  std::atomic<bool> slow{false};
+
   LatencyStatistics read_latency;
   std::atomic<uint64_t> reads_in_flight{0};
 
@@ -108,6 +115,7 @@ class Drive {
   Executor& owner_;
   std::atomic<DriveCondition> condition_{DriveCondition::up};
   std::function<void(Drive&)> listener_;
+  std::atomic<int64_t> room_{INT64_MAX};
   mutable std::mutex mutex_;  // guards what follows
   std::string reason_;
   chunk::SpaceReport space_;

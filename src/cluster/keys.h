@@ -6,6 +6,8 @@
 //   cs session(u64) first id(u64)           a block of write ids leased by a session
 //   cr write id(u64)                        retired: chunks to remove
 //   cq spare(u8) write id(u64)              to repair: written or found with fewer shards; spare = losses it still survives
+//   cx                                      written to prove that the log goes on (nothing reads it)
+//   cz drive(u32)                           where the scrub of a drive stands
 //   d  group(u16) write id(u64)             data: layout and owner
 #pragma once
 #include <string>
@@ -41,6 +43,11 @@ inline std::string retired(WriteId id) {
 inline std::string repair(uint8_t spare, WriteId id) {
   std::string key = "cq";
   Encoder(key).u8(spare).key_u64(id);
+  return key;
+}
+inline std::string scrub(uint32_t number) {
+  std::string key = "cz";
+  Encoder(key).key_u32(number);
   return key;
 }
 inline std::string data(GroupId group, WriteId id) {

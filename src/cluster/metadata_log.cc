@@ -800,6 +800,20 @@ bool MetadataLog::uses(uint32_t drive, ChunkId id) const {
   return copies != nullptr && std::ranges::find(copies->at, std::pair{drive, name.shard}) != copies->at.end();
 }
 
+bool MetadataLog::in_flight(ChunkId id) const {
+  const ChunkName name = chunk_name(id);
+  switch (name.kind) {
+    case ChunkKind::metadata_frame:
+      return name.serial > durable_frame_ && name.serial <= last_frame_;
+    case ChunkKind::metadata_file:
+      return file_sizes_.contains(name.serial) && !pieces_.contains({name.serial, name.stripe});
+    case ChunkKind::metadata_root:
+      return name.serial == epoch_ && name.stripe + 1 == next_root_;
+    default:
+      return false;
+  }
+}
+
 std::vector<MetadataLog::Entry> MetadataLog::entries() const {
   std::vector<Entry> all;
   for (const ChunkName& name : names(true)) {

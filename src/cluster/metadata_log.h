@@ -93,6 +93,8 @@ class MetadataLog : public meta::CommitLog {
   Status status() const;
   // Whether the log uses this chunk on this drive (for fsck); false: a leftover that may be removed.
   bool uses(uint32_t drive, ChunkId id) const;
+  // A chunk that is being written this moment: not yet in use, no leftover either.
+  bool in_flight(ChunkId id) const;
   // Every chunk in use: name and the drives that should hold it.
   struct Entry {
     ChunkId id;

@@ -1,0 +1,301 @@
+#include "cluster/administration.h"
+
+#include <set>
+
+#include "base/log.h"
+
+namespace quarry::cluster {
+namespace {
+
+constexpr Duration kLook = std::chrono::seconds(1);
+constexpr std::string_view kMissing = "missing";  // start of the reason of a drive that was given up because it was away
+
+struct Turn {
+  Semaphore& semaphore;
+  ~Turn() { semaphore.release(); }
+};
+
+}  // namespace
+
+Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer, Auditor& auditor,
+                               OpenNewDrive open_drive)
+    : plane_(plane),
+      drives_(drives),
+      maps_(maps),
+      labels_(labels),
+      log_(log),
+      repairer_(repairer),
+      auditor_(auditor),
+      open_drive_(std::move(open_drive)),
+      alarm(plane.background) {}
+
+std::string Administration::read_only_reason() const {
+  std::lock_guard lock(mutex_);
+  return read_only_reason_;
+}
+
+void Administration::update_read_only() {
+  std::string reason;
+  if (!log_.writable()) {
+    reason = fmt::format("the metadata needs {} drives to be written, fewer are there; bring back or add a drive", log_.writable_copies_min());
+  }
+  std::lock_guard lock(mutex_);
+  read_only_reason_ = std::move(reason);
+}
+
+Task<Result<void>> Administration::register_width(uint8_t width) {
+  co_return co_await maps_.change([width](ClusterMap& map) -> Result<void> {
+    if (map.register_width(width)) return {};
+    return fail(Code::unavailable, "{} drives are needed for this redundancy, {} are active: add drives or choose a narrower one", width, map.active_domains());
+  });
+}
+
+bool Administration::holds_data(const ClusterMap& map, uint32_t number) const {
+  for (uint8_t width : map.widths()) {
+    for (uint32_t group = 0; group < map.group_count; ++group) {
+      for (const Member& member : *map.find_members(width, static_cast<GroupId>(group))) {
+        for (const Place& place : places_of(member)) {
+          if (place.drive == number) return true;
+        }
+      }
+    }
+  }
+  return false;
+}
+
+Task<Result<uint32_t>> Administration::join(std::string path, bool force) {
+  if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open further drives");
+  auto topology = drives_.topology();
+  CO_TRY_ASSIGN(OpenedDrive opened, co_await open_drive_(path, topology->map.cluster, force));
+  if (topology->map.find(opened.store->drive_id()) != nullptr) {
+    CO_TRY(co_await on(*opened.owner, opened.store->close()));
+    co_return fail(Code::already_exists, "{} is a drive of this cluster already", path);
+  }
+  uint32_t number = topology->map.next_drive;
+  for (const LabelDrive& drive : labels_.label().drives) number = std::max(number, drive.number + 1);
+  const std::string domain = opened.domain.empty() ? fmt::format("drive-{}", number) : opened.domain;
+  MapDrive row{.number = number, .id = opened.store->drive_id(), .path = path, .domain = domain, .weight = opened.weight};
+  auto owned = std::make_unique<Drive>(Drive::Identity{number, path, domain}, std::move(opened.store), *opened.owner);
+  Drive& drive = drives_.add(std::move(owned));
+  drive.set_listener([this](Drive&) { alarm.ring(); });
+  co_await drive.refresh();
+  if (row.weight == 0) row.weight = std::max<uint64_t>(drive.space().device_bytes, 1);
+  Result<void> joined = co_await log_.add_drive(drive);
+  if (joined) joined = co_await log_.restore_copies();
+  if (joined) joined = co_await labels_.add({number, row.id, domain, path}, log_.writable_copies_min());
+  if (joined) {
+    joined = co_await maps_.change([row](ClusterMap& map) -> Result<void> {
+      map.drives.insert_or_assign(row.number, row);
+      map.next_drive = std::max(map.next_drive, row.number + 1);
+      map.replan();
+      return {};
+    });
+  }
+  update_read_only();
+  if (!joined) {
+    drive.take_down("it could not be added");
+    co_return std::move(joined).error();
+  }
+  LOG_INFO("drive added", {"drive", number}, {"path", path});
+  co_return number;
+}
+
+Task<Result<void>> Administration::add_drive(std::string path, bool force) {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  CO_TRY_ASSIGN(uint32_t number, co_await join(std::move(path), force));
+  static_cast<void>(number);
+  repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::drain_drive(uint32_t number) {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+    auto drive = map.drives.find(number);
+    if (drive == map.drives.end() || drive->second.state == DriveState::removed) return fail(Code::not_found, "drive {}", number);
+    if (drive->second.state == DriveState::draining) return {};
+    if (drive->second.state != DriveState::active) return fail(Code::precondition_failed, "drive {} is {}", number, drive_state_name(drive->second.state));
+    drive->second.state = DriveState::draining;
+    for (uint8_t width : map.widths()) {
+      if (map.active_domains() < width) {
+        return fail(Code::precondition_failed, "without drive {} there are {} drives, and data is stored over {}: add or replace a drive instead", number,
+                    map.active_domains(), width);
+      }
+    }
+    map.replan();
+    return {};
+  }));
+  repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::part(uint32_t number) {
+  if (!labels_.names(number)) co_return Result<void>();
+  CO_TRY(co_await log_.leave_drive(number));
+  CO_TRY(co_await labels_.drop(number, log_.writable_copies_min()));
+  log_.forget_drive(number);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  auto topology = drives_.topology();
+  auto known = topology->map.drives.find(number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  if (!force && holds_data(topology->map, number)) {
+    co_return fail(Code::precondition_failed, "drive {} still holds data that is not elsewhere yet: drain or replace it first, or force the removal", number);
+  }
+  if (force) {  // what it held is rebuilt as if it had died
+    CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+      map.drives.at(number).state = DriveState::failed;
+      map.drives.at(number).reason = "removed by force";
+      map.replan();
+      return {};
+    }));
+  }
+  CO_TRY(co_await part(number));
+  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+    map.drives.at(number).state = DriveState::removed;
+    map.replan();
+    return {};
+  }));
+  if (Drive* drive = drives_.find(number); drive != nullptr) {
+    if (drive->readable()) {
+      Result<void> cleared = co_await drive->set_label("");
+      std::move(cleared).ignore("its number is retired in the map: an old label is recognised");
+    }
+    Result<void> closed = co_await drive->close();
+    std::move(closed).ignore("it is removed");
+  }
+  repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::replace_drive(uint32_t number, std::string path, bool force) {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  auto topology = drives_.topology();
+  auto known = topology->map.drives.find(number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  CO_TRY_ASSIGN(uint32_t successor, co_await join(std::move(path), force));
+  Drive* drive = drives_.find(number);
+  const bool readable = drive != nullptr && drive->readable();
+  CO_TRY(co_await maps_.change([number, successor, readable](ClusterMap& map) -> Result<void> {
+    MapDrive& old = map.drives.at(number);
+    if (old.state == DriveState::failed) return {};
+    old.state = readable ? DriveState::draining : DriveState::failed;
+    old.reason = fmt::format("replaced by drive {}", successor);
+    map.replan();
+    return {};
+  }));
+  repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
+  LOG_ERROR("drive is given up", {"drive", number}, {"reason", reason});
+  CO_TRY(co_await maps_.change([number, reason](ClusterMap& map) -> Result<void> {
+    auto drive = map.drives.find(number);
+    if (drive == map.drives.end() || drive->second.state == DriveState::failed || drive->second.state == DriveState::removed) return {};
+    drive->second.state = DriveState::failed;
+    drive->second.reason = reason;
+    map.replan();
+    return {};
+  }));
+  repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::readmit(uint32_t number) {
+  Drive* drive = drives_.find(number);
+  auto topology = drives_.topology();
+  const MapDrive known = topology->map.drives.at(number);
+  CO_TRY_ASSIGN(size_t leftovers, co_await auditor_.remove_leftovers(*drive));
+  CO_TRY(co_await log_.add_drive(*drive));
+  CO_TRY(co_await log_.restore_copies());
+  CO_TRY(co_await labels_.add({number, known.id, known.domain, drive->path()}, log_.writable_copies_min()));
+  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+    map.drives.at(number).state = DriveState::active;
+    map.drives.at(number).reason.clear();
+    map.replan();
+    return {};
+  }));
+  LOG_INFO("drive came back", {"drive", number}, {"obsolete_chunks", leftovers});
+  repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+// A drive is slow when its median read takes many times as long as the median of its peers: reads go around it, and look again now and then.
+void Administration::judge_speed() {
+  constexpr int kSlowFactor = 8;
+  constexpr Duration kSlowMin = std::chrono::milliseconds(10);
+  const std::vector<Drive*> all = drives_.all();
+  std::vector<Duration> medians;
+  for (Drive* drive : all) {
+    const Duration median = drive->read_latency.quantile(0.5, Duration(0));
+    if (drive->readable() && median.count() > 0) medians.push_back(median);
+  }
+  if (medians.size() < 2) return;
+  std::nth_element(medians.begin(), medians.begin() + (medians.size() - 1) / 2, medians.end());
+  const Duration usual = medians[(medians.size() - 1) / 2];
+  for (Drive* drive : all) {
+    const Duration median = drive->read_latency.quantile(0.5, Duration(0));
+    const bool slow = median > kSlowMin && median > usual * kSlowFactor;
+    if (slow && !drive->slow.exchange(true)) {
+      LOG_WARNING("drive is slow: reads go around it", {"drive", drive->number()}, {"median_us", median.count() / 1000}, {"peers_us", usual.count() / 1000});
+    }
+    if (!slow) drive->slow.store(false);
+  }
+}
+
+Task<Result<void>> Administration::look() {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  for (Drive* drive : drives_.all()) co_await drive->refresh();
+  judge_speed();
+  update_read_only();
+  if (!log_.writable()) co_return Result<void>();
+  auto topology = drives_.topology();
+  const TimePoint now = Executor::here().now();
+  bool any_down = false;
+  for (const auto& [number, known] : topology->map.drives) {
+    Drive* drive = topology->drive(number);
+    const bool here = drive != nullptr && drive->readable();
+    if (known.state == DriveState::removed) continue;
+    if (here) {
+      away_since_.erase(number);
+      if (known.state == DriveState::failed && known.reason.starts_with(kMissing)) CO_TRY(co_await readmit(number));
+      if (known.state == DriveState::draining && !holds_data(drives_.topology()->map, number)) CO_TRY(co_await part(number));
+      continue;
+    }
+    any_down = any_down || labels_.names(number);
+    if (known.state == DriveState::failed) {
+      // Its copies of the metadata are made again elsewhere; then it is not waited for at the next start.
+      Result<void> parted = co_await part(number);
+      if (!parted && parted.error().code() != Code::unavailable) co_return parted;
+      continue;
+    }
+    const TimePoint since = away_since_.try_emplace(number, now).first->second;
+    if (now - since < plane_.tuning.missing_grace) continue;
+    std::string why = drive == nullptr ? std::string("it was not there") : drive->reason();
+    CO_TRY(co_await lose(number, drive == nullptr || why.find("gone") != std::string::npos ? fmt::format("{}: {}", kMissing, why) : why));
+  }
+  if (any_down) {
+    Result<void> restored = co_await log_.restore_copies();
+    if (!restored && restored.error().code() != Code::unavailable) co_return restored;
+  }
+  co_return Result<void>();
+}
+
+Task<void> Administration::run() {
+  while (!plane_.background.stopping()) {
+    Result<void> done = co_await look();
+    if (!done && !plane_.background.stopping()) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", done.error().to_string()});
+    co_await alarm.wait(kLook);
+  }
+}
+
+}  // namespace quarry::cluster

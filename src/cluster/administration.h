@@ -1,0 +1,62 @@
+// Administration: drives come, go, fail and return. Changes the map and the labels in an order that a crash may cut anywhere.
+//
+//   add      metadata log may use it -> copies restored -> labels name it -> map places data on it
+//   leave    map places nothing on it -> data moves (repair) -> metadata copies elsewhere -> labels name it no more -> log forgets it
+//
+// watch() looks at the drives once a second: one that is away for longer than the grace is lost (failed in the map, rebuilt elsewhere); one
+// that comes back later is cleaned of what is obsolete and serves again; a drained one that is empty leaves the metadata log.
+// Confined to the home executor.
+#pragma once
+#include "cluster/alarm.h"
+#include "cluster/audit.h"
+#include "cluster/label_keeper.h"
+#include "cluster/map_keeper.h"
+#include "cluster/metadata_log.h"
+#include "cluster/repair.h"
+
+namespace quarry::cluster {
+
+class Administration {
+ public:
+  Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer, Auditor& auditor,
+                 OpenNewDrive open_drive);
+
+  Task<Result<void>> add_drive(std::string path, bool force);
+  Task<Result<void>> drain_drive(uint32_t number);
+  Task<Result<void>> remove_drive(uint32_t number, bool force);
+  Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force);
+  Task<Result<void>> register_width(uint8_t width);
+
+  Task<void> run();
+  // One look at all drives.
+  Task<Result<void>> look();
+  // Empty while writes are possible.
+  std::string read_only_reason() const;  // thread-safe
+
+ private:
+  Task<Result<uint32_t>> join(std::string path, bool force);
+  Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
+  Task<Result<void>> lose(uint32_t number, std::string reason);
+  Task<Result<void>> readmit(uint32_t number);
+  bool holds_data(const ClusterMap& map, uint32_t number) const;
+  void judge_speed();
+  void update_read_only();
+
+  Plane& plane_;
+  DriveSet& drives_;
+  MapKeeper& maps_;
+  LabelKeeper& labels_;
+  MetadataLog& log_;
+  Repairer& repairer_;
+  Auditor& auditor_;
+  OpenNewDrive open_drive_;
+  Semaphore turn_{1};
+  std::map<uint32_t, TimePoint> away_since_;
+  mutable std::mutex mutex_;
+  std::string read_only_reason_;  // guarded
+
+ public:
+  Alarm alarm;
+};
+
+}  // namespace quarry::cluster

@@ -1,0 +1,265 @@
+#include "cluster/cluster.h"
+
+#include <set>
+
+#include "base/log.h"
+#include "cluster/label_keeper.h"
+#include "cluster/local_data_plane.h"
+#include "cluster/map_keeper.h"
+#include "cluster/metadata_log.h"
+
+namespace quarry::cluster {
+namespace {
+
+constexpr uint32_t kGroupCountMax = 4096;  // so that a change of all groups fits into one transaction
+
+Task<Result<std::string>> read_label(chunk::ChunkStore* store) { co_return store->label(); }
+Task<Result<chunk::SpaceReport>> read_space(chunk::ChunkStore* store) { co_return store->space(); }
+
+class ClusterNode final : public Cluster {
+ public:
+  explicit ClusterNode(ClusterOptions options) : options_(std::move(options)) {
+    clock_ = options_.clock != nullptr ? options_.clock : &system_clock();
+  }
+  ~ClusterNode() override { CHECK(closed_, "close the cluster before it is destroyed"); }
+
+  // From labelled drives to a running data plane. `first`: the map of a new cluster.
+  Task<Result<void>> start(std::optional<ClusterMap> first) {
+    Result<void> done = co_await assemble(std::move(first));
+    if (!done) co_await take_down();
+    co_return done;
+  }
+
+  DataPlane& data() override { return *plane_; }
+  meta::MetaStore& meta() override { return *meta_; }
+  Uuid id() const override { return labels_->label().cluster; }
+  const std::string& master_key() const override { return master_key_; }
+  std::string default_redundancy() const override { return drives_.topology()->map.redundancy.to_string(); }
+  uint64_t log_epoch() const override { return log_->epoch(); }
+  std::string read_only_reason() const override { return plane_->read_only_reason(); }
+  Task<Result<void>> settle() override { return plane_->settle(); }
+
+  Task<Result<void>> close() override {
+    if (closed_) co_return Result<void>();
+    std::optional<Error> error;
+    auto note = [&error](Result<void> result) {
+      if (!result && !error) error = std::move(result).error();
+    };
+    note(co_await plane_->stop());
+    note(co_await meta_->close());
+    co_await log_->close();
+    for (Drive* drive : drives_.all()) {
+      if (drive->readable()) note(co_await drive->close());
+    }
+    closed_ = true;
+    if (error) co_return std::move(*error);
+    co_return Result<void>();
+  }
+
+ private:
+  Task<Result<void>> assemble(std::optional<ClusterMap> first) {
+    CO_TRY(co_await adopt_drives());
+    const DriveLabel& label = labels_->label();
+    MetadataLogOptions log_options;
+    for (const LabelDrive& expected : label.drives) {
+      Drive* drive = drives_.find(expected.number);
+      if (drive != nullptr) {
+        log_options.drives.push_back(drive);
+      } else {
+        log_options.absent.push_back({expected.number, expected.domain});
+        LOG_WARNING("drive is missing", {"drive", expected.number}, {"path", expected.path}, {"id", expected.id.to_string()});
+      }
+    }
+    log_options.copies = label.metadata_copies;
+    log_options.blocking_pool = options_.blocking_pool;
+    log_options.accept_loss = options_.accept_loss;
+    CO_TRY_ASSIGN(log_, co_await MetadataLog::open(std::move(log_options)));
+    CO_TRY_ASSIGN(meta_, co_await options_.open_meta(*log_, options_.metadata_directory));
+    maps_ = std::make_unique<MapKeeper>(*meta_, drives_);
+    if (first) {
+      CO_TRY(co_await maps_->create(std::move(*first)));
+    } else {
+      CO_TRY(co_await maps_->load());
+    }
+    CO_TRY(co_await complete_interrupted_adds());
+    for (Drive* drive : drives_.all()) co_await drive->refresh();
+    plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning, options_.open_drive, *clock_);
+    Result<void> looked = co_await plane_->administration().look();
+    if (!looked) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", looked.error().to_string()});
+    plane_->start();
+    co_return Result<void>();
+  }
+
+  // Reads all labels; the newest says who belongs. Drives without a label are not of this cluster.
+  Task<Result<void>> adopt_drives() {
+    struct Found {
+      OpenedDrive drive;
+      DriveLabel label;
+    };
+    std::vector<Found> found;
+    std::string unlabelled;
+    const DriveLabel* newest = nullptr;
+    for (OpenedDrive& opened : options_.drives) {
+      CO_TRY_ASSIGN(std::string bytes, co_await on(*opened.owner, read_label(opened.store.get())));
+      if (bytes.empty()) {
+        unlabelled += fmt::format("{}{}", unlabelled.empty() ? "" : ", ", opened.path);
+        LOG_WARNING("drive is not part of this cluster: add it with `device add`", {"path", opened.path});
+        strangers_.push_back(std::move(opened));
+        continue;
+      }
+      Result<DriveLabel> label = DriveLabel::decode(bytes);
+      if (!label) co_return std::move(label).error().with(opened.path);
+      found.push_back({std::move(opened), std::move(*label)});
+    }
+    options_.drives.clear();
+    for (const Found& each : found) {
+      if (newest == nullptr || each.label.epoch > newest->epoch) newest = &each.label;
+    }
+    if (newest == nullptr) {
+      co_return fail(Code::not_found, "no drive carries a label of a cluster{}{}", unlabelled.empty() ? "" : "; without a label: ", unlabelled);
+    }
+    for (const Found& each : found) {
+      if (each.label.cluster != newest->cluster) {
+        co_return fail(Code::wrong_owner, "{} belongs to cluster {}, the others to {}", each.drive.path, each.label.cluster.to_string(), newest->cluster.to_string());
+      }
+    }
+    master_key_ = newest->master_key;
+    labels_ = std::make_unique<LabelKeeper>(drives_, *newest);
+    for (Found& each : found) {
+      const uint32_t number = each.label.number;
+      if (drives_.find(number) != nullptr) co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
+      std::string domain = each.drive.domain;
+      for (const LabelDrive& expected : labels_->label().drives) {
+        if (expected.number != number) continue;
+        domain = expected.domain;
+        if (expected.id != each.drive.store->drive_id()) co_return fail(Code::wrong_owner, "{} says it is drive {}, but that has another id", each.drive.path, number);
+      }
+      if (domain.empty()) domain = fmt::format("drive-{}", number);
+      drives_.add(std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner));
+    }
+    co_return Result<void>();
+  }
+
+  // A drive that the labels name and the map does not: a crash came between the two steps of adding it.
+  Task<Result<void>> complete_interrupted_adds() {
+    std::vector<MapDrive> lacking;
+    auto topology = drives_.topology();
+    for (const LabelDrive& named : labels_->label().drives) {
+      Drive* drive = drives_.find(named.number);
+      if (topology->map.drives.contains(named.number) || drive == nullptr) continue;
+      co_await drive->refresh();
+      lacking.push_back({.number = named.number, .id = named.id, .path = named.path, .domain = named.domain, .weight = std::max<uint64_t>(drive->space().device_bytes, 1)});
+    }
+    if (lacking.empty() || !log_->writable()) co_return Result<void>();
+    co_return co_await maps_->change([lacking](ClusterMap& map) -> Result<void> {
+      for (const MapDrive& drive : lacking) {
+        map.drives.insert_or_assign(drive.number, drive);
+        map.next_drive = std::max(map.next_drive, drive.number + 1);
+      }
+      map.replan();
+      return {};
+    });
+  }
+
+  // After a failed start: what is open is closed.
+  Task<void> take_down() {
+    if (plane_ != nullptr) {
+      Result<void> stopped = co_await plane_->stop();
+      std::move(stopped).ignore("the start failed already");
+    }
+    if (meta_ != nullptr) {
+      Result<void> closed = co_await meta_->close();
+      std::move(closed).ignore("the start failed already");
+    }
+    if (log_ != nullptr) co_await log_->close();
+    for (Drive* drive : drives_.all()) {
+      Result<void> closed = co_await drive->close();
+      std::move(closed).ignore("the start failed already");
+    }
+    closed_ = true;
+  }
+
+  ClusterOptions options_;
+  Clock* clock_ = nullptr;
+  bool closed_ = false;
+  std::string master_key_;
+  std::vector<OpenedDrive> strangers_;
+  DriveSet drives_;
+  std::unique_ptr<LabelKeeper> labels_;
+  std::unique_ptr<MetadataLog> log_;
+  std::unique_ptr<meta::MetaStore> meta_;
+  std::unique_ptr<MapKeeper> maps_;
+  std::unique_ptr<LocalDataPlane> plane_;
+};
+
+Result<void> check_options(const ClusterOptions& options) {
+  const uint32_t shard = options.tuning.shard_bytes;
+  if (options.blocking_pool == nullptr || !options.open_meta) return fail(Code::invalid_argument, "a blocking pool and open_meta are required");
+  if (!std::has_single_bit(shard) || shard < 64 * kKiB || shard > chunk::kChunkSizeMax) {
+    return fail(Code::misconfigured, "shard_bytes {} is not a power of two from 64 KiB to {}", shard, chunk::kChunkSizeMax);
+  }
+  for (const OpenedDrive& drive : options.drives) {
+    if (drive.store == nullptr || drive.owner == nullptr) return fail(Code::invalid_argument, "drive {} is not open", drive.path);
+  }
+  return {};
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<Cluster>>> Cluster::open(ClusterOptions options) {
+  CO_TRY(check_options(options));
+  auto node = std::make_unique<ClusterNode>(std::move(options));
+  CO_TRY(co_await node->start(std::nullopt));
+  co_return std::unique_ptr<Cluster>(std::move(node));
+}
+
+Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, CreateOptions what) {
+  CO_TRY(check_options(options));
+  if (options.drives.empty()) co_return fail(Code::misconfigured, "a cluster needs at least one drive");
+  if (what.group_count < 1 || what.group_count > kGroupCountMax) co_return fail(Code::misconfigured, "{} placement groups: 1 to {} are possible", what.group_count, kGroupCountMax);
+  if (!what.master_key.empty() && what.master_key.size() != kMasterKeySize) {
+    co_return fail(Code::misconfigured, "the master key has {} bytes, {} are needed", what.master_key.size(), kMasterKeySize);
+  }
+  Random& random = options.random != nullptr ? *options.random : system_random();
+  ClusterMap map;
+  map.cluster = what.cluster.is_nil() ? random.uuid() : what.cluster;
+  map.group_count = what.group_count;
+  DriveLabel label;
+  label.cluster = map.cluster;
+  label.epoch = 1;
+  label.master_key = what.master_key;
+  if (label.master_key.empty()) {
+    label.master_key.resize(kMasterKeySize);
+    random.fill({reinterpret_cast<uint8_t*>(label.master_key.data()), kMasterKeySize});
+  }
+  std::set<std::string> domains;
+  for (OpenedDrive& opened : options.drives) {
+    CO_TRY_ASSIGN(std::string old, co_await on(*opened.owner, read_label(opened.store.get())));
+    if (!old.empty()) co_return fail(Code::wrong_owner, "{} carries the label of a cluster already: format it again to use it for a new one", opened.path);
+    CO_TRY_ASSIGN(chunk::SpaceReport space, co_await on(*opened.owner, read_space(opened.store.get())));
+    const uint32_t number = map.next_drive++;
+    MapDrive drive{.number = number, .id = opened.store->drive_id(), .path = opened.path, .domain = opened.domain, .weight = opened.weight};
+    if (drive.domain.empty()) drive.domain = fmt::format("drive-{}", number);
+    if (drive.weight == 0) drive.weight = std::max<uint64_t>(space.device_bytes, 1);
+    domains.insert(drive.domain);
+    label.drives.push_back({number, drive.id, drive.domain, drive.path});
+    map.drives.emplace(number, std::move(drive));
+  }
+  const auto count = static_cast<unsigned>(domains.size());
+  const std::string wanted = what.redundancy.empty() ? std::string(default_profile(count)) : what.redundancy;
+  CO_TRY_ASSIGN(map.redundancy, parse_redundancy(wanted, count));
+  label.metadata_copies = map.redundancy.m + 1u;
+  // The widths of the default redundancy, so that it stays usable while drives are down.
+  CHECK(map.register_width(static_cast<uint8_t>(map.redundancy.width())) && map.register_width(static_cast<uint8_t>(map.redundancy.m + 1)));
+  for (size_t i = 0; i < options.drives.size(); ++i) {
+    DriveLabel own = label;
+    own.number = label.drives[i].number;
+    const std::string bytes = own.encode();
+    CO_TRY(co_await on(*options.drives[i].owner, options.drives[i].store->set_label(bytes)));
+  }
+  auto node = std::make_unique<ClusterNode>(std::move(options));
+  CO_TRY(co_await node->start(std::move(map)));
+  co_return std::unique_ptr<Cluster>(std::move(node));
+}
+
+}  // namespace quarry::cluster

@@ -1,0 +1,260 @@
+// The data plane on healthy and on failing drives: what is written is read back, what is not committed is removed.
+#include <gtest/gtest.h>
+
+#include "cluster/testing/cluster_harness.h"
+
+namespace quarry::cluster {
+namespace {
+
+class DataPlaneTest : public ::testing::Test, protected ClusterHarness {};
+
+TEST_F(DataPlaneTest, every_size_is_read_back) {
+  add_media(6);
+  ASSERT_TRUE(create("ec:4+2"));
+  uint64_t seed = 0;
+  for (size_t size : {1, 63, 64, 4096, 100'000, 131'072, 131'073, 200'000, 262'143, 262'144, 262'145, 1'000'000, 3'333'333}) {
+    for (bool known : {true, false}) {
+      for (size_t piece : {size_t{1000}, size_t{65'536}, size_t{1'000'000}}) {
+        if (size / piece > 400) continue;
+        const std::string bytes = random_bytes(++seed, size);
+        auto layout = write(bytes, default_redundancy(), known, piece);
+        ASSERT_TRUE(layout) << layout.error().to_string();
+        EXPECT_EQ(layout->size, size);
+        EXPECT_EQ(layout->redundancy.kind == RedundancyKind::mirror, size <= 131'072) << size;
+        auto back = read(*layout);
+        ASSERT_TRUE(back) << back.error().to_string();
+        ASSERT_EQ(*back, bytes) << "size " << size << " piece " << piece;
+      }
+    }
+  }
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(DataPlaneTest, any_range_is_read_back) {
+  add_media(6);
+  tuning.cache_bytes = 4 * kMiB;
+  ASSERT_TRUE(create("ec:4+2"));
+  const std::string bytes = random_bytes(1, 1'500'000);
+  auto layout = write(bytes);
+  ASSERT_TRUE(layout);
+  SeededRandom rng(5);
+  for (int i = 0; i < 300; ++i) {
+    const uint64_t offset = rng.below(bytes.size());
+    const uint64_t length = rng.below(2) == 0 ? rng.below(5000) : rng.below(bytes.size() - offset + 1);
+    const uint64_t cut = std::min<uint64_t>(length, bytes.size() - offset);
+    auto back = read(*layout, offset, cut, rng.below(4) == 0 ? CachePolicy::bypass : CachePolicy::normal);
+    ASSERT_TRUE(back) << back.error().to_string();
+    ASSERT_EQ(*back, bytes.substr(offset, cut)) << offset << "+" << cut;
+  }
+}
+
+TEST_F(DataPlaneTest, explicit_redundancies_work_side_by_side) {
+  add_media(6);
+  ASSERT_TRUE(create("ec:4+2"));
+  for (const char* text : {"mirror:1", "mirror:3", "mirror:6", "ec:2+0", "ec:1+1", "ec:3+3", "ec:5+1"}) {
+    const std::string bytes = random_bytes(9, 500'001);
+    auto layout = write(bytes, *parse_redundancy(text, 6));
+    ASSERT_TRUE(layout) << text << layout.error().to_string();
+    EXPECT_EQ(*read(*layout), bytes) << text;
+  }
+  EXPECT_EQ(write("x", *parse_redundancy("ec:6+2", 32)).error().code(), Code::unavailable);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(DataPlaneTest, data_and_map_survive_close_and_open) {
+  add_media(6);
+  ASSERT_TRUE(create("standard"));
+  const std::string key = cluster->master_key();
+  const std::string bytes = random_bytes(1, 700'000);
+  auto layout = write(bytes);
+  ASSERT_TRUE(layout);
+  ASSERT_TRUE(open());
+  EXPECT_EQ(cluster->master_key(), key);
+  EXPECT_EQ(cluster->default_redundancy(), "ec:4+2");
+  EXPECT_EQ(*read(*layout), bytes);
+  auto second = write(bytes);
+  ASSERT_TRUE(second);
+  EXPECT_GT(second->write_id, layout->write_id);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(DataPlaneTest, an_abandoned_write_leaves_nothing) {
+  add_media(6);
+  ASSERT_TRUE(create("ec:4+2"));
+  struct Run {
+    static Task<Result<void>> abandon(Cluster* cluster, bool finish) {
+      WriteOptions options;
+      options.redundancy = {RedundancyKind::erasure, 4, 2};
+      CO_TRY_ASSIGN(auto writer, cluster->data().begin_write(options));
+      for (int i = 0; i < 10; ++i) {
+        Buffer part(100'000);
+        std::memset(part.data(), i, part.size());
+        CO_TRY(co_await writer->append(std::move(part)));
+      }
+      if (finish) {
+        CO_TRY_ASSIGN(DataLayout layout, co_await writer->finish());
+        static_cast<void>(layout);
+      }
+      co_return Result<void>();
+    }
+  };
+  ASSERT_TRUE(executor.run(Run::abandon(cluster.get(), false)));
+  ASSERT_TRUE(executor.run(Run::abandon(cluster.get(), true)));
+  executor.run(sleep_for(std::chrono::seconds(1)));
+  EXPECT_EQ(data_chunks(), 0u);
+}
+
+TEST_F(DataPlaneTest, what_a_crash_left_uncommitted_is_removed_at_the_next_start) {
+  add_media(6);
+  ASSERT_TRUE(create("ec:4+2"));
+  const std::string bytes = random_bytes(2, 600'000);
+  auto kept = write(bytes);
+  ASSERT_TRUE(kept);
+  const size_t chunks = data_chunks();
+  struct Run {
+    static Task<Result<void>> half(ClusterHarness* self, Cluster* cluster) {
+      WriteOptions options;
+      options.redundancy = {RedundancyKind::erasure, 4, 2};
+      CO_TRY_ASSIGN(auto writer, cluster->data().begin_write(options));
+      Buffer part(1'000'000);
+      std::memset(part.data(), 1, part.size());
+      CO_TRY(co_await writer->append(std::move(part)));
+      CO_TRY_ASSIGN(DataLayout layout, co_await writer->finish());
+      *self->dead = true;
+      static_cast<void>(layout);
+      co_return Result<void>();
+    }
+  };
+  ASSERT_TRUE(executor.run(Run::half(this, cluster.get())));
+  crash();
+  EXPECT_GT(data_chunks(), chunks);
+  ASSERT_TRUE(open());
+  settle();
+  EXPECT_EQ(data_chunks(), chunks);
+  EXPECT_EQ(*read(*kept), bytes);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(DataPlaneTest, a_retired_write_goes_when_its_readers_have_left) {
+  add_media(6);
+  ASSERT_TRUE(create("ec:4+2"));
+  const std::string bytes = random_bytes(3, 900'000);
+  auto layout = write(bytes);
+  ASSERT_TRUE(layout);
+  auto guard = cluster->data().guard_reads();
+  ASSERT_TRUE(retire(*layout));
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_GT(data_chunks(), 0u) << "a guard was held since before";
+  auto reader = cluster->data().read(*layout, 0, layout->size, CachePolicy::normal);
+  guard.reset();
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_GT(data_chunks(), 0u) << "a reader is there";
+  EXPECT_EQ(executor.run(reader->next(1000))->size(), 1000u);
+  reader.reset();
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_EQ(data_chunks(), 0u);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(DataPlaneTest, write_memory_is_bounded_and_never_deadlocks) {
+  add_media(6);
+  tuning.write_memory_bytes = 4 * kMiB;
+  ASSERT_TRUE(create("ec:4+2"));
+  for (auto& medium : media) medium->put_delay = std::chrono::milliseconds(3);
+  std::vector<Task<Result<DataLayout>>> writes;
+  std::vector<std::string> contents;
+  for (int i = 0; i < 40; ++i) {
+    contents.push_back(random_bytes(i, 700'000 + i));
+    writes.push_back(write_task(this, contents.back(), default_redundancy(), i % 2 == 0, 65'536));
+  }
+  auto layouts = executor.run(when_all(std::move(writes)));
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    ASSERT_TRUE(layouts[i]) << layouts[i].error().to_string();
+    EXPECT_EQ(*read(*layouts[i]), contents[i]);
+  }
+  EXPECT_EQ(plane().plane().write_memory.available(), 4 * kMiB);
+}
+
+TEST_F(DataPlaneTest, a_full_drive_is_no_space_and_leaves_nothing) {
+  add_media(4, 4 * kMiB);
+  ASSERT_TRUE(create("ec:2+2"));
+  std::vector<DataLayout> kept;
+  std::vector<std::string> contents;
+  for (int i = 0;; ++i) {
+    ASSERT_LT(i, 100);
+    const std::string bytes = random_bytes(i, 500'000);
+    auto layout = write(bytes);
+    if (!layout) {
+      EXPECT_EQ(layout.error().code(), Code::no_space) << layout.error().to_string();
+      break;
+    }
+    kept.push_back(*layout);
+    contents.push_back(bytes);
+  }
+  executor.run(sleep_for(std::chrono::seconds(5)));
+  EXPECT_EQ(fsck(), "");
+  for (size_t i = 0; i < kept.size(); ++i) EXPECT_EQ(*read(kept[i]), contents[i]);
+  ASSERT_TRUE(retire(kept[0]));
+  ASSERT_TRUE(retire(kept[1]));
+  executor.run(sleep_for(std::chrono::seconds(10)));
+  EXPECT_TRUE(write(random_bytes(77, 500'000)));
+}
+
+TEST_F(DataPlaneTest, references_come_in_order) {
+  add_media(4);
+  ASSERT_TRUE(create("ec:2+2"));
+  std::vector<WriteId> ids;
+  for (int i = 0; i < 50; ++i) ids.push_back(write(random_bytes(i, 200'000))->write_id);
+  std::vector<WriteId> listed;
+  WriteId after = 0;
+  for (;;) {
+    auto page = executor.run(cluster->data().references(after, 7));
+    ASSERT_TRUE(page);
+    if (page->empty()) break;
+    for (auto& reference : *page) {
+      EXPECT_EQ(reference.owner, "test");
+      listed.push_back(after = reference.layout.write_id);
+    }
+  }
+  EXPECT_EQ(listed, ids);
+}
+
+TEST_F(DataPlaneTest, pinned_data_stays_in_memory_within_its_bound) {
+  add_media(4);
+  tuning.cache_bytes = 8 * kMiB;
+  tuning.cache_pin_bytes = 2 * kMiB;
+  ASSERT_TRUE(create("ec:2+2"));
+  auto hot = write(random_bytes(1, 1'000'000));
+  auto more = write(random_bytes(2, 1'500'000));
+  ASSERT_TRUE(executor.run(cluster->data().set_pinned(*hot, true)));
+  EXPECT_EQ(executor.run(cluster->data().set_pinned(*more, true)).error().code(), Code::no_space);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(read(*write(random_bytes(10 + i, 2'000'000))));
+  const auto before = cluster->data().cache_status();
+  EXPECT_LE(before.used_bytes, before.capacity_bytes);
+  ASSERT_TRUE(read(*hot));
+  const auto after = cluster->data().cache_status();
+  EXPECT_EQ(after.misses, before.misses) << "all of it came from memory";
+  ASSERT_TRUE(executor.run(cluster->data().set_pinned(*hot, false)));
+  EXPECT_EQ(cluster->data().cache_status().pinned_bytes, 0u);
+}
+
+TEST_F(DataPlaneTest, strange_drives_are_refused) {
+  add_media(3);
+  ASSERT_TRUE(create("ec:2+1"));
+  close();
+  auto first = media;
+  media.clear();
+  EXPECT_EQ(open().error().code(), Code::not_found);
+  meta_media = meta::make_memory_meta_media();
+  media.push_back(std::make_shared<MemoryMedium>(11));
+  media.push_back(std::make_shared<MemoryMedium>(12));
+  random = SeededRandom(99);
+  ASSERT_TRUE(create("mirror:2"));
+  close();
+  media.push_back(first[0]);
+  EXPECT_EQ(open().error().code(), Code::wrong_owner);
+  EXPECT_EQ(create("mirror:2").error().code(), Code::wrong_owner);
+}
+
+}  // namespace
+}  // namespace quarry::cluster

@@ -1,0 +1,49 @@
+#include "cluster/label_keeper.h"
+
+#include "base/log.h"
+
+namespace quarry::cluster {
+
+bool LabelKeeper::names(uint32_t number) const {
+  return std::ranges::any_of(label_.drives, [number](const LabelDrive& drive) { return drive.number == number; });
+}
+
+Task<Result<void>> LabelKeeper::write(unsigned needed) {
+  ++label_.epoch;
+  unsigned written = 0;
+  std::string problems;
+  for (const LabelDrive& each : label_.drives) {
+    Drive* drive = drives_.find(each.number);
+    if (drive == nullptr || !drive->readable()) continue;
+    DriveLabel own = label_;
+    own.number = each.number;
+    Result<void> set = co_await drive->set_label(own.encode());
+    if (set) {
+      ++written;
+    } else {
+      problems += fmt::format("; drive {}: {}", each.number, set.error().to_string());
+    }
+  }
+  if (written >= needed) co_return Result<void>();
+  co_return fail(Code::unavailable, "labels could be written to {} drives, {} are needed{}", written, needed, problems);
+}
+
+Task<Result<void>> LabelKeeper::add(LabelDrive drive, unsigned needed) {
+  const std::vector<LabelDrive> before = label_.drives;
+  if (names(drive.number)) co_return co_await write(needed);
+  label_.drives.push_back(std::move(drive));
+  Result<void> written = co_await write(needed);
+  if (!written) label_.drives = before;
+  co_return written;
+}
+
+Task<Result<void>> LabelKeeper::drop(uint32_t number, unsigned needed) {
+  if (!names(number)) co_return Result<void>();
+  const std::vector<LabelDrive> before = label_.drives;
+  std::erase_if(label_.drives, [number](const LabelDrive& drive) { return drive.number == number; });
+  Result<void> written = co_await write(needed);
+  if (!written) label_.drives = before;
+  co_return written;
+}
+
+}  // namespace quarry::cluster

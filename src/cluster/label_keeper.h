@@ -1,0 +1,27 @@
+// LabelKeeper: writes the drives' labels. Confined to the home executor.
+#pragma once
+#include <map>
+
+#include "cluster/drive_label.h"
+#include "cluster/drive_set.h"
+
+namespace quarry::cluster {
+
+class LabelKeeper {
+ public:
+  // newest: the label that counted when the cluster was opened (number is ignored).
+  LabelKeeper(DriveSet& drives, DriveLabel newest) : drives_(drives), label_(std::move(newest)) {}
+  const DriveLabel& label() const { return label_; }
+  bool names(uint32_t number) const;
+  // The list of drives that may hold needed metadata, from now on. Durable on every listed drive that is there, at least `needed` of them.
+  // Errors: unavailable.
+  Task<Result<void>> add(LabelDrive drive, unsigned needed);
+  Task<Result<void>> drop(uint32_t number, unsigned needed);
+  Task<Result<void>> write(unsigned needed);
+
+ private:
+  DriveSet& drives_;
+  DriveLabel label_;
+};
+
+}  // namespace quarry::cluster

@@ -1,0 +1,57 @@
+#include "cluster/plane.h"
+
+namespace quarry::cluster {
+
+void RepairRequests::add(const DataLayout& layout) {
+  std::lock_guard lock(mutex_);
+  if (wanted_.size() < kMax) wanted_.emplace(layout.write_id, layout);
+}
+
+std::vector<DataLayout> RepairRequests::take(size_t limit) {
+  std::lock_guard lock(mutex_);
+  std::vector<DataLayout> taken;
+  while (!wanted_.empty() && taken.size() < limit) {
+    taken.push_back(wanted_.begin()->second);
+    wanted_.erase(wanted_.begin());
+  }
+  return taken;
+}
+
+size_t RepairRequests::size() const {
+  std::lock_guard lock(mutex_);
+  return wanted_.size();
+}
+
+bool Removal::add(const Topology& topology, const DataLayout& layout) {
+  const Members members = topology.map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
+  const uint32_t stripes = layout.stripe_count();
+  bool reachable = true;
+  for (unsigned shard = 0; shard < members.size(); ++shard) {
+    for (const Place& place : places_of(members[shard])) {
+      Drive* drive = topology.drive(place.drive);
+      if (drive == nullptr || !drive->readable()) {
+        auto known = topology.map.drives.find(place.drive);
+        const bool lost = known == topology.map.drives.end() || known->second.state == DriveState::failed || known->second.state == DriveState::removed;
+        reachable = reachable && lost;
+        continue;
+      }
+      for (uint32_t stripe = 0; stripe < stripes; ++stripe) {
+        if (layout.stored_size(stripe, shard) > 0) by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
+      }
+    }
+  }
+  return reachable;
+}
+
+Task<Result<void>> Removal::run() {
+  std::vector<Task<Result<void>>> removals;
+  for (auto& [drive, names] : by_drive) removals.push_back(drive->remove_shards(std::move(names)));
+  by_drive.clear();
+  std::vector<Result<void>> results = co_await when_all(std::move(removals));
+  for (auto& result : results) {
+    if (!result) co_return std::move(result).error();
+  }
+  co_return Result<void>();
+}
+
+}  // namespace quarry::cluster

@@ -1,0 +1,444 @@
+#include "cluster/repair.h"
+
+#include "base/log.h"
+#include "cluster/keys.h"
+#include "cluster/stripe_reader.h"
+#include "observe/metrics.h"
+
+namespace quarry::cluster {
+namespace {
+
+constexpr size_t kRowBatch = 128;
+constexpr size_t kWritesParallel = 4;
+constexpr size_t kStripesParallel = 4;
+constexpr Duration kIdle = std::chrono::seconds(5);
+
+const Counter& repaired_bytes() {
+  static const Counter counter = metrics::counter("cluster_repaired_bytes_total", "Bytes of shards rebuilt, moved or rewritten by repair");
+  return counter;
+}
+
+std::string after(std::string key) {
+  key.push_back('\0');
+  return key;
+}
+
+std::string describe_group(const ClusterMap& map, const GroupKey& key) {
+  const Members members = map.members(key.width, key.group);
+  for (const Member& member : members) {
+    if (!member.pending) continue;
+    for (const auto& [number, drive] : map.drives) {
+      if (drive.state == DriveState::failed) return fmt::format("rebuilding what drive {} held", number);
+      if (drive.state == DriveState::draining) return fmt::format("draining drive {}", number);
+    }
+    return "rebalancing";
+  }
+  return "checking";
+}
+
+}  // namespace
+
+Repairer::Repairer(Plane& plane, MapKeeper& maps)
+    : plane_(plane), maps_(maps), budget_(plane, plane.tuning.repair_bytes_per_second), alarm(plane.background) {
+  status_.activity = "idle";
+}
+
+RepairStatus Repairer::status() const {
+  std::lock_guard lock(mutex_);
+  return status_;
+}
+
+void Repairer::set_activity(std::string activity) {
+  std::lock_guard lock(mutex_);
+  status_.activity = std::move(activity);
+}
+
+void Repairer::note(const Outcome& outcome) {
+  std::lock_guard lock(mutex_);
+  if (outcome.repaired_shards > 0) ++status_.repaired_writes;
+  status_.repaired_bytes += outcome.repaired_bytes;
+  status_.lost_writes = lost_.size();
+  const double seconds = static_cast<double>((Executor::here().now() - began_).count()) / 1e9;
+  if (seconds > 0) status_.bytes_per_second = static_cast<double>(status_.repaired_bytes - bytes_at_begin_) / seconds;
+}
+
+Task<void> Repairer::run() {
+  while (!plane_.background.stopping()) {
+    Result<bool> done = co_await round();
+    if (!done && !plane_.background.stopping()) LOG_WARNING("repair round failed; it will be tried again", {"error", done.error().to_string()});
+    co_await alarm.wait(done && !*done ? Duration(std::chrono::milliseconds(200)) : kIdle);
+  }
+}
+
+Task<Result<bool>> Repairer::round() {
+  co_await turn_.acquire();
+  {
+    std::lock_guard lock(mutex_);
+    began_ = Executor::here().now();
+    bytes_at_begin_ = status_.repaired_bytes;
+  }
+  Result<bool> groups = co_await repair_groups();
+  Result<bool> queue = true;
+  if (groups) queue = co_await repair_queue();
+  const auto topology = plane_.drives.topology();
+  const ClusterMap::Health health = topology->map.health();
+  std::string activity = "idle";
+  if (health.without > 0) activity = fmt::format("{} shard positions are on failed drives and no drive is free to take them: add a drive", health.without);
+  {
+    std::lock_guard lock(mutex_);
+    status_.activity = std::move(activity);
+    status_.eta_seconds = -1;
+    status_.lost_writes = lost_.size();
+    status_.bytes_per_second = 0;
+    // Losses that data at the default redundancy survives now.
+    unsigned least = topology->map.redundancy.m;
+    for (uint8_t width : topology->map.widths()) {
+      if (width != topology->map.redundancy.width()) continue;
+      for (uint32_t group = 0; group < topology->map.group_count; ++group) {
+        unsigned away = 0;
+        for (const Member& member : *topology->map.find_members(width, static_cast<GroupId>(group))) {
+          Drive* drive = topology->drive(member.at.drive);
+          away += drive == nullptr || !drive->readable() || (member.pending && member.before.empty());
+        }
+        least = std::min(least, topology->map.redundancy.m - std::min<unsigned>(away, topology->map.redundancy.m));
+      }
+    }
+    status_.lowest_redundancy = least;
+  }
+  turn_.release();
+  if (!groups) co_return groups;
+  if (!queue) co_return queue;
+  co_return *groups && *queue;
+}
+
+Task<Result<bool>> Repairer::repair_groups() {
+  auto topology = plane_.drives.topology();
+  std::vector<GroupWork> work;
+  for (uint8_t width : topology->map.widths()) {
+    for (uint32_t group = 0; group < topology->map.group_count; ++group) {
+      const Members& members = *topology->map.find_members(width, static_cast<GroupId>(group));
+      GroupWork item{{width, static_cast<GroupId>(group)}};
+      bool pending = false;
+      for (const Member& member : members) {
+        if (!member.pending) continue;
+        pending = true;
+        bool source = false;
+        for (const Place& place : member.before) {
+          Drive* drive = topology->drive(place.drive);
+          source = source || (drive != nullptr && drive->readable());
+        }
+        item.endangered += !source;
+      }
+      if (pending) work.push_back(item);
+    }
+  }
+  if (work.empty()) co_return true;
+  std::sort(work.begin(), work.end(), [](const GroupWork& a, const GroupWork& b) { return std::pair(b.endangered, a.key) < std::pair(a.endangered, b.key); });
+  bool all = true;
+  const TimePoint begin = Executor::here().now();
+  for (size_t i = 0; i < work.size() && !plane_.background.stopping(); ++i) {
+    set_activity(describe_group(topology->map, work[i].key));
+    {
+      std::lock_guard lock(mutex_);
+      status_.pending_writes = work.size() - i;
+      const double seconds = static_cast<double>((Executor::here().now() - begin).count()) / 1e9;
+      if (i > 0) status_.eta_seconds = static_cast<int64_t>(seconds / static_cast<double>(i) * static_cast<double>(work.size() - i));
+    }
+    Result<bool> complete = co_await repair_group(work[i]);
+    if (!complete) LOG_WARNING("a group could not be repaired", {"group", work[i].key.group}, {"error", complete.error().to_string()});
+    all = all && complete && *complete;
+  }
+  std::lock_guard lock(mutex_);
+  status_.pending_writes = 0;
+  co_return all;
+}
+
+Task<Result<bool>> Repairer::repair_group(GroupWork work) {
+  auto topology = plane_.drives.topology();
+  const Members* found = topology->map.find_members(work.key.width, work.key.group);
+  if (found == nullptr) co_return true;
+  const Members members = *found;
+  std::vector<unsigned> shards;
+  for (unsigned i = 0; i < members.size(); ++i) {
+    if (!members[i].pending) continue;
+    Drive* drive = topology->drive(members[i].at.drive);
+    if (drive == nullptr || !drive->writable()) continue;
+    shards.push_back(i);
+  }
+  if (shards.empty()) co_return false;
+  // Writers that place by an older topology may still commit rows behind this scan: then the group stays pending for another.
+  const bool final_scan = !plane_.writes.any_before(topology->map.epoch);
+  bool complete = true;
+  meta::ScanOptions options;
+  options.range = keys::data_of_group(work.key.group);
+  options.limit = kRowBatch;
+  for (;;) {
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    if (rows.empty() || plane_.background.stopping()) break;
+    options.range.begin = after(rows.back().key);
+    std::vector<DataLayout> layouts;
+    for (const meta::KeyValue& row : rows) {
+      Decoder in(row.value);
+      CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
+      if (layout.redundancy.width() == work.key.width) layouts.push_back(layout);
+    }
+    for (size_t begin = 0; begin < layouts.size() && !plane_.background.stopping(); begin += kWritesParallel) {
+      std::vector<Task<Result<Outcome>>> tasks;
+      for (size_t i = begin; i < std::min(begin + kWritesParallel, layouts.size()); ++i) tasks.push_back(settle_shards(layouts[i], shards, Depth::presence));
+      std::vector<Result<Outcome>> outcomes = co_await when_all(std::move(tasks));
+      for (const auto& outcome : outcomes) {
+        if (!outcome || outcome->lacking > 0) complete = false;
+        if (outcome) note(*outcome);
+      }
+    }
+  }
+  if (!complete || !final_scan || plane_.background.stopping()) co_return false;
+  const GroupKey key = work.key;
+  CO_TRY(co_await maps_.change([key, shards, members](ClusterMap& map) -> Result<void> {
+    const Members* now = map.find_members(key.width, key.group);
+    if (now == nullptr) return fail(Code::not_found, "group {} of width {}", key.group, key.width);
+    Members settled = *now;
+    for (unsigned shard : shards) {
+      if (settled[shard].at != members[shard].at) continue;  // planned anew meanwhile
+      settled[shard].pending = false;
+      settled[shard].before.clear();
+    }
+    map.set_members(key, std::move(settled));
+    return {};
+  }));
+  co_return true;
+}
+
+Task<Result<bool>> Repairer::still_referenced(DataLayout layout) {
+  CO_TRY_ASSIGN(std::optional<std::string> row, co_await plane_.meta.get(keys::data(layout)));
+  co_return row.has_value();
+}
+
+namespace {
+
+struct ShardJob {
+  uint32_t stripe = 0;
+  unsigned shard = 0;
+};
+
+struct ShardResult {
+  uint64_t bytes = 0;   // written
+  bool lacking = false;  // could not be put where it belongs
+  bool lost = false;
+};
+
+// fresh: nothing of this name was ever put on the drive (it is the shard's new place); else its id may have been used.
+Task<Result<void>> put_again(Drive* drive, ChunkName name, ByteView bytes, bool fresh) {
+  std::vector<ByteView> parts{bytes};
+  if (!fresh) co_return co_await drive->rewrite_shard(name, std::move(parts));
+  Result<void> put = co_await drive->put(chunk_id(name), parts, chunk::Stream::data);
+  // It was there once, as this or a later rewrite, and cannot be read now.
+  if (!put && put.error().code() == Code::already_exists) put = co_await drive->rewrite_shard(name, std::move(parts));
+  co_return put;
+}
+
+// Makes sure that the shard is at its present place.
+Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, DataLayout layout, ShardJob job, Repairer::Depth depth) {
+  ShardResult result;
+  const uint32_t size = layout.stored_size(job.stripe, job.shard);
+  if (size == 0) co_return result;
+  auto topology = plane->drives.topology();
+  const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
+  if (job.shard >= members.size()) co_return fail(Code::unavailable, "group {} has no members of width {}", layout.group, layout.redundancy.width());
+  const Member& member = members[job.shard];
+  const ChunkName name = shard_name(layout, job.stripe, job.shard, member.at.term);
+  Drive* drive = topology->drive(member.at.drive);
+  if (drive == nullptr || !drive->readable()) {
+    result.lacking = true;
+    co_return result;
+  }
+  bool exists = false;
+  if (depth == Repairer::Depth::presence) {
+    Result<uint32_t> there = co_await drive->stat_shard(name);
+    if (there && *there == size) co_return result;
+    if (!there && there.error().code() != Code::not_found) co_return std::move(there).error();
+    exists = there.has_value();
+  } else {
+    co_await budget->take(size);
+    Result<SharedBytes> there = co_await drive->get_shard(name, 0, size);
+    if (there && there->size() == size) co_return result;
+    if (!there && !drive->readable()) {
+      result.lacking = true;
+      co_return result;
+    }
+    exists = there || there.error().code() != Code::not_found;
+  }
+  if (!drive->writable()) {
+    result.lacking = true;
+    co_return result;
+  }
+  co_await budget->take(uint64_t{size} * (member.before.empty() ? layout.redundancy.k + 1u : 2u));
+  // A pending shard is read where it was; one that should be here and is not, or is damaged, is rebuilt.
+  Result<SharedBytes> bytes = co_await rebuild_shard(*plane, layout, job.stripe, job.shard, member.before.empty());
+  if (!bytes) {
+    if (bytes.error().code() != Code::data_lost && bytes.error().code() != Code::not_found && bytes.error().code() != Code::corrupt) co_return std::move(bytes).error();
+    LOG_ERROR("data cannot be repaired", {"write", layout.write_id}, {"error", bytes.error().to_string()});
+    result.lost = true;
+    co_return result;
+  }
+  Result<void> put = co_await put_again(drive, name, bytes->view(), member.pending && !exists);
+  if (!put) co_return std::move(put).error();
+  result.bytes = size;
+  repaired_bytes().add(size);
+  co_return result;
+}
+
+}  // namespace
+
+Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth) {
+  Outcome outcome;
+  std::vector<ShardJob> jobs;
+  for (uint32_t stripe = 0; stripe < layout.stripe_count(); ++stripe) {
+    for (unsigned shard : shards) jobs.push_back({stripe, shard});
+  }
+  std::map<uint32_t, unsigned> lacking;
+  const size_t parallel = kStripesParallel * std::max<size_t>(shards.size(), 1);
+  std::optional<Error> error;
+  for (size_t begin = 0; begin < jobs.size() && !error; begin += parallel) {
+    std::vector<Task<Result<ShardResult>>> tasks;
+    for (size_t i = begin; i < std::min(begin + parallel, jobs.size()); ++i) tasks.push_back(settle_shard(&plane_, &budget_, layout, jobs[i], depth));
+    std::vector<Result<ShardResult>> results = co_await when_all(std::move(tasks));
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (!results[i]) {
+        if (!error) error = std::move(results[i]).error();
+        continue;
+      }
+      outcome.repaired_shards += results[i]->bytes > 0;
+      outcome.repaired_bytes += results[i]->bytes;
+      outcome.lost = outcome.lost || results[i]->lost;
+      if (results[i]->lacking) outcome.lacking = std::max(outcome.lacking, ++lacking[jobs[begin + i].stripe]);
+    }
+  }
+  // If the write was retired while shards were put, the sweeper may have been there before them: they would be nobody's.
+  CO_TRY_ASSIGN(bool referenced, co_await still_referenced(layout));
+  auto topology = plane_.drives.topology();
+  Removal removal;
+  if (!referenced) {
+    outcome.gone = true;
+    outcome.lost = false;
+    outcome.lacking = 0;
+    lost_.erase(layout.write_id);
+    if (outcome.repaired_shards > 0) removal.add(*topology, layout);
+    CO_TRY(co_await removal.run());
+    co_return outcome;
+  }
+  if (outcome.lost) {
+    lost_.insert(layout.write_id);
+  } else {
+    lost_.erase(layout.write_id);
+  }
+  if (error) co_return std::move(*error);
+  // What moved is removed from where it was: readers look at the new place first.
+  if (outcome.lacking == 0 && !outcome.lost) {
+    const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
+    for (unsigned shard : shards) {
+      for (const Place& place : members[shard].before) {
+        Drive* drive = topology->drive(place.drive);
+        if (drive == nullptr || !drive->readable()) continue;
+        for (uint32_t stripe = 0; stripe < layout.stripe_count(); ++stripe) {
+          if (layout.stored_size(stripe, shard) > 0) removal.by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
+        }
+      }
+    }
+    CO_TRY(co_await removal.run());
+  }
+  co_return outcome;
+}
+
+Task<Result<Repairer::Outcome>> Repairer::repair_write(DataLayout layout, Depth depth) {
+  CO_TRY_ASSIGN(bool referenced, co_await still_referenced(layout));
+  if (!referenced) {
+    Outcome outcome;
+    outcome.gone = true;
+    co_return outcome;
+  }
+  std::vector<unsigned> all(layout.redundancy.width());
+  for (unsigned i = 0; i < all.size(); ++i) all[i] = i;
+  co_return co_await settle_shards(layout, std::move(all), depth);
+}
+
+Task<Result<void>> Repairer::repair_shard(DataLayout layout, uint32_t stripe, unsigned shard) {
+  ShardJob job{stripe, shard};
+  CO_TRY_ASSIGN(ShardResult result, co_await settle_shard(&plane_, &budget_, layout, job, Depth::verify));
+  if (result.lost) co_return fail(Code::data_lost, "shard {} of stripe {} of write {} cannot be rebuilt", shard, stripe, layout.write_id);
+  Outcome outcome;
+  outcome.repaired_shards = result.bytes > 0;
+  outcome.repaired_bytes = result.bytes;
+  note(outcome);
+  CO_TRY_ASSIGN(bool referenced, co_await still_referenced(layout));
+  if (referenced) co_return Result<void>();
+  Removal removal;
+  removal.add(*plane_.drives.topology(), layout);
+  co_return co_await removal.run();
+}
+
+Task<Result<bool>> Repairer::repair_queue() {
+  // What readers met.
+  for (;;) {
+    std::vector<DataLayout> asked = plane_.repairs.take(kWritesParallel);
+    if (asked.empty() || plane_.background.stopping()) break;
+    set_activity("repairing damaged data");
+    std::vector<Task<Result<Outcome>>> tasks;
+    for (const DataLayout& layout : asked) tasks.push_back(repair_write(layout, Depth::verify));
+    std::vector<Result<Outcome>> outcomes = co_await when_all(std::move(tasks));
+    for (size_t i = 0; i < outcomes.size(); ++i) {
+      if (outcomes[i]) {
+        note(*outcomes[i]);
+      } else {
+        LOG_WARNING("repair of a write failed", {"write", asked[i].write_id}, {"error", outcomes[i].error().to_string()});
+      }
+    }
+  }
+  // What was written with fewer shards; key order is most endangered first.
+  meta::ScanOptions options;
+  options.range = meta::KeyRange::prefix("cq");
+  options.limit = kRowBatch;
+  bool all = true;
+  for (;;) {
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    if (rows.empty() || plane_.background.stopping()) break;
+    options.range.begin = after(rows.back().key);
+    {
+      std::lock_guard lock(mutex_);
+      status_.activity = "repairing writes that were made while drives were away";
+      status_.pending_writes = rows.size();
+    }
+    std::vector<std::string> done;
+    for (size_t begin = 0; begin < rows.size() && !plane_.background.stopping(); begin += kWritesParallel) {
+      std::vector<Task<Result<Outcome>>> tasks;
+      const size_t end = std::min(begin + kWritesParallel, rows.size());
+      for (size_t i = begin; i < end; ++i) {
+        Decoder in(rows[i].value);
+        CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
+        tasks.push_back(repair_write(layout, Depth::presence));
+      }
+      std::vector<Result<Outcome>> outcomes = co_await when_all(std::move(tasks));
+      for (size_t i = 0; i < outcomes.size(); ++i) {
+        if (!outcomes[i]) continue;
+        note(*outcomes[i]);
+        if (outcomes[i]->gone || outcomes[i]->lacking == 0) done.push_back(rows[begin + i].key);
+      }
+    }
+    all = all && done.size() == rows.size();
+    {
+      std::lock_guard lock(mutex_);
+      status_.pending_writes = 0;
+    }
+    if (done.empty()) continue;
+    auto remove = [](meta::Transaction& transaction, const std::vector<std::string>& list) -> Task<Result<void>> {
+      for (const std::string& key : list) transaction.remove(key);
+      co_return Result<void>();
+    };
+    auto body = [&done, remove](meta::Transaction& transaction) { return remove(transaction, done); };
+    Result<meta::Version> version = co_await meta::transact(plane_.meta, body);
+    if (!version) co_return std::move(version).error();
+  }
+  co_return all;
+}
+
+}  // namespace quarry::cluster

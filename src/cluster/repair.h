@@ -1,0 +1,66 @@
+// Repairer: brings data back to full redundancy, and to where the map wants it.
+//
+//   groups   positions that are pending (their drive died, is drained, or another drive won them): every write of the group gets its
+//            shard at the new place, copied from where it was or rebuilt from k others; then the map says so. A group is complete only
+//            after a scan that began when no writer of an older topology was left.
+//   queue    single writes: put with fewer shards (durable rows "cq"), or found damaged by a reader (in memory)
+//
+// Most endangered first. It can stop and start anywhere: a chunk that is there already is skipped. Confined to the home executor.
+#pragma once
+#include "cluster/alarm.h"
+#include "cluster/background_budget.h"
+#include "cluster/map_keeper.h"
+#include "cluster/plane.h"
+
+namespace quarry::cluster {
+
+class Repairer {
+ public:
+  Repairer(Plane& plane, MapKeeper& maps);
+
+  Task<void> run();
+  // One round over everything that is pending. true: nothing is left that could be repaired now.
+  Task<Result<bool>> round();
+  // Checks one write and repairs it. `verify`: reads every shard instead of looking whether it is there.
+  enum class Depth : uint8_t { presence, verify };
+  struct Outcome {
+    uint64_t repaired_shards = 0, repaired_bytes = 0;
+    unsigned lacking = 0;   // shards still missing (no drive to put them on), of the worst stripe
+    bool lost = false;      // fewer than k shards of some stripe can be read
+    bool gone = false;      // the write is not referenced any more
+  };
+  Task<Result<Outcome>> repair_write(DataLayout layout, Depth depth);
+  // One shard on its own drive was found damaged: rewrites it from the others.
+  Task<Result<void>> repair_shard(DataLayout layout, uint32_t stripe, unsigned shard);
+
+  // Thread-safe.
+  RepairStatus status() const;
+
+ private:
+  struct GroupWork {
+    GroupKey key;
+    unsigned endangered = 0;  // pending positions whose shard can only be rebuilt
+  };
+  Task<Result<bool>> repair_groups();
+  Task<Result<bool>> repair_group(GroupWork work);
+  Task<Result<Outcome>> settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth);
+  Task<Result<bool>> repair_queue();
+  Task<Result<bool>> still_referenced(DataLayout layout);
+  void note(const Outcome& outcome);
+  void set_activity(std::string activity);
+
+  Plane& plane_;
+  MapKeeper& maps_;
+  BackgroundBudget budget_;
+  Semaphore turn_{1};
+  std::set<WriteId> lost_;
+  TimePoint began_{};
+  uint64_t bytes_at_begin_ = 0;
+  mutable std::mutex mutex_;   // guards status_
+  RepairStatus status_;
+
+ public:
+  Alarm alarm;
+};
+
+}  // namespace quarry::cluster

@@ -1,0 +1,476 @@
+#include "cluster/stripe_reader.h"
+
+#include <deque>
+
+#include "cluster/plane.h"
+#include "codec/erasure.h"
+#include "observe/metrics.h"
+
+namespace quarry::cluster {
+namespace {
+
+constexpr size_t kSlotsMax = 8;          // pieces in flight per reader
+constexpr size_t kSlotsFirst = 4;
+constexpr Duration kHedgeMin = std::chrono::milliseconds(2);
+constexpr Duration kHedgeUnknown = std::chrono::milliseconds(50);  // until the drives' latencies are known
+constexpr unsigned kHedgeFactor = 3;     // times the peers' p95
+
+const Counter& degraded_reads() {
+  static const Counter counter = metrics::counter("cluster_degraded_reads_total", "Shard reads that were answered from parity or copies");
+  return counter;
+}
+const Counter& hedged_reads() {
+  static const Counter counter = metrics::counter("cluster_hedged_reads_total", "Shard reads that were raced against a late drive");
+  return counter;
+}
+const Counter& bytes_served() {
+  static const Counter counter = metrics::counter("cluster_data_bytes_read_total", "Bytes of object data handed to readers");
+  return counter;
+}
+
+// A fetch of a part of a shard, that several may wait for. Confined to the reader's executor.
+struct Fetch {
+  Event done;
+  std::optional<Result<SharedBytes>> result;
+};
+using FetchPointer = std::shared_ptr<Fetch>;
+
+struct Range {
+  uint32_t offset = 0;
+  uint32_t length = 0;
+};
+
+// What a reader shares with its fetches in flight, which may outlive it.
+struct ReadState {
+  Plane& plane;
+  DataLayout layout;
+  CachePolicy policy;
+  std::shared_ptr<const Topology> topology;
+  Members members;
+  std::map<std::pair<uint32_t, unsigned>, FetchPointer> direct;  // whole shards being read or read, of the stripes in the window
+  bool keep_direct = false;                                       // false: ranges and repair, nothing is shared
+  bool repair_asked = false;
+
+  void refresh() {
+    topology = plane.drives.topology();
+    members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
+  }
+  Drive* drive_of(unsigned shard) const {
+    if (shard >= members.size()) return nullptr;
+    Drive* drive = topology->drive(members[shard].at.drive);
+    return drive != nullptr && drive->readable() ? drive : nullptr;
+  }
+  void ask_for_repair() {
+    if (std::exchange(repair_asked, true)) return;
+    plane.repairs.add(layout);
+    plane.wake_repair();
+  }
+};
+using StatePointer = std::shared_ptr<ReadState>;
+
+CacheKey cache_key(const DataLayout& layout, uint32_t stripe, unsigned shard, uint32_t block) {
+  return {chunk_id(shard_name(layout, stripe, layout.redundancy.kind == RedundancyKind::mirror ? 0 : shard, 0)), block};
+}
+
+// From the shard's present place, then from where it was before a move.
+Task<Result<SharedBytes>> read_own(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  if (shard >= state->members.size()) co_return fail(Code::unavailable, "group {} has no members of width {}", state->layout.group, state->layout.redundancy.width());
+  std::optional<Error> worst;
+  const std::vector<Place> places = places_of(state->members[shard]);
+  for (const Place& place : places) {
+    Drive* drive = state->topology->drive(place.drive);
+    if (drive == nullptr || !drive->readable()) {
+      if (!worst || worst->code() == Code::not_found) worst = fail(Code::device_gone, "drive {} is away", place.drive);
+      continue;
+    }
+    Result<SharedBytes> bytes = co_await drive->get_shard(shard_name(state->layout, stripe, shard, place.term), range.offset, range.length);
+    if (bytes) {
+      if (bytes->size() == range.length) {
+        state->plane.bytes_read.fetch_add(range.length, std::memory_order_relaxed);
+        co_return bytes;
+      }
+      worst = fail(Code::corrupt, "shard {} of stripe {} of write {} on drive {} has {} bytes where {} are expected", shard, stripe, state->layout.write_id,
+                   place.drive, bytes->size(), range.length);
+      continue;
+    }
+    if (!worst || bytes.error().code() != Code::not_found) worst = std::move(bytes).error().with(fmt::format("drive {}", place.drive));
+  }
+  co_return std::move(*worst);
+}
+
+Task<void> run_direct(StatePointer state, uint32_t stripe, unsigned shard, Range range, FetchPointer fetch) {
+  fetch->result = co_await read_own(state, stripe, shard, range);
+  fetch->done.set();
+}
+
+// A whole-shard read that others of this reader may use too.
+FetchPointer direct_fetch(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  if (state->keep_direct) {
+    auto found = state->direct.find({stripe, shard});
+    if (found != state->direct.end()) return found->second;
+  }
+  auto fetch = std::make_shared<Fetch>();
+  if (state->keep_direct) state->direct.emplace(std::pair{stripe, shard}, fetch);
+  state->plane.background.spawn_here(run_direct(state, stripe, shard, range, fetch));
+  return fetch;
+}
+
+// [offset, offset + length) of shard `other`, as a source of a rebuild: cut where it is stored short, the rest are zeros.
+Task<Result<SharedBytes>> source_bytes(StatePointer state, uint32_t stripe, unsigned other, Range range) {
+  const uint32_t stored = state->layout.stored_size(stripe, other);
+  if (stored <= range.offset) co_return SharedBytes();
+  Range part{range.offset, std::min(range.length, stored - range.offset)};
+  if (part.offset == 0 && part.length == stored) {
+    if (other < state->layout.redundancy.k && state->policy != CachePolicy::bypass) {
+      if (auto cached = state->plane.cache.find(cache_key(state->layout, stripe, other, kWholeShard))) co_return *cached;
+    }
+    FetchPointer fetch = direct_fetch(state, stripe, other, part);
+    co_await fetch->done.wait();
+    co_return *fetch->result;
+  }
+  co_return co_await read_own(state, stripe, other, part);
+}
+
+// Rebuilds a range of a shard from k others.
+Task<Result<SharedBytes>> rebuild(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  const DataLayout& layout = state->layout;
+  const Redundancy redundancy = layout.redundancy;
+  const unsigned width = redundancy.width();
+  degraded_reads().add();
+  // Sources in order of preference: shards that are known zeros, drives that are there and not slow, slow ones, the rest.
+  std::vector<unsigned> order;
+  for (unsigned i = 0; i < width; ++i) {
+    if (i != shard) order.push_back(i);
+  }
+  auto rank = [&](unsigned i) {
+    if (layout.stored_size(stripe, i) == 0) return 0;
+    Drive* drive = state->drive_of(i);
+    if (drive == nullptr) return 3;
+    return drive->slow.load(std::memory_order_relaxed) ? 2 : 1;
+  };
+  std::sort(order.begin(), order.end(), [&](unsigned a, unsigned b) { return std::pair(rank(a), a) < std::pair(rank(b), b); });
+  std::string problems;
+  if (redundancy.kind == RedundancyKind::mirror) {
+    for (unsigned other : order) {
+      Result<SharedBytes> bytes = co_await read_own(state, stripe, other, range);
+      if (bytes) co_return bytes;
+      problems += fmt::format("; copy {}: {}", other, bytes.error().to_string());
+    }
+    co_return fail(Code::data_lost, "stripe {} of write {}: no copy can be read{}", stripe, layout.write_id, problems);
+  }
+  std::vector<std::optional<SharedBytes>> have(width);
+  unsigned count = 0;
+  for (size_t next = 0; count < redundancy.k && next < order.size();) {
+    std::vector<Task<Result<SharedBytes>>> reads;
+    std::vector<unsigned> which;
+    while (count + reads.size() < redundancy.k && next < order.size()) {
+      which.push_back(order[next]);
+      reads.push_back(source_bytes(state, stripe, order[next++], range));
+    }
+    std::vector<Result<SharedBytes>> results = co_await when_all(std::move(reads));
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (results[i]) {
+        have[which[i]] = std::move(*results[i]);
+        ++count;
+      } else {
+        problems += fmt::format("; shard {}: {}", which[i], results[i].error().to_string());
+      }
+    }
+  }
+  if (count < redundancy.k) {
+    co_return fail(Code::data_lost, "stripe {} of write {}: only {} of {} shards needed can be read{}", stripe, layout.write_id, count, redundancy.k, problems);
+  }
+  auto code = ErasureCode::get(redundancy.k, redundancy.m);
+  if (!code) co_return std::move(code).error();
+  Buffer out(range.length);
+  std::vector<Buffer> padded;
+  std::vector<uint8_t*> shards(width);
+  ShardMask present = 0;
+  for (unsigned i = 0; i < width; ++i) {
+    if (!have[i]) continue;
+    present |= ShardMask{1} << i;
+    if (have[i]->size() == range.length) {
+      shards[i] = const_cast<uint8_t*>(have[i]->view().data());  // read only: the bit is not in `wanted`
+    } else {
+      Buffer whole(range.length);
+      std::memcpy(whole.data(), have[i]->view().data(), have[i]->size());
+      std::memset(whole.data() + have[i]->size(), 0, range.length - have[i]->size());
+      shards[i] = whole.data();
+      padded.push_back(std::move(whole));
+    }
+  }
+  shards[shard] = out.data();
+  CO_TRY((*code)->reconstruct(shards, range.length, present, ShardMask{1} << shard));
+  co_return SharedBytes(std::move(out));
+}
+
+struct Race {
+  Event finished;
+  std::optional<SharedBytes> bytes;
+  std::optional<Error> direct_error, rebuild_error;
+  bool rebuilding = false;
+};
+
+Task<void> race_direct(StatePointer state, uint32_t stripe, unsigned shard, Range range, std::shared_ptr<Race> race) {
+  Result<SharedBytes> result = fail(Code::internal, "not run");
+  if (range.offset == 0 && range.length == state->layout.stored_size(stripe, shard)) {
+    FetchPointer fetch = direct_fetch(state, stripe, shard, range);
+    co_await fetch->done.wait();
+    result = *fetch->result;
+  } else {
+    result = co_await read_own(state, stripe, shard, range);
+  }
+  if (result) {
+    if (!race->bytes) race->bytes = std::move(*result);
+  } else {
+    race->direct_error = std::move(result).error();
+  }
+  race->finished.pulse();
+}
+
+Task<void> race_rebuild(StatePointer state, uint32_t stripe, unsigned shard, Range range, std::shared_ptr<Race> race) {
+  Result<SharedBytes> result = co_await rebuild(state, stripe, shard, range);
+  if (result) {
+    if (!race->bytes) race->bytes = std::move(*result);
+  } else {
+    race->rebuild_error = std::move(result).error();
+  }
+  race->finished.pulse();
+}
+
+// How long a read of this shard may take before it is raced: by what its peers need, so that a slow drive does not excuse itself.
+Duration hedge_delay(const ReadState& state, unsigned shard) {
+  std::vector<Duration> peers;
+  for (unsigned i = 0; i < state.members.size(); ++i) {
+    if (i == shard) continue;
+    if (Drive* drive = state.drive_of(i)) peers.push_back(drive->read_latency.quantile(0.95, kHedgeUnknown));
+  }
+  if (peers.empty()) return kHedgeUnknown;
+  std::nth_element(peers.begin(), peers.begin() + peers.size() / 2, peers.end());
+  return std::max(kHedgeMin, peers[peers.size() / 2] * kHedgeFactor);
+}
+
+bool worth_repair(const Error& error) { return error.code() == Code::not_found || error.code() == Code::corrupt || error.code() == Code::io_error; }
+
+// The verified bytes of a range of a data shard, whatever it takes.
+Task<Result<SharedBytes>> obtain(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  const Redundancy redundancy = state->layout.redundancy;
+  Drive* drive = state->drive_of(shard);
+  const bool elsewhere = redundancy.m > 0;
+  if (!elsewhere) co_return co_await read_own(state, stripe, shard, range);
+  auto race = std::make_shared<Race>();
+  const bool around = drive == nullptr ? state->members.size() <= shard || state->members[shard].before.empty() : drive->slow.load(std::memory_order_relaxed);
+  if (around) {
+    race->rebuilding = true;
+    Result<SharedBytes> rebuilt = co_await rebuild(state, stripe, shard, range);
+    if (rebuilt) co_return rebuilt;
+    if (drive == nullptr) co_return rebuilt;
+    race->rebuild_error = std::move(rebuilt).error();
+  }
+  // A read that nobody races needs no machinery.
+  if (!state->plane.tuning.hedge_reads || race->rebuilding) {
+    Result<SharedBytes> direct = fail(Code::internal, "not run");
+    if (range.offset == 0 && range.length == state->layout.stored_size(stripe, shard)) {
+      FetchPointer fetch = direct_fetch(state, stripe, shard, range);
+      co_await fetch->done.wait();
+      direct = *fetch->result;
+    } else {
+      direct = co_await read_own(state, stripe, shard, range);
+    }
+    if (direct) co_return direct;
+    if (worth_repair(direct.error())) state->ask_for_repair();
+    if (race->rebuilding) co_return fail(Code::data_lost, "{}; its own place: {}", race->rebuild_error->context(), direct.error().to_string());
+    co_return co_await rebuild(state, stripe, shard, range);
+  }
+  state->plane.background.spawn_here(race_direct(state, stripe, shard, range, race));
+  const TimePoint late = Executor::here().now() + hedge_delay(*state, shard);
+  bool in_time = race->bytes || race->direct_error;
+  if (!in_time) in_time = co_await race->finished.wait_until(late);
+  if (race->bytes) co_return *race->bytes;
+  if (!in_time && !state->plane.may_hedge(uint64_t{range.length} * redundancy.k)) {
+    while (!race->bytes && !race->direct_error) co_await race->finished.wait();
+    if (race->bytes) co_return *race->bytes;
+  }
+  if (!race->direct_error) hedged_reads().add();
+  state->plane.background.spawn_here(race_rebuild(state, stripe, shard, range, race));
+  while (!race->bytes && !(race->direct_error && race->rebuild_error)) co_await race->finished.wait();
+  if (race->direct_error && worth_repair(*race->direct_error)) state->ask_for_repair();
+  if (race->bytes) co_return *race->bytes;
+  co_return fail(Code::data_lost, "{}; its own place: {}", race->rebuild_error->context(), race->direct_error->to_string());
+}
+
+// A piece of the range: a whole shard, or one cache block of it.
+struct Slot {
+  uint32_t stripe = 0;
+  unsigned shard = 0;
+  uint32_t block = kWholeShard;
+  Range fetched;            // in the shard
+  uint32_t begin = 0, end = 0;  // what the reader wants of it, in the shard
+  Event done;
+  std::optional<Result<SharedBytes>> result;
+  MemoryBudget* budget = nullptr;
+  ~Slot() {
+    if (budget != nullptr) budget->release(fetched.length);
+  }
+};
+using SlotPointer = std::shared_ptr<Slot>;
+
+Task<void> fill_slot(StatePointer state, SlotPointer slot) {
+  Result<SharedBytes> bytes = co_await obtain(state, slot->stripe, slot->shard, slot->fetched);
+  if (!bytes && state->plane.drives.topology() != state->topology) {  // the map changed meanwhile: once more by the new one
+    state->refresh();
+    state->direct.clear();
+    bytes = co_await obtain(state, slot->stripe, slot->shard, slot->fetched);
+  }
+  if (bytes && state->policy != CachePolicy::bypass) {
+    state->plane.cache.insert(cache_key(state->layout, slot->stripe, slot->shard, slot->block), *bytes, state->policy == CachePolicy::pin);
+  }
+  slot->result = std::move(bytes);
+  slot->done.set();
+}
+
+class StripeReader final : public DataReader {
+ public:
+  StripeReader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length, CachePolicy policy)
+      : plane_(plane), layout_(layout), policy_(policy), planned_(offset), end_(offset + length) {
+    CHECK(end_ <= layout.size && end_ >= offset, "a read stays inside its layout");
+    plane_.reads.begin(layout.write_id);
+  }
+  ~StripeReader() override { plane_.reads.end(layout_.write_id); }
+
+  Task<Result<SharedBytes>> next(size_t max_bytes) override {
+    CHECK(max_bytes > 0);
+    if (!rest_.empty()) co_return take(max_bytes);
+    if (window_.empty()) {
+      if (planned_ == end_) co_return SharedBytes();
+      SlotPointer slot = plan();
+      if (auto cached = find_cached(*slot)) {
+        rest_ = cached->slice(slot->begin - slot->fetched.offset, slot->end - slot->begin);
+        co_return take(max_bytes);
+      }
+      launch(std::move(slot));
+    }
+    fill_window();
+    SlotPointer slot = window_.front();
+    if (!slot->done.is_set()) {
+      slots_wanted_ = std::min(slots_wanted_ * 2, kSlotsMax);
+      co_await slot->done.wait();
+    }
+    window_.pop_front();
+    if (state_ != nullptr) {  // who needs this shard to rebuild another has taken it, or will find it in the cache
+      state_->direct.erase({slot->stripe, slot->shard});
+      state_->direct.erase(state_->direct.begin(), state_->direct.lower_bound({slot->stripe, 0}));
+    }
+    if (!*slot->result) co_return std::move(*slot->result).error();
+    rest_ = (**slot->result).slice(slot->begin - slot->fetched.offset, slot->end - slot->begin);
+    slot.reset();
+    fill_window();
+    co_return take(max_bytes);
+  }
+
+ private:
+  SharedBytes take(size_t max_bytes) {
+    const size_t size = std::min(max_bytes, rest_.size());
+    SharedBytes piece = rest_.slice(0, size);
+    rest_ = rest_.slice(size, rest_.size() - size);
+    bytes_served().add(size);
+    plane_.foreground_bytes.fetch_add(size, std::memory_order_relaxed);
+    return piece;
+  }
+
+  // The piece at planned_; moves on behind it.
+  SlotPointer plan() {
+    const uint64_t stripe_bytes = layout_.stripe_bytes();
+    auto slot = std::make_shared<Slot>();
+    slot->stripe = static_cast<uint32_t>(planned_ / stripe_bytes);
+    const uint64_t in_stripe = planned_ % stripe_bytes;
+    const uint32_t shard_bytes = layout_.stripe_shard_size(slot->stripe);
+    slot->shard = static_cast<unsigned>(in_stripe / shard_bytes);
+    const uint32_t stored = layout_.stored_size(slot->stripe, slot->shard);
+    slot->begin = static_cast<uint32_t>(in_stripe % shard_bytes);
+    slot->end = static_cast<uint32_t>(std::min<uint64_t>(stored, slot->begin + (end_ - planned_)));
+    if (stored <= 2 * kCacheBlockSize || uint64_t{slot->end - slot->begin} * 2 >= stored) {
+      slot->fetched = {0, stored};
+    } else {
+      slot->block = slot->begin / kCacheBlockSize;
+      slot->fetched.offset = slot->block * kCacheBlockSize;
+      slot->fetched.length = std::min(kCacheBlockSize, stored - slot->fetched.offset);
+      slot->end = std::min(slot->end, slot->fetched.offset + slot->fetched.length);
+    }
+    planned_ += slot->end - slot->begin;
+    return slot;
+  }
+
+  std::optional<SharedBytes> find_cached(Slot& slot) {
+    auto cached = plane_.cache.find(cache_key(layout_, slot.stripe, slot.shard, slot.block));
+    if (cached) {
+      if (policy_ == CachePolicy::pin) plane_.cache.insert(cache_key(layout_, slot.stripe, slot.shard, slot.block), *cached, true);
+      return cached;
+    }
+    if (slot.block != kWholeShard) {  // a piece of a shard that is there as a whole
+      cached = plane_.cache.find(cache_key(layout_, slot.stripe, slot.shard, kWholeShard));
+      if (cached) return cached->slice(slot.fetched.offset, slot.fetched.length);
+    }
+    return std::nullopt;
+  }
+
+  void launch(SlotPointer slot) {
+    if (state_ == nullptr) {
+      state_ = std::make_shared<ReadState>(ReadState{.plane = plane_, .layout = layout_, .policy = policy_, .topology = {}, .members = {}, .direct = {}});
+      state_->keep_direct = layout_.redundancy.kind == RedundancyKind::erasure;
+      state_->refresh();
+    }
+    window_.push_back(slot);
+    plane_.background.spawn_here(fill_slot(state_, std::move(slot)));
+  }
+
+  void fill_window() {
+    while (window_.size() < slots_wanted_ && planned_ < end_) {
+      const uint64_t before = planned_;
+      SlotPointer slot = plan();
+      if (auto cached = find_cached(*slot)) {
+        slot->result = std::move(*cached);
+        slot->done.set();
+        window_.push_back(std::move(slot));
+        continue;
+      }
+      if (!plane_.read_ahead.try_acquire(slot->fetched.length)) {
+        planned_ = before;
+        break;
+      }
+      slot->budget = &plane_.read_ahead;
+      launch(std::move(slot));
+    }
+  }
+
+  Plane& plane_;
+  const DataLayout layout_;
+  const CachePolicy policy_;
+  uint64_t planned_;
+  const uint64_t end_;
+  size_t slots_wanted_ = kSlotsFirst;
+  std::deque<SlotPointer> window_;
+  SharedBytes rest_;
+  StatePointer state_;  // made with the first piece that is not in the cache
+};
+
+}  // namespace
+
+std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length, CachePolicy policy) {
+  return std::make_unique<StripeReader>(plane, layout, offset, length, policy);
+}
+
+Task<Result<SharedBytes>> rebuild_shard(Plane& plane, DataLayout layout, uint32_t stripe, unsigned shard, bool avoid_own) {
+  auto state = std::make_shared<ReadState>(
+      ReadState{.plane = plane, .layout = layout, .policy = CachePolicy::bypass, .topology = {}, .members = {}, .direct = {}, .keep_direct = false, .repair_asked = true});
+  state->refresh();
+  const Range whole{0, layout.stored_size(stripe, shard)};
+  if (!avoid_own) {
+    Result<SharedBytes> own = co_await read_own(state, stripe, shard, whole);
+    if (own) co_return own;
+  }
+  if (layout.redundancy.m == 0) co_return fail(Code::data_lost, "stripe {} of write {}: shard {} is gone and there is no parity", stripe, layout.write_id, shard);
+  co_return co_await rebuild(state, stripe, shard, whole);
+}
+
+}  // namespace quarry::cluster

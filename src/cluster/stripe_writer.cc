@@ -1,0 +1,396 @@
+#include "cluster/stripe_writer.h"
+
+#include "base/log.h"
+#include "cluster/keys.h"
+#include "cluster/plane.h"
+#include "codec/erasure.h"
+#include "observe/metrics.h"
+
+namespace quarry::cluster {
+namespace {
+
+constexpr size_t kAdoptMin = 64 * 1024;       // smaller pieces are copied together
+constexpr size_t kCollectSize = 1024 * 1024;  // into buffers of this size
+constexpr uint32_t kShardMin = 64 * 1024;
+constexpr uint32_t kStripesInFlightMax = 4;   // per writer
+constexpr size_t kZerosSize = 1024 * 1024;
+
+const Counter& bytes_written() {
+  static const Counter counter = metrics::counter("cluster_data_bytes_written_total", "Bytes of object data accepted for writing");
+  return counter;
+}
+const Counter& shards_missed() {
+  static const Counter counter = metrics::counter("cluster_shards_missed_total", "Shards of acknowledged writes that could not be put and wait for repair");
+  return counter;
+}
+
+ByteView zeros() {
+  static const Buffer buffer = [] {
+    Buffer b(kZerosSize);
+    std::memset(b.data(), 0, b.size());
+    return b;
+  }();
+  return buffer.view();
+}
+
+// A run of data as it came in, cut into pieces of consecutive memory.
+using Pieces = std::vector<SharedBytes>;
+
+std::vector<ByteView> slice_views(const Pieces& pieces, uint64_t begin, uint64_t end) {
+  std::vector<ByteView> views;
+  uint64_t at = 0;
+  for (const SharedBytes& piece : pieces) {
+    const uint64_t from = std::max(begin, at), to = std::min(end, at + piece.size());
+    if (from < to) views.push_back(piece.view().subspan(from - at, to - from));
+    at += piece.size();
+    if (at >= end) break;
+  }
+  return views;
+}
+
+// Parity over shards that are lists of views: encodes column by column where all of them are consecutive in memory.
+void encode_parity(const ErasureCode& code, const std::vector<std::vector<ByteView>>& data, std::span<Buffer> parity, size_t shard_bytes) {
+  const size_t k = data.size();
+  std::vector<size_t> index(k), offset(k);
+  std::vector<const uint8_t*> from(k);
+  std::vector<uint8_t*> to(parity.size());
+  for (size_t column = 0; column < shard_bytes;) {
+    size_t run = shard_bytes - column;
+    for (size_t i = 0; i < k; ++i) {
+      if (index[i] == data[i].size()) {  // behind the end of the data: zeros
+        from[i] = zeros().data();
+        run = std::min(run, kZerosSize);
+      } else {
+        from[i] = data[i][index[i]].data() + offset[i];
+        run = std::min(run, data[i][index[i]].size() - offset[i]);
+      }
+    }
+    for (size_t j = 0; j < parity.size(); ++j) to[j] = parity[j].data() + column;
+    code.encode(from, to, run);
+    for (size_t i = 0; i < k; ++i) {
+      if (index[i] == data[i].size()) continue;
+      offset[i] += run;
+      if (offset[i] == data[i][index[i]].size()) {
+        ++index[i];
+        offset[i] = 0;
+      }
+    }
+    column += run;
+  }
+}
+
+// Shared by the writer and its stripes in flight, which may outlive it. Confined to the writer's executor.
+struct WriteState {
+  WriteState(Plane& p, WriteOptions o) : plane(p), options(o), executor(Executor::here()) {}
+  ~WriteState() {
+    if (permit > 0) plane.write_memory.release(permit);
+    if (topology != nullptr) plane.writes.end(topology->map.epoch);
+  }
+
+  Plane& plane;
+  const WriteOptions options;
+  Executor& executor;
+  std::shared_ptr<const Topology> topology;
+  DataLayout layout;
+  uint64_t permit = 0;      // bytes of write memory held for the stripe that is gathered
+  uint32_t in_flight = 0;
+  Event changed;
+  std::optional<Error> error;
+  uint32_t stripes = 0;     // dispatched
+  unsigned missing_max = 0;  // shards that one stripe lacks at most
+};
+using StatePointer = std::shared_ptr<WriteState>;
+
+// Shards that must be durable for a stripe to count: enough to read it, and to lose one more where there is redundancy at all.
+unsigned shards_needed(const Redundancy& redundancy) { return redundancy.k + (redundancy.m > 0 ? 1u : 0u); }
+
+Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> parts) {
+  size_t size = 0;
+  for (ByteView part : parts) size += part.size();
+  if (!drive->reserve(size)) {
+    co_return fail(Code::no_space, "drive {} ({}) is full: add a drive or delete data", drive->number(), drive->path());
+  }
+  co_return co_await drive->put(id, std::move(parts), chunk::Stream::data);
+}
+
+Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64_t bytes, uint64_t permit) {
+  const DataLayout& layout = state->layout;
+  const Redundancy redundancy = layout.redundancy;
+  const unsigned width = redundancy.width();
+  const bool mirror = redundancy.kind == RedundancyKind::mirror;
+  const uint64_t shard_bytes = bytes == layout.stripe_bytes() ? layout.shard_size : shard_size_for(bytes, redundancy.k);
+  std::vector<std::vector<ByteView>> data(redundancy.k);
+  for (unsigned i = 0; i < redundancy.k; ++i) data[i] = slice_views(pieces, std::min(bytes, i * shard_bytes), std::min(bytes, (i + 1) * shard_bytes));
+  std::vector<Buffer> parity;
+  if (!mirror && redundancy.m > 0) {
+    for (unsigned j = 0; j < redundancy.m; ++j) parity.emplace_back(shard_bytes);
+    auto code = ErasureCode::get(redundancy.k, redundancy.m);
+    CHECK(code, "layouts name codes that exist");
+    encode_parity(**code, data, parity, shard_bytes);
+  }
+  const Members members = state->topology->map.members(static_cast<uint8_t>(width), layout.group);
+  std::vector<Task<Result<void>>> puts;
+  unsigned durable = 0, missing = 0;
+  for (unsigned i = 0; i < width; ++i) {
+    std::vector<ByteView> parts = mirror ? data[0] : i < redundancy.k ? data[i] : std::vector<ByteView>{parity[i - redundancy.k].view()};
+    if (parts.empty()) {  // behind the end of the data: known to be zeros, not stored
+      ++durable;
+      continue;
+    }
+    Drive* drive = state->topology->drive(members[i].at.drive);
+    if (drive == nullptr || !drive->writable()) {
+      ++missing;
+      continue;
+    }
+    puts.push_back(put_shard(drive, chunk_id(shard_name(layout, stripe, i, members[i].at.term)), std::move(parts)));
+  }
+  std::vector<Result<void>> results = co_await when_all(std::move(puts));
+  std::optional<Error> error;
+  bool full = false;
+  for (auto& result : results) {
+    if (result) {
+      ++durable;
+      continue;
+    }
+    ++missing;
+    full = full || result.error().code() == Code::no_space;
+    if (!error || result.error().code() == Code::no_space) error = std::move(result).error();
+  }
+  if (!state->error) {
+    if (full) {
+      state->error = std::move(error);
+    } else if (durable < shards_needed(redundancy)) {
+      state->error = fail(Code::unavailable, "only {} of the {} drives needed by {} took the data ({})", durable, shards_needed(redundancy), redundancy.to_string(),
+                          error ? error->to_string() : "the others are down");
+    }
+  }
+  if (missing > 0) shards_missed().add(missing);
+  state->missing_max = std::max(state->missing_max, missing);
+  if (permit > 0) state->plane.write_memory.release(permit);
+  --state->in_flight;
+  state->changed.pulse();
+}
+
+Task<void> wait_for_stripes(StatePointer state, uint32_t at_most) {
+  while (state->in_flight > at_most) co_await state->changed.wait();
+}
+
+// Removes what was written of a write that will not be committed.
+Task<void> discard(StatePointer state) {
+  Executor& home = Executor::here();
+  co_await state->executor.enter();
+  co_await wait_for_stripes(state, 0);
+  co_await home.enter();
+  DataLayout layout = state->layout;
+  layout.size = state->stripes == 0 ? 0 : std::max<uint64_t>(layout.size, state->stripes * layout.stripe_bytes());
+  Removal removal;
+  const bool reachable = removal.add(*state->plane.drives.topology(), layout);
+  Result<void> removed = co_await removal.run();
+  if (!removed || !reachable) {
+    // Some of it stays where it is: the session's row keeps covering it, so the next start looks again.
+    state->plane.unsettled = true;
+    LOG_WARNING("an abandoned write could not be removed everywhere", {"write", layout.write_id}, {"error", removed ? "a drive is away" : removed.error().to_string()});
+  }
+  co_await state->executor.enter();
+  state.reset();  // its events belong to that executor
+  co_await home.enter();
+}
+
+Task<void> decide(StatePointer state) {
+  Plane& plane = state->plane;
+  const std::string key = keys::data(state->layout);
+  // A commit that follows in the log proves whether the one before it happened.
+  auto body = [](meta::Transaction& transaction) -> Task<Result<void>> {
+    return [](meta::Transaction* t) -> Task<Result<void>> {
+      t->put("cx", "");
+      co_return Result<void>();
+    }(&transaction);
+  };
+  Result<meta::Version> later = co_await meta::transact(plane.meta, body);
+  Result<std::optional<std::string>> row = co_await plane.meta.get(key);
+  if (!later || !row) {
+    plane.unsettled = true;
+    co_return;
+  }
+  if (!*row) co_await discard(std::move(state));
+}
+
+class StripeWriter final : public DataWriter {
+ public:
+  StripeWriter(Plane& plane, const WriteOptions& options) : state_(std::make_shared<WriteState>(plane, options)) {}
+  ~StripeWriter() override {
+    if (state_ == nullptr) return;
+    forget_degraded();
+    if (decided_) return;
+    if (!started_) return;
+    Plane& plane = state_->plane;
+    plane.background.spawn(discard(std::move(state_)));
+  }
+
+  Task<Result<void>> append(Buffer data) override {
+    if (state_->error) co_return *state_->error;
+    CHECK(!finished_ && !data.empty());
+    CO_TRY(co_await start(data.size()));
+    bytes_written().add(data.size());
+    state_->plane.foreground_bytes.fetch_add(data.size(), std::memory_order_relaxed);
+    const uint64_t stripe_bytes = state_->layout.stripe_bytes();
+    const bool whole = total_ == 0 && data.size() == state_->options.size_hint;
+    total_ += data.size();
+    if (total_ > stripe_bytes * kStripesMax) co_return fail(Code::too_large, "a write of more than {} bytes", stripe_bytes * kStripesMax);
+    if (data.size() < kAdoptMin && !whole) {
+      ByteView rest = data.view();
+      while (!rest.empty()) {
+        const size_t taken = collect(rest);
+        rest = rest.subspan(taken);
+        if (gathered_ == stripe_bytes) CO_TRY(co_await dispatch());
+      }
+      co_return Result<void>();
+    }
+    close_collected();
+    const SharedBytes bytes(std::move(data));
+    for (size_t at = 0; at < bytes.size();) {
+      const size_t take = std::min<uint64_t>(bytes.size() - at, stripe_bytes - gathered_);
+      pieces_.push_back(bytes.slice(at, take));
+      gathered_ += take;
+      at += take;
+      if (gathered_ == stripe_bytes) CO_TRY(co_await dispatch());
+    }
+    co_return Result<void>();
+  }
+
+  Task<Result<DataLayout>> finish() override {
+    if (state_->error) co_return *state_->error;
+    CHECK(!finished_);
+    finished_ = true;
+    CO_TRY(co_await start(0));
+    close_collected();
+    DataLayout& layout = state_->layout;
+    const WriteOptions& options = state_->options;
+    if (layout.redundancy.kind == RedundancyKind::erasure && state_->stripes == 0 && total_ > 0 && total_ <= options.pack_limit) {
+      CO_TRY(co_await know_width(options.redundancy.m + 1u));
+      layout.redundancy = {RedundancyKind::mirror, 1, options.redundancy.m};
+      layout.shard_size = static_cast<uint32_t>(round_up(total_, kBufferAlignment));
+    }
+    layout.size = total_;
+    if (gathered_ > 0) CO_TRY(co_await dispatch());
+    co_await wait_for_stripes(state_, 0);
+    if (state_->error) co_return *state_->error;
+    if (state_->missing_max > 0) {
+      std::lock_guard lock(state_->plane.degraded_mutex);
+      state_->plane.degraded[layout.write_id] = static_cast<uint8_t>(layout.redundancy.m - std::min<unsigned>(state_->missing_max, layout.redundancy.m));
+      state_->plane.degraded_count.fetch_add(1);
+      degraded_ = true;
+    }
+    co_return layout;
+  }
+
+  void keep() override {
+    decided_ = true;
+    if (degraded_) state_->plane.wake_repair();
+  }
+
+  void settle() override {
+    decided_ = true;
+    state_->plane.background.spawn(decide(state_));
+  }
+
+ private:
+  // Before the first byte: an id, a place, memory.
+  Task<Result<void>> start(size_t first_bytes) {
+    if (started_) co_return Result<void>();
+    Plane& plane = state_->plane;
+    if (std::string reason = plane.read_only_reason(); !reason.empty()) co_return fail(Code::unavailable, "the store is read-only: {}", reason);
+    const Redundancy redundancy = state_->options.redundancy;
+    CO_TRY(co_await know_width(redundancy.width()));
+    Result<WriteId> id = co_await plane.ids.take();
+    if (!id) co_return std::move(id).error();
+    state_->topology = plane.writes.begin();
+    DataLayout& layout = state_->layout;
+    layout.write_id = *id;
+    layout.group = group_of(*id, state_->topology->map.group_count);
+    layout.redundancy = redundancy;
+    layout.shard_size = plane.tuning.shard_bytes;
+    const uint64_t hint = std::max<uint64_t>(state_->options.size_hint, first_bytes);
+    const bool bounded = state_->options.size_hint > 0 || finished_;
+    while (layout.shard_size > kShardMin && uint64_t{layout.shard_size} * redundancy.width() > plane.write_memory.available() / 16) layout.shard_size /= 2;
+    uint64_t permit = uint64_t{layout.shard_size} * redundancy.width();
+    if (bounded) permit = std::min<uint64_t>(permit, div_up(hint, redundancy.k) * redundancy.width());
+    started_ = true;
+    state_->permit = co_await plane.write_memory.acquire(permit);
+    co_return Result<void>();
+  }
+
+  Task<Result<void>> know_width(unsigned width) {
+    Plane& plane = state_->plane;
+    auto topology = state_->topology != nullptr ? state_->topology : plane.drives.topology();
+    if (topology->map.knows_width(static_cast<uint8_t>(width))) co_return Result<void>();
+    CO_TRY(co_await on(plane.background.home(), plane.register_width(static_cast<uint8_t>(width))));
+    if (state_->topology != nullptr) {
+      auto newer = plane.writes.begin();
+      plane.writes.end(state_->topology->map.epoch);
+      state_->topology = std::move(newer);
+    }
+    co_return Result<void>();
+  }
+
+  size_t collect(ByteView bytes) {
+    const uint64_t room = state_->layout.stripe_bytes() - gathered_;
+    if (collected_.empty()) {
+      const uint64_t hint = state_->options.size_hint;
+      collected_ = Buffer(std::min<uint64_t>(room, hint > 0 ? std::clamp<uint64_t>(hint, bytes.size(), kCollectSize) : kCollectSize));
+      collected_used_ = 0;
+    }
+    const size_t take = std::min<uint64_t>({bytes.size(), collected_.size() - collected_used_, room});
+    std::memcpy(collected_.data() + collected_used_, bytes.data(), take);
+    collected_used_ += take;
+    gathered_ += take;
+    if (collected_used_ == collected_.size()) close_collected();
+    return take;
+  }
+  void close_collected() {
+    if (collected_used_ > 0) pieces_.push_back(SharedBytes(std::move(collected_)).slice(0, collected_used_));
+    collected_ = Buffer();
+    collected_used_ = 0;
+  }
+
+  Task<Result<void>> dispatch() {
+    close_collected();
+    Plane& plane = state_->plane;
+    co_await wait_for_stripes(state_, kStripesInFlightMax - 1);
+    uint64_t permit = 0;
+    const uint64_t stripe_memory = uint64_t{state_->layout.shard_size} * state_->layout.redundancy.width();
+    if (!finished_) {  // gather the next stripe while this one is written, if memory is to be had; else wait until it is done
+      if (plane.write_memory.try_acquire(stripe_memory)) permit = stripe_memory;
+    }
+    const bool wait = permit == 0;
+    ++state_->in_flight;
+    const uint32_t stripe = state_->stripes++;
+    plane.background.spawn_here(put_stripe(state_, stripe, std::exchange(pieces_, {}), std::exchange(gathered_, 0), permit));
+    if (wait) co_await wait_for_stripes(state_, 0);
+    if (state_->error) co_return *state_->error;
+    co_return Result<void>();
+  }
+
+  void forget_degraded() {
+    if (!degraded_) return;
+    std::lock_guard lock(state_->plane.degraded_mutex);
+    if (state_->plane.degraded.erase(state_->layout.write_id) > 0) state_->plane.degraded_count.fetch_sub(1);
+  }
+
+  StatePointer state_;
+  Pieces pieces_;
+  uint64_t gathered_ = 0;
+  Buffer collected_;
+  size_t collected_used_ = 0;
+  uint64_t total_ = 0;
+  bool started_ = false;
+  bool finished_ = false;
+  bool decided_ = false;
+  bool degraded_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<DataWriter> make_stripe_writer(Plane& plane, const WriteOptions& options) { return std::make_unique<StripeWriter>(plane, options); }
+
+}  // namespace quarry::cluster

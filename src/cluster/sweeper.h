@@ -1,0 +1,31 @@
+// Sweeper: gives back the space of what is referenced no more: retired writes, and writes of sessions that ended uncleanly and were never
+// committed. Confined to the home executor.
+#pragma once
+#include "cluster/alarm.h"
+#include "cluster/plane.h"
+
+namespace quarry::cluster {
+
+class Sweeper {
+ public:
+  explicit Sweeper(Plane& plane) : plane_(plane), alarm(plane.background) {}
+
+  // Sweeps when woken, and every sweep_interval, until the background stops.
+  Task<void> run();
+  // One pass over all retire rows. Returns how many are left (read at the moment, or partly on drives that are away).
+  Task<Result<size_t>> sweep();
+  // Looks through the id blocks of older sessions and removes data chunks that no row names. Blocks stay for another time while a drive is
+  // away. Returns the number of chunks removed.
+  Task<Result<size_t>> recover_sessions();
+  // Removes data chunks of writes in [first, end) on one drive that neither a data row nor a retire row names.
+  Task<Result<size_t>> remove_orphans(Drive& drive, WriteId first, WriteId end);
+
+ private:
+  Plane& plane_;
+  Semaphore turn_{1};
+
+ public:
+  Alarm alarm;
+};
+
+}  // namespace quarry::cluster
