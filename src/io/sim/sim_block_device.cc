@@ -432,27 +432,48 @@ Result<void> SimBlockDevice::usable() const {
   return {};
 }
 
-template <class T>
-Task<Result<T>> SimBlockDevice::tracked(Task<Result<T>> task) {
+Task<Result<void>> SimBlockDevice::tracked(Task<Result<void>> task, uint64_t* nanoseconds) {
   CO_TRY(usable());
+  const TimePoint start = Executor::here().now();
   ++in_flight_;
   auto& stats = disk_->stats_;
   stats.in_flight_max = std::max(stats.in_flight_max, ++stats.in_flight);
-  Result<T> result = co_await std::move(task);
+  Result<void> result = co_await std::move(task);
+  stats.errors += !result;
+  *nanoseconds += static_cast<uint64_t>((Executor::here().now() - start).count());
   --stats.in_flight;
   if (--in_flight_ == 0) idle_.pulse();
   co_return result;
 }
 
-Task<Result<void>> SimBlockDevice::read(uint64_t offset, MutableByteView into) { return tracked(disk_->read(offset, into)); }
+Task<Result<void>> SimBlockDevice::read(uint64_t offset, MutableByteView into) {
+  return tracked(disk_->read(offset, into), &disk_->stats_.read_ns);
+}
 Task<Result<void>> SimBlockDevice::write(uint64_t offset, ByteView from, Durability durability) {
-  return tracked(disk_->write(offset, {from}, durability));
+  return tracked(disk_->write(offset, {from}, durability), &disk_->stats_.write_ns);
 }
 Task<Result<void>> SimBlockDevice::write_gather(uint64_t offset, std::vector<ByteView> parts, Durability durability) {
-  return tracked(disk_->write(offset, std::move(parts), durability));
+  return tracked(disk_->write(offset, std::move(parts), durability), &disk_->stats_.write_ns);
 }
-Task<Result<void>> SimBlockDevice::flush() { return tracked(disk_->flush()); }
-Task<Result<void>> SimBlockDevice::discard(uint64_t offset, uint64_t length) { return tracked(disk_->discard(offset, length)); }
+Task<Result<void>> SimBlockDevice::flush() { return tracked(disk_->flush(), &disk_->stats_.flush_ns); }
+Task<Result<void>> SimBlockDevice::discard(uint64_t offset, uint64_t length) {
+  return tracked(disk_->discard(offset, length), &disk_->stats_.write_ns);
+}
+DeviceStats SimBlockDevice::stats() const {
+  const SimDiskStats& s = disk_->stats_;
+  return {.reads = s.reads,
+          .writes = s.writes + s.durable_writes,
+          .flushes = s.flushes,
+          .discards = s.discards,
+          .errors = s.errors,
+          .bytes_read = s.bytes_read,
+          .bytes_written = s.bytes_written,
+          .read_ns = s.read_ns,
+          .write_ns = s.write_ns,
+          .flush_ns = s.flush_ns,
+          .in_flight = s.in_flight,
+          .in_flight_max = s.in_flight_max};
+}
 Task<Result<uint64_t>> SimBlockDevice::refresh_size() {
   CO_TRY(usable());
   co_await Executor::here().yield();

@@ -80,6 +80,8 @@ class SimDiskObserver {
 struct SimDiskStats {
   uint64_t reads = 0, writes = 0, durable_writes = 0, flushes = 0, discards = 0;  // requests, failed ones too
   uint64_t bytes_read = 0, bytes_written = 0, bytes_discarded = 0;
+  uint64_t errors = 0;
+  uint64_t read_ns = 0, write_ns = 0, flush_ns = 0;  // virtual time, sums
   uint64_t in_flight = 0, in_flight_max = 0;
 };
 
@@ -110,7 +112,7 @@ class SimDisk : public std::enable_shared_from_this<SimDisk> {
   std::unique_ptr<BlockDevice> open();
   const Options& options() const { return options_; }
   const SimDiskStats& stats() const { return stats_; }
-  void reset_stats() { stats_ = {}; }
+  void reset_stats() { stats_ = {.in_flight = stats_.in_flight}; }
 
   // ---- faults
   // Reads that touch the range fail with io_error; writing a sector heals it, as drives do by remapping.
@@ -221,11 +223,12 @@ class SimBlockDevice : public BlockDevice {
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<uint64_t>> refresh_size() override;
   Task<void> close() override;
+  DeviceStats stats() const override;
 
  private:
   Result<void> usable() const;
-  template <class T>
-  Task<Result<T>> tracked(Task<Result<T>> task);
+  // Counts the request while it runs; its virtual time is added to *nanoseconds.
+  Task<Result<void>> tracked(Task<Result<void>> task, uint64_t* nanoseconds);
   std::shared_ptr<SimDisk> disk_;
   DeviceInfo info_;
   bool closed_ = false;

@@ -189,6 +189,7 @@ TEST_F(SimBlockDeviceTest, slow_is_virtual_time) {
   const auto before = executor_.now();
   ASSERT_TRUE(write(0, pattern(4096, 1)));
   EXPECT_EQ(executor_.now() - before, std::chrono::seconds(30));
+  EXPECT_EQ(device_->stats().write_ns, 30'000'000'000u);
 }
 
 TEST_F(SimBlockDeviceTest, refuses_what_a_real_device_refuses) {
