@@ -106,7 +106,7 @@ struct Worker {
 
   // limit 0: until the time is over; else each name below limit once.
   Task<void> run(unsigned connections, TimePoint end, uint64_t limit) {
-    auto network = make_uring_network();
+    auto network = std::make_unique<UringNetwork>();
     HttpClientOptions http_options;
     http_options.connections_max = connections;
     http_options.idle_connections_max = connections;
@@ -179,7 +179,7 @@ Result<LoadResult> run_phase(const LoadOptions& options, uint64_t limit) {
 Result<void> make_bucket(const LoadOptions& options) {
   TRY_ASSIGN(auto executor, RingExecutor::create());
   return executor->run([](const LoadOptions* o) -> Task<Result<void>> {
-    auto network = make_uring_network();
+    auto network = std::make_unique<UringNetwork>();
     HttpClient http(*network, {});
     S3Client s3(http, o->endpoint, system_clock());
     Result<void> made = co_await s3.create_bucket(o->bucket);
@@ -201,7 +201,7 @@ Result<LoadResult> run_load(const LoadOptions& options) {
       if (prepared.errors > 0) return fail(Code::internal, "preparing objects failed {} times: {}", prepared.errors, prepared.first_error);
     }
   }
-  TRY_ASSIGN(LoadResult result, run_phase(options, options.operation == LoadOperation::remove ? options.objects : 0));
+  TRY_ASSIGN(LoadResult result, run_phase(options, options.operation == LoadOperation::remove || options.each_once ? options.objects : 0));
   if (options.clean_up && options.operation != LoadOperation::remove) {
     LoadOptions clean = options;
     clean.operation = LoadOperation::remove;

@@ -22,6 +22,7 @@ struct LoadOptions {
   Duration duration = std::chrono::seconds(10);
   uint64_t objects = 1000;        // names used by put (overwritten in turn) and prepared for the others
   unsigned mixed_get_percent = 70;
+  bool each_once = false;         // put: every name once and no more, instead of for `duration`
   bool sign_body = false;
   bool prepare = true;            // make the bucket and, where the operation reads, the objects
   bool clean_up = true;

@@ -13,56 +13,11 @@
 namespace quarry::daemon {
 namespace {
 
-constexpr Duration kHandshakeTimeout = std::chrono::seconds(15);
-constexpr uint64_t kHandshakesMax = 256;  // in progress per listener; further connections wait in the kernel's queue
-
-// Accepts TCP connections, shakes hands (many at once), and hands the streams to an HTTP server. Confined to its loop.
-class TlsAcceptor {
- public:
-  TlsAcceptor(std::unique_ptr<Listener> listener, TlsServerContext& context, HttpServer& server)
-      : listener_(std::move(listener)), context_(context), server_(server) {}
-  void start() { tasks_.spawn(accept_loop()); }
-  Task<void> stop() {
-    stopping_ = true;
-    listener_->close();
-    co_await tasks_.join();
-  }
-
- private:
-  Task<void> accept_loop() {
-    for (;;) {
-      co_await handshakes_.acquire();
-      auto accepted = co_await listener_->accept();
-      if (!accepted) {
-        handshakes_.release();
-        if (stopping_ || accepted.error().code() == Code::cancelled) co_return;
-        LOG_WARNING("accept failed", {"error", accepted.error().to_string()});
-        co_await sleep_for(std::chrono::milliseconds(50));
-        continue;
-      }
-      tasks_.spawn(shake_hands(std::move(*accepted)));
-    }
-  }
-  Task<void> shake_hands(std::unique_ptr<Stream> stream) {
-    auto secured = co_await tls_accept(std::move(stream), context_, Executor::here().now() + kHandshakeTimeout);
-    handshakes_.release();
-    if (secured && !stopping_) server_.serve(std::move(*secured));
-  }
-
-  std::unique_ptr<Listener> listener_;
-  TlsServerContext& context_;
-  HttpServer& server_;
-  Semaphore handshakes_{kHandshakesMax};
-  TaskGroup tasks_;
-  bool stopping_ = false;
-};
-
 // What one loop serves.
 struct Loop {
   RingExecutor* executor = nullptr;
   std::unique_ptr<UringNetwork> network;
   std::unique_ptr<HttpServer> s3, admin;
-  std::vector<std::unique_ptr<TlsAcceptor>> acceptors;
 };
 
 class RunningListeners : public Listeners {
@@ -141,8 +96,8 @@ class RunningListeners : public Listeners {
       server.start(std::move(listener));
       return {};
     }
-    loop.acceptors.push_back(std::make_unique<TlsAcceptor>(std::move(listener), *tls_, server));
-    loop.acceptors.back()->start();
+    TlsServerContext& context = *tls_;
+    server.start(std::move(listener), [&context](std::unique_ptr<Stream> stream, TimePoint deadline) { return tls_accept(std::move(stream), context, deadline); });
     return {};
   }
 
@@ -159,10 +114,8 @@ class RunningListeners : public Listeners {
 
   static Task<void> stop_loop(Loop& loop, Duration drain) {
     const TimePoint deadline = Executor::here().now() + drain;
-    for (auto& acceptor : loop.acceptors) co_await acceptor->stop();
     if (loop.s3) co_await loop.s3->stop(deadline);
     if (loop.admin) co_await loop.admin->stop(deadline);
-    loop.acceptors.clear();
     loop.s3.reset();
     loop.admin.reset();
     loop.network.reset();
