@@ -3,6 +3,7 @@
 //   io_bench net [SECONDS]          a canned HTTP server on one loop, load from another: small requests, bodies down, bodies up
 //   io_bench tls [SECONDS]          the same under TLS 1.3
 //   io_bench idle [CONNECTIONS]     resident memory of idle connections, both ends in this process
+//   io_bench hops                   what a task pays to run on another loop and come back, alone and with 64 at a time
 //   io_bench serve HOST:PORT        that server alone, for wrk and h2load
 //   io_bench buffers                Buffer against aligned_alloc, 4 KiB to 4 MiB, every page touched
 // Compare with the table in docs/decisions (reference: own loop 96-113 k small requests, 4.1 GiB down, 2.0-4.1 GiB up per CPU-second).
@@ -327,6 +328,34 @@ void serve(const std::string& where) {
   }(network, must(SocketAddress::parse(where)), body));
 }
 
+// ---------------------------------------------------------------- hops
+
+Task<void> hop(Executor& away, int times) {
+  for (int i = 0; i < times; ++i) {
+    co_await on(away, []() -> Task<void> { co_return; }());
+  }
+}
+Task<void> hop_together(Executor& away, int tasks, int times) {
+  TaskGroup group;
+  for (int i = 0; i < tasks; ++i) group.spawn(hop(away, times));
+  co_await group.join();
+}
+
+void hops() {
+  auto pool = must(ExecutorPool::start({.name = "hop", .threads = 2}));
+  for (const int tasks : {1, 64}) {
+    const int times = 128'000 / tasks;
+    timespec from{}, to{};
+    const double start = wall();
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+    wait_on(pool->executor(0), hop_together(pool->executor(1), tasks, times));
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+    const double cpu = static_cast<double>(to.tv_sec - from.tv_sec) + static_cast<double>(to.tv_nsec - from.tv_nsec) * 1e-9;
+    fmt::print("{} tasks: {:.2f} us of wall and {:.2f} us of CPU for a way there and back\n", tasks, (wall() - start) * 1e6 / (tasks * times),
+               cpu * 1e6 / (tasks * times));
+  }
+}
+
 // ---------------------------------------------------------------- buffers
 
 void buffers() {
@@ -363,12 +392,14 @@ int main(int argc, char** argv) {
     quarry::net(duration(2), true);
   } else if (what == "serve" && argc > 2) {
     quarry::serve(argv[2]);
+  } else if (what == "hops") {
+    quarry::hops();
   } else if (what == "idle") {
     quarry::idle(argc > 2 ? std::atoi(argv[2]) : 10000);
   } else if (what == "buffers") {
     quarry::buffers();
   } else {
-    std::fputs("usage: io_bench disk PATH [SECONDS] | net [SECONDS] | tls [SECONDS] | idle [CONNECTIONS] | serve HOST:PORT | buffers\n", stderr);
+    std::fputs("usage: io_bench disk PATH [SECONDS] | net [SECONDS] | tls [SECONDS] | idle [CONNECTIONS] | hops | serve HOST:PORT | buffers\n", stderr);
     return 2;
   }
 }
