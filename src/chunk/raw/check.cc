@@ -1,0 +1,121 @@
+// Looking for damage: scrub reads payloads of an open store, fsck compares its structures with each other.
+#include "base/check.h"
+#include "chunk/raw/raw_store_impl.h"
+#include "chunk/raw/recovery.h"
+
+namespace quarry::chunk {
+namespace raw {
+
+Task<Result<ScrubProgress>> RawStoreImpl::scrub(ChunkId from, uint64_t budget_bytes) {
+  CO_TRY(readable());
+  Use use(*this);
+  ScrubProgress progress;
+  progress.next = from;
+  do {
+    std::vector<std::pair<ChunkId, uint32_t>> batch;
+    for (const auto& entry : index_.leaf_from(progress.next)) batch.emplace_back(entry.id, entry.size);
+    if (batch.empty()) {
+      progress.complete = true;
+      break;
+    }
+    for (const auto& [id, size] : batch) {
+      auto read = co_await get_verified(id, 0, size);
+      progress.next = {id.high, id.low + 1};
+      if (progress.next.low == 0) ++progress.next.high;
+      ++progress.chunks_checked;
+      progress.bytes_checked += size;
+      if (!read && read.error().code() == Code::device_gone) co_return noted(std::move(read).error(), false);
+      if (!read && read.error().code() != Code::not_found) {
+        if (read.error().code() == Code::corrupt) ++health_.checksum_errors;
+        progress.damaged.push_back({id, read.error().to_string()});
+      }
+      if (progress.bytes_checked >= budget_bytes) break;
+    }
+  } while (progress.bytes_checked < budget_bytes);
+  co_return progress;
+}
+
+Task<Result<FsckReport>> RawStoreImpl::fsck() {
+  CO_TRY(readable());
+  FsckReport report;
+  const auto violation = [&report](std::string sentence) {
+    constexpr size_t kViolationsMax = 1000;
+    if (report.violations.size() < kViolationsMax) report.violations.push_back(std::move(sentence));
+  };
+  for (const auto& sentence : report_.damage) violation(sentence);
+  // Every chunk lies in a segment of its role; no two share a block; live counts and free space add up.
+  const Geometry& geometry = space_.geometry();
+  struct Seen {
+    uint32_t live = 0;
+    uint64_t bytes = 0;
+    std::vector<std::pair<uint32_t, uint32_t>> used;  // extent: [from, to)
+  };
+  std::vector<Seen> seen(space_.segments());
+  index_.visit({}, [&](const IndexEntry& entry) {
+    ++report.chunks;
+    if (entry.packed()) {
+      const uint32_t index = geometry.segment_at(entry.offset());
+      if (index == kNoSegment || space_[index].role != Role::packed) {
+        violation(fmt::format("chunk {} lies at {} outside any packed segment", entry.id.to_string(), entry.offset()));
+        return true;
+      }
+      ++seen[index].live;
+      seen[index].bytes += entry.size;
+      return true;
+    }
+    for (const auto& run : runs_of(entry)) {
+      const uint32_t index = geometry.segment_of(run);
+      if (index == kNoSegment || space_[index].role != Role::extent) {
+        violation(fmt::format("chunk {} has a run at block {} outside any extent segment", entry.id.to_string(), run.block));
+        continue;
+      }
+      const auto block = static_cast<uint32_t>(run.block - geometry.block_of(index));
+      ++seen[index].live;
+      seen[index].bytes += static_cast<uint64_t>(run.blocks) * kBlock;
+      seen[index].used.emplace_back(block, block + run.blocks);
+    }
+    return true;
+  });
+  for (uint32_t i = 0; i < space_.segments(); ++i) {
+    const Segment& s = space_[i];
+    if (s.role != Role::free) ++report.segments;
+    if (s.live != seen[i].live || s.live_bytes != seen[i].bytes) {
+      violation(fmt::format("segment {} counts {} live entries of {} bytes, the index has {} of {}", i, s.live, s.live_bytes, seen[i].live, seen[i].bytes));
+    }
+    if (s.role != Role::extent) continue;
+    auto& used = seen[i].used;
+    for (const auto& run : s.free_runs) used.emplace_back(run.block, run.block + run.blocks);
+    std::sort(used.begin(), used.end());
+    uint32_t at = 0;
+    for (const auto& [begin, end] : used) {
+      if (begin < at) violation(fmt::format("segment {}: blocks {} to {} belong to two", i, begin, at));
+      if (begin > at && s.pending == 0) violation(fmt::format("segment {}: blocks {} to {} belong to nobody", i, at, begin));
+      at = std::max(at, end);
+    }
+    if (at < geometry.data_blocks() && s.pending == 0) violation(fmt::format("segment {}: blocks from {} on belong to nobody", i, at));
+  }
+  report.space = space();
+  co_return report;
+}
+
+}  // namespace raw
+
+Task<Result<FsckReport>> fsck_raw_device(std::unique_ptr<BlockDevice> device, bool deep) {
+  RawStoreOptions options;
+  options.read_only = true;
+  options.background = false;
+  CO_TRY_ASSIGN(auto store, co_await RawStore::open(std::move(device), options));
+  auto report = co_await store->fsck();
+  if (report && deep) {
+    auto progress = co_await store->scrub({}, UINT64_MAX);
+    if (progress) {
+      for (const auto& damage : progress->damaged) report->violations.push_back(damage.what);
+    } else {
+      report = std::move(progress).error();
+    }
+  }
+  (co_await store->close()).ignore("it only read");
+  co_return report;
+}
+
+}  // namespace quarry::chunk

@@ -1,0 +1,100 @@
+// Journal: the log that makes large chunks, removals and slot changes durable. Frames of records are appended, each one durable
+// write; while one is in flight the next gathers (group commit). Frames carry epoch, number and the checksum of the frame before, so
+// what recovery finds is a prefix, or damage that shows.
+//
+// The log has two lanes, the halves of one segment. An epoch fills one lane; a checkpoint begins the next epoch in the other, and
+// when its segment table is durable there, the first lane is free. Each record has a sequence number; they never restart.
+// Confined to its loop.
+#pragma once
+#include <deque>
+
+#include "chunk/raw/geometry.h"
+#include "chunk/raw/one_shot.h"
+#include "io/block_device.h"
+#include "io/sync.h"
+
+namespace quarry::chunk::raw {
+
+inline constexpr uint64_t kLaneMax = 16 * kMiB;
+constexpr uint64_t lane_size(uint64_t segment_size) { return std::min(kLaneMax, round_down(data_size(segment_size) / 2, kBlock)); }
+// Kept free at the end of a lane for the segment table of a checkpoint.
+constexpr uint64_t lane_reserve(uint32_t segments) { return round_up(static_cast<uint64_t>(segments) * 20, kBlock) + 16 * kBlock; }
+
+class Journal {
+ public:
+  struct Place {
+    uint64_t offset = 0;  // of the log segment, bytes
+    uint64_t lane_bytes = 0;
+    uint64_t reserve = 0;
+    uint32_t lane_at(uint64_t epoch) const { return static_cast<uint32_t>(epoch % 2); }
+  };
+  struct Position {  // where the next frame goes
+    uint64_t epoch = 1;
+    uint32_t number = 0;
+    uint32_t block = 0;     // from the lane's start
+    uint32_t chain = 0;
+    uint64_t sequence = 1;  // of the next record
+  };
+  // One appender's records. Lives in the appender's frame until append returns.
+  struct Entry {
+    std::string records;
+    uint32_t count = 0;
+    bool needs_flush = false;  // data written before must be stable before the frame is
+    bool is_table = false;     // may use the reserve, and goes first
+    // Called when the entry is durable, in log order, before anybody else runs. sequence: of its first record.
+    void (*apply)(void* context, uint64_t sequence) = nullptr;
+    void* context = nullptr;
+    Result<void> result;
+    OneShot done;
+  };
+
+  Journal() = default;
+  ~Journal();
+  void start(BlockDevice& device, Uuid drive, uint64_t salt, Place place, Position position);
+  // on_full: a checkpoint is needed (called each time writing is held up, or a lane is half full).
+  void set_on_full(std::function<void()> on_full) { on_full_ = std::move(on_full); }
+
+  // Durable when it returns. Errors: io_error, no_space, device_gone: final for the log; nothing later is accepted.
+  Task<Result<void>> append(Entry& entry);
+  // Begins the next epoch in the other lane, which must be free.
+  Task<void> rotate();
+  void lane_freed();  // the other lane's records are no longer needed
+  Task<void> drain();
+
+  uint64_t durable() const { return position_.sequence - 1; }  // sequence of the last durable record
+  uint64_t epoch() const { return position_.epoch; }
+  const Position& position() const { return position_; }
+  bool half_full() const { return position_.block * static_cast<uint64_t>(kBlock) > place_.lane_bytes / 2; }
+  bool other_lane_free() const { return other_free_; }
+  void set_reserve(uint64_t bytes) { place_.reserve = bytes; }
+  void set_other_lane_free(bool free) { other_free_ = free; }
+  uint64_t frames() const { return frames_; }
+  uint64_t records() const { return records_; }
+  const std::optional<Error>& error() const { return error_; }
+  void fail_all(Error error);
+  // The last frame repeated as far as it is idle: whether anything was written since the last call.
+  bool written_since_mark() const { return marked_ != records_; }
+  void mark() { marked_ = records_; }
+
+ private:
+  Task<void> write_loop();
+  Task<Result<void>> write_frame(std::string_view records, uint32_t count, bool needs_flush);
+  bool room_for(uint32_t blocks, bool table) const;
+
+  BlockDevice* device_ = nullptr;
+  Uuid drive_;
+  uint64_t salt_ = 0;
+  Place place_;
+  Position position_;
+  bool other_free_ = true;
+  std::deque<Entry*> queue_;
+  bool writing_ = false;
+  Semaphore frame_turn_{1};  // held while a frame is in flight; rotate takes it
+  Event lane_changed_;
+  TaskGroup tasks_;
+  std::function<void()> on_full_;
+  std::optional<Error> error_;
+  uint64_t frames_ = 0, records_ = 0, marked_ = 0;
+};
+
+}  // namespace quarry::chunk::raw

@@ -1,0 +1,232 @@
+// Puts: small chunks go into a packed frame; large ones into an extent, whose data is stable before the log names it.
+#include "base/check.h"
+#include "base/log.h"
+#include "chunk/raw/raw_store_impl.h"
+#include "codec/crc32c.h"
+
+namespace quarry::chunk::raw {
+namespace {
+
+constexpr size_t kGatherPartsMax = 64;
+
+// Checksums of the blocks of a payload that comes in parts.
+std::vector<uint32_t> block_checksums(const ChunkId& id, const std::vector<ByteView>& parts, uint32_t size) {
+  const uint32_t block = 1u << checksum_shift(size);
+  std::vector<uint32_t> checksums;
+  checksums.reserve(div_up(size, block));
+  uint32_t filled = 0;
+  uint32_t crc = 0;
+  for (ByteView part : parts) {
+    while (!part.empty()) {
+      if (filled == 0) crc = checksum_seed(id, static_cast<uint32_t>(checksums.size()));
+      const size_t take = std::min<size_t>(part.size(), block - filled);
+      crc = crc32c(crc, part.first(take));
+      part = part.subspan(take);
+      filled += static_cast<uint32_t>(take);
+      if (filled == block) {
+        checksums.push_back(crc);
+        filled = 0;
+      }
+    }
+  }
+  if (filled > 0) checksums.push_back(crc);
+  return checksums;
+}
+
+// A payload as whole aligned blocks: views of the parts where they are aligned, else of one copy. The last block is padded with zeros.
+struct AlignedPayload {
+  std::vector<ByteView> pieces;
+  Buffer copy, tail;
+};
+AlignedPayload align_payload(const std::vector<ByteView>& parts, uint32_t size) {
+  AlignedPayload out;
+  bool direct = parts.size() + 2 <= kGatherPartsMax;
+  for (size_t i = 0; i < parts.size() && direct; ++i) {
+    direct = reinterpret_cast<uintptr_t>(parts[i].data()) % kBufferAlignment == 0 && (parts[i].size() % kBlock == 0 || i + 1 == parts.size());
+  }
+  if (!direct) {
+    out.copy = Buffer(round_up(size, kBlock));
+    size_t at = 0;
+    for (const ByteView part : parts) {
+      if (!part.empty()) std::memcpy(out.copy.data() + at, part.data(), part.size());
+      at += part.size();
+    }
+    std::memset(out.copy.data() + at, 0, out.copy.size() - at);
+    out.pieces.push_back(out.copy.view());
+    return out;
+  }
+  for (const ByteView part : parts) {
+    const size_t whole = round_down(part.size(), kBlock);
+    if (whole > 0) out.pieces.push_back(part.first(whole));
+    if (whole == part.size()) continue;
+    out.tail = Buffer(kBlock);
+    std::memcpy(out.tail.data(), part.data() + whole, part.size() - whole);
+    std::memset(out.tail.data() + (part.size() - whole), 0, kBlock - (part.size() - whole));
+    out.pieces.push_back(out.tail.view());
+  }
+  return out;
+}
+
+struct ExtentCommit {
+  RawStoreImpl* store;
+  const PutRecord* record;
+};
+
+}  // namespace
+
+Task<Result<void>> RawStoreImpl::put(ChunkId id, std::vector<ByteView> parts, PutOptions options) {
+  CO_TRY(writable());
+  Use use(*this);
+  uint64_t size = 0;
+  for (const ByteView part : parts) size += part.size();
+  if (size > kChunkSizeMax) co_return fail(Code::too_large, "a chunk of {} bytes: at most {}", size, kChunkSizeMax);
+  if (index_.find(id) != nullptr || !putting_.insert(id).second) co_return fail(Code::already_exists, "chunk {}", id.to_string());
+  co_await put_bytes_.acquire(size);
+  const auto stream = static_cast<uint8_t>(options.stream);
+  Result<void> result;
+  if (size <= supers_.superblock().pack_limit) {
+    result = co_await put_packed(id, std::move(parts), static_cast<uint32_t>(size), stream);
+  } else {
+    result = co_await put_extent(id, std::move(parts), static_cast<uint32_t>(size), stream);
+  }
+  put_bytes_.release(size);
+  putting_.erase(id);
+  co_return result;
+}
+
+Task<Result<void>> RawStoreImpl::put_packed(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream) {
+  CHECK(stream < kStreams);
+  PackedPut item;
+  item.id = id;
+  item.size = size;
+  item.stream = stream;
+  item.crc = checksum_seed(id, 0);
+  for (const ByteView part : parts) item.crc = crc32c(item.crc, part);
+  item.parts = std::move(parts);
+  auto result = co_await streams_[stream]->put(item);
+  co_return result;
+}
+
+Task<Result<std::vector<Run>>> RawStoreImpl::allocate_runs(uint32_t blocks, uint8_t stream) {
+  const uint32_t reserve = kReserveCompaction + (stream == static_cast<uint8_t>(Stream::data) ? kReserveMetadata : 0);
+  const bool fits_one = blocks <= space_.geometry().data_blocks();
+  for (;;) {
+    if (fits_one) {
+      if (const auto run = space_.allocate(blocks)) co_return std::vector<Run>{*run};
+    } else if (auto runs = space_.allocate_scattered(blocks); !runs.empty()) {
+      co_return runs;
+    }
+    if (!may_use_segments(reserve)) break;
+    // One segment at a time; who waited here looks again first.
+    const uint32_t before = space_.free_segments();
+    co_await opening_.acquire();
+    Result<uint32_t> opened = 0u;
+    if (space_.free_segments() == before || !fits_one) {
+      opened = fail(Code::no_space, "{}: all segments are in use", device_->info().path);
+      if (may_use_segments(reserve)) opened = co_await open_segment(Role::extent, stream);
+    }
+    opening_.release();
+    if (!opened && opened.error().code() != Code::no_space) co_return std::move(opened).error();
+    if (!opened) break;
+  }
+  if (auto runs = space_.allocate_scattered(blocks); !runs.empty()) co_return runs;
+  co_return fail(Code::no_space, "{}: no room for {} bytes", device_->info().path, static_cast<uint64_t>(blocks) * kBlock);
+}
+
+void RawStoreImpl::abandon_runs(const std::vector<Run>& runs, bool bad) {
+  for (const auto& run : runs) {
+    const uint32_t segment = space_.geometry().segment_of(run);
+    if (bad) continue;  // stays allocated until the next mount: nothing is put on it again now
+    --space_[segment].pending;
+    space_.release(run);
+  }
+}
+
+Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const std::vector<ByteView>& pieces) {
+  size_t piece = 0;
+  size_t used = 0;  // bytes of pieces[piece]
+  for (const auto& run : runs) {
+    std::vector<ByteView> parts;
+    uint64_t need = static_cast<uint64_t>(run.blocks) * kBlock;
+    uint64_t at = run.block * kBlock;
+    while (need > 0) {
+      const size_t take = std::min<uint64_t>(need, pieces[piece].size() - used);
+      parts.push_back(pieces[piece].subspan(used, take));
+      used += take;
+      need -= take;
+      if (used == pieces[piece].size()) {
+        ++piece;
+        used = 0;
+      }
+    }
+    CO_TRY(co_await device_->write_gather(at, std::move(parts), Durability::volatile_));
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> RawStoreImpl::put_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream) {
+  const AlignedPayload payload = align_payload(parts, size);
+  ChunkHeader header;
+  header.drive = drive_id();
+  header.id = id;
+  header.size = size;
+  header.stream = stream;
+  header.checksums = block_checksums(id, parts, size);
+  PutRecord record{id, size, 0, stream, {}};
+  Buffer header_block(kBlock);
+  std::vector<ByteView> pieces;
+  pieces.push_back(header_block.view());
+  pieces.insert(pieces.end(), payload.pieces.begin(), payload.pieces.end());
+  const auto blocks = static_cast<uint32_t>(1 + div_up(size, kBlock));
+  for (uint32_t attempt = 0;; ++attempt) {
+    CO_TRY_ASSIGN(record.runs, co_await allocate_runs(blocks, stream));
+    header.runs = record.runs;
+    header.after = journal_.durable();
+    header.epoch = journal_.epoch();
+    encode_chunk_header(header, header_block.mutable_view(), &record.header_crc);
+    auto written = co_await write_runs(record.runs, pieces);
+    if (written) break;
+    const Code code = written.error().code();
+    abandon_runs(record.runs, code == Code::io_error);
+    auto error = noted(std::move(written).error(), true);
+    if (code != Code::io_error || attempt + 1 >= kPutAttempts || health_.state != StoreState::online) co_return std::move(error);
+  }
+  Journal::Entry entry;
+  encode_record(record, entry.records);
+  entry.count = 1;
+  entry.needs_flush = true;
+  ExtentCommit commit{this, &record};
+  entry.context = &commit;
+  entry.apply = [](void* context, uint64_t) {
+    auto& self = *static_cast<ExtentCommit*>(context);
+    self.store->commit_extent(*self.record);
+  };
+  auto logged = co_await journal_.append(entry);
+  if (!logged) co_return noted(std::move(logged).error(), true);  // the record may be there: its space is not given out again
+  schedule_idle_seal();
+  co_return Result<void>{};
+}
+
+void RawStoreImpl::commit_extent(const PutRecord& record) {
+  IndexEntry entry;
+  entry.id = record.id;
+  entry.size = record.size;
+  entry.crc = record.header_crc;
+  entry.place = record.runs.front().block * kBlock | static_cast<uint64_t>(record.stream) << IndexEntry::kStreamShift;
+  if (record.runs.size() > 1) {
+    entry.place |= IndexEntry::kMulti;
+    multi_[record.id] = record.runs;
+  }
+  for (const auto& run : record.runs) {
+    Segment& s = space_[space_.geometry().segment_of(run)];
+    --s.pending;
+    ++s.live;
+    s.live_bytes += static_cast<uint64_t>(run.blocks) * kBlock;
+    s.dirty = true;
+    stored_bytes_ += static_cast<uint64_t>(run.blocks) * kBlock;
+  }
+  payload_bytes_ += record.size;
+  index_.put(entry);
+}
+
+}  // namespace quarry::chunk::raw

@@ -1,0 +1,106 @@
+// Removals: a durable tombstone first; then the index forgets, and the space waits for readers. Nothing is freed by a timer.
+#include "base/check.h"
+#include "chunk/raw/raw_store_impl.h"
+
+namespace quarry::chunk::raw {
+namespace {
+struct RemoveCommit {
+  RawStoreImpl* store;
+  const std::vector<ChunkId>* ids;
+};
+}  // namespace
+
+Task<Result<void>> RawStoreImpl::remove(std::vector<ChunkId> ids) {
+  CO_TRY(readable());
+  Use use(*this);
+  std::erase_if(ids, [this](const ChunkId& id) { return index_.find(id) == nullptr; });
+  for (size_t at = 0; at < ids.size(); at += kRemovesPerEntry) {
+    const std::vector<ChunkId> part(ids.begin() + static_cast<ptrdiff_t>(at),
+                                    ids.begin() + static_cast<ptrdiff_t>(std::min(at + kRemovesPerEntry, ids.size())));
+    Journal::Entry entry;
+    for (const auto& id : part) encode_record(RemoveRecord{id}, entry.records);
+    entry.count = static_cast<uint32_t>(part.size());
+    RemoveCommit commit{this, &part};
+    entry.context = &commit;
+    entry.apply = [](void* context, uint64_t) {
+      auto& self = *static_cast<RemoveCommit*>(context);
+      for (const auto& id : *self.ids) self.store->forget(id);
+    };
+    auto logged = co_await journal_.append(entry);
+    if (!logged) co_return noted(std::move(logged).error(), true);
+  }
+  schedule_idle_seal();
+  co_return Result<void>{};
+}
+
+void RawStoreImpl::forget(const ChunkId& id) {
+  const IndexEntry* entry = index_.find(id);
+  if (entry == nullptr) return;  // two removals of one chunk met
+  const IndexEntry copy = *entry;
+  release_entry(copy);
+  multi_.erase(id);
+  index_.erase(id);
+}
+
+// The place of the entry holds nothing live any more.
+void RawStoreImpl::release_entry(const IndexEntry& entry) {
+  payload_bytes_ -= entry.size;
+  if (entry.packed()) {
+    packed_item_died(entry.offset(), entry.size);
+  } else {
+    free_runs_later(runs_of(entry));
+  }
+}
+
+void RawStoreImpl::packed_item_died(uint64_t device_offset, uint32_t size) {
+  const uint32_t segment = space_.geometry().segment_at(device_offset);
+  Segment& s = space_[segment];
+  CHECK(s.role == Role::packed && s.live > 0 && s.live_bytes >= size);
+  s.dead.push_back(static_cast<uint32_t>((device_offset - space_.geometry().offset_of(segment)) / kItemAlignment));
+  --s.live;
+  s.live_bytes -= size;
+  stored_bytes_ -= round_up(size, kItemAlignment) + kFrameItemSize;
+  s.dirty = true;
+  if (s.live == 0 && s.state != SegmentState::open) free_packed_later(segment);
+  else consider_compaction();
+}
+
+void RawStoreImpl::free_packed_later(uint32_t segment) {
+  Segment& s = space_[segment];
+  if (s.emptying || s.compacting) return;
+  s.emptying = true;
+  readers_.when_quiet([this, segment] {
+    space_.give_segment(segment);
+    discard_later(space_.geometry().offset_of(segment), space_.geometry().data_bytes());
+  });
+}
+
+void RawStoreImpl::free_runs_later(std::vector<Run> runs) {
+  for (const auto& run : runs) {
+    Segment& s = space_[space_.geometry().segment_of(run)];
+    CHECK(s.role == Role::extent && s.live > 0);
+    --s.live;
+    ++s.pending;
+    s.live_bytes -= static_cast<uint64_t>(run.blocks) * kBlock;
+    stored_bytes_ -= static_cast<uint64_t>(run.blocks) * kBlock;
+    s.dirty = true;
+  }
+  quarantined_blocks_ += [&] {
+    uint64_t blocks = 0;
+    for (const auto& run : runs) blocks += run.blocks;
+    return blocks;
+  }();
+  readers_.when_quiet([this, runs = std::move(runs)] {
+    for (const auto& run : runs) {
+      const uint32_t segment = space_.geometry().segment_of(run);
+      --space_[segment].pending;
+      quarantined_blocks_ -= run.blocks;
+      space_.release(run);
+      if (space_[segment].live + space_[segment].pending > 0) continue;
+      space_.give_segment(segment);
+      discard_later(space_.geometry().offset_of(segment), space_.geometry().data_bytes());
+    }
+  });
+}
+
+}  // namespace quarry::chunk::raw

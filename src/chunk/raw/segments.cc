@@ -1,0 +1,289 @@
+// Segments take and lose roles, their slots are written, and a checkpoint makes the log short again.
+#include "base/check.h"
+#include "base/log.h"
+#include "chunk/raw/raw_store_impl.h"
+
+namespace quarry::chunk::raw {
+namespace {
+
+constexpr uint32_t kTableSlotsPerFrame = 12'000;  // 16 bytes each: under kLogFrameMax
+constexpr size_t kDiscardsQueuedMax = 4096;       // more are forgotten: a discard is a hint
+constexpr uint64_t kDiscardBytes = 64 * kMiB;     // in one request at most
+
+struct SlotWrite {
+  uint32_t segment = 0;
+  uint32_t sequence = 0;
+  uint32_t crc = 0;
+  Buffer bytes;
+  Result<void> result;
+};
+
+Task<void> write_slot_bytes(BlockDevice& device, uint64_t offset, SlotWrite* write, Semaphore* permits) {
+  co_await permits->acquire();
+  write->result = co_await device.write(offset, write->bytes, Durability::volatile_);
+  permits->release();
+}
+
+}  // namespace
+
+SegmentSlot RawStoreImpl::make_slot(uint32_t index) const {
+  const Segment& s = space_[index];
+  SegmentSlot slot;
+  slot.drive = drive_id();
+  slot.segment = index;
+  slot.generation = s.generation;
+  slot.sequence = s.slot_sequence + 1;
+  slot.role = s.role;
+  slot.state = s.state;
+  slot.stream = s.stream;
+  slot.through = journal_.durable();
+  slot.epoch = journal_.epoch();
+  if (s.role == Role::packed) {
+    slot.data_end = s.listed_end;
+    slot.next_frame = s.listed_frame;
+    slot.chain = s.listed_chain;
+    slot.items = s.listed_items;
+    slot.inventories = s.inventories;
+    slot.dead = s.dead;
+    std::sort(slot.dead.begin(), slot.dead.end());
+    slot.dead.erase(std::unique(slot.dead.begin(), slot.dead.end()), slot.dead.end());
+  }
+  return slot;
+}
+
+Task<Result<void>> RawStoreImpl::write_slot(uint32_t index) {
+  while (space_[index].writing_slot) co_await slot_written_.wait();
+  CHECK(space_[index].role != Role::extent || space_[index].live + space_[index].pending == 0);
+  space_[index].writing_slot = true;
+  space_[index].dirty = false;
+  const SegmentSlot slot = make_slot(index);
+  uint32_t crc = 0;
+  const Buffer bytes = encode_slot(slot, space_.geometry().segment_size(), &crc);
+  auto written = co_await device_->write(space_.geometry().slot_offset(index, slot.sequence), bytes, Durability::durable);
+  space_[index].writing_slot = false;
+  slot_written_.pulse();
+  if (!written) {
+    space_[index].dirty = true;
+    co_return noted(std::move(written).error(), true);
+  }
+  space_[index].slot_sequence = slot.sequence;
+  space_[index].slot_crc = crc;
+  Journal::Entry entry;
+  encode_record(SlotRecord{index, {slot.sequence, crc, slot.generation, slot.role, slot.state}}, entry.records);
+  entry.count = 1;
+  auto logged = co_await journal_.append(entry);
+  if (!logged) co_return noted(std::move(logged).error(), true);
+  co_return Result<void>{};
+}
+
+Task<Result<uint32_t>> RawStoreImpl::open_segment(Role role, uint8_t stream) {
+  for (uint32_t attempt = 0; attempt < kPutAttempts; ++attempt) {
+    const uint32_t index = space_.take_segment();
+    if (index == kNoSegment) co_return fail(Code::no_space, "{}: all segments are in use", device_->info().path);
+    Segment& fresh = space_[index];
+    const uint32_t generation = fresh.generation + 1, sequence = fresh.slot_sequence, crc = fresh.slot_crc;
+    fresh = Segment{};
+    fresh.role = role;
+    fresh.stream = stream;
+    fresh.generation = generation;
+    fresh.slot_sequence = sequence;
+    fresh.slot_crc = crc;
+    auto written = co_await write_slot(index);
+    if (written) {
+      if (role == Role::extent) space_.open_extents(index);
+      co_return index;
+    }
+    // Its end cannot be written: it takes no role again until the drive is looked at.
+    space_[index].state = SegmentState::retired;
+    space_.give_segment(index);
+    ++stats_.segments_retired;
+    if (written.error().code() != Code::io_error || health_.state != StoreState::online) co_return std::move(written).error();
+  }
+  co_return fail(Code::io_error, "{}: no segment can be opened", device_->info().path);
+}
+
+Task<Result<void>> RawStoreImpl::write_dirty_slots() {
+  const uint64_t segment_size = space_.geometry().segment_size();
+  // Somebody else's slot write must be done first, so that each segment's slots alternate.
+  for (uint32_t i = 0; i < space_.segments(); ++i) {
+    while (space_[i].writing_slot) co_await slot_written_.wait();
+  }
+  // From here to the end of the loop nothing else runs: all slots are of one moment.
+  std::vector<SlotWrite> writes;
+  std::unordered_map<uint32_t, SegmentSlot> slots;
+  bool extents = false;
+  for (uint32_t i = 0; i < space_.used(); ++i) {
+    if (!space_[i].dirty || space_[i].writing_slot) continue;
+    slots.emplace(i, make_slot(i));
+    extents |= space_[i].role == Role::extent;
+    space_[i].dirty = false;
+    space_[i].writing_slot = true;
+  }
+  if (slots.empty()) co_return Result<void>{};
+  if (extents) {
+    index_.visit({}, [&](const IndexEntry& entry) {
+      if (entry.packed()) return true;
+      const auto runs = runs_of(entry);
+      for (size_t i = 0; i < runs.size(); ++i) {
+        const uint32_t segment = space_.geometry().segment_of(runs[i]);
+        const auto slot = slots.find(segment);
+        if (slot == slots.end()) continue;
+        slot->second.extents.push_back({entry.id, static_cast<uint32_t>(runs[i].block - space_.geometry().block_of(segment)), runs[i].blocks, entry.size,
+                                        entry.crc, static_cast<uint8_t>(i), static_cast<uint8_t>(runs.size()), entry.stream()});
+      }
+      return true;
+    });
+  }
+  writes.reserve(slots.size());
+  for (auto& [index, slot] : slots) {
+    SlotWrite write;
+    write.segment = index;
+    write.sequence = slot.sequence;
+    write.bytes = encode_slot(slot, segment_size, &write.crc);
+    writes.push_back(std::move(write));
+  }
+  slots.clear();
+  Semaphore permits(kSlotWritesMax);
+  TaskGroup group;
+  for (auto& write : writes) {
+    group.spawn(write_slot_bytes(*device_, space_.geometry().slot_offset(write.segment, write.sequence), &write, &permits));
+  }
+  co_await group.join();
+  auto result = co_await device_->flush();
+  for (auto& write : writes) {
+    Segment& s = space_[write.segment];
+    s.writing_slot = false;
+    if (result && write.result) {
+      s.slot_sequence = write.sequence;
+      s.slot_crc = write.crc;
+    } else {
+      s.dirty = true;
+    }
+  }
+  slot_written_.pulse();
+  for (auto& write : writes) {
+    if (!write.result) co_return noted(std::move(write.result).error(), true);
+  }
+  if (!result) co_return noted(std::move(result).error(), true);
+  co_return Result<void>{};
+}
+
+Task<Result<void>> RawStoreImpl::write_table() {
+  uint32_t first = 0;
+  do {
+    const uint32_t total = space_.used();
+    TableRecord part{first, total, {}};
+    for (uint32_t i = first; i < std::min(total, first + kTableSlotsPerFrame); ++i) part.slots.push_back(space_[i].summary());
+    first += static_cast<uint32_t>(part.slots.size());
+    Journal::Entry entry;
+    encode_record(part, entry.records);
+    entry.count = 1;
+    entry.is_table = true;
+    CO_TRY(co_await journal_.append(entry));
+  } while (first < space_.used());
+  co_return Result<void>{};
+}
+
+Task<void> RawStoreImpl::run_checkpoint(bool rotate) {
+  checkpointing_ = true;
+  checkpoint_done_.reset();
+  Result<void> result;
+  for (auto& stream : streams_) {
+    if (stream->queued() > 0 || !result) continue;
+    result = co_await stream->list_items();
+  }
+  if (result) {
+    if (rotate) co_await journal_.rotate();
+    result = co_await write_dirty_slots();
+  }
+  if (result) result = co_await write_table();
+  if (result) {
+    journal_.lane_freed();
+    ++stats_.checkpoints;
+  } else {
+    // Without a checkpoint the log can only fill up: better to stop accepting now and say why.
+    become(StoreState::read_only, "a checkpoint failed: " + result.error().to_string());
+    journal_.fail_all(result.error());
+  }
+  checkpoint_result_ = result;
+  checkpointing_ = false;
+  checkpoint_done_.set();
+}
+
+void RawStoreImpl::request_checkpoint() {
+  if (checkpointing_ || closed_ || health_.state == StoreState::failed || journal_.error()) return;
+  checkpointing_ = true;
+  checkpoint_done_.reset();
+  background_.spawn(run_checkpoint(true));
+}
+
+Task<Result<void>> RawStoreImpl::checkpoint() {
+  CO_TRY(writable());
+  Use use(*this);
+  while (checkpointing_) co_await checkpoint_done_.wait();
+  co_await run_checkpoint(true);
+  co_return checkpoint_result_;
+}
+
+void RawStoreImpl::discard_later(uint64_t offset, uint64_t length) {
+  if (!options_.background || !device_->info().supports_discard || closing_) return;
+  if (!discards_.empty() && discards_.back().first + discards_.back().second == offset && discards_.back().second + length <= kDiscardBytes) {
+    discards_.back().second += length;
+  } else if (discards_.size() < kDiscardsQueuedMax) {
+    discards_.emplace_back(offset, length);
+  }
+  if (!discarding_) {
+    discarding_ = true;
+    background_.spawn(run_discards());
+  }
+}
+
+Task<void> RawStoreImpl::run_discards() {
+  while (!discards_.empty() && !closing_) {
+    const auto [offset, length] = discards_.front();
+    discards_.pop_front();
+    const uint32_t segment = space_.geometry().segment_at(offset);
+    // Only whole free segments, held back from use while the request runs.
+    if (segment == kNoSegment || space_[segment].role != Role::free || space_[segment].writing_slot) continue;
+    space_[segment].writing_slot = true;
+    auto discarded = co_await device_->discard(offset, length);
+    space_[segment].writing_slot = false;
+    slot_written_.pulse();
+    if (discarded) stats_.bytes_discarded += length;
+    else if (discarded.error().code() == Code::device_gone) note_error(discarded.error(), true);
+  }
+  discarding_ = false;
+}
+
+void RawStoreImpl::schedule_idle_seal() {
+  if (idle_seal_scheduled_ || !options_.background || closing_) return;
+  idle_seal_scheduled_ = true;
+  background_.spawn(run_idle_seal());
+}
+
+// When writes pause, the log gets one more frame that says how far the packed segments reach: so that the frames before it are
+// not the last ones any more, and their loss shows.
+Task<void> RawStoreImpl::run_idle_seal() {
+  uint64_t seen = 0;
+  for (;;) {
+    const uint64_t now = stats_.packed_frames + journal_.frames();
+    if (now == seen || closing_) break;
+    seen = now;
+    const bool stopped = co_await stop_.wait_until(Executor::here().now() + options_.idle_seal);
+    if (stopped) break;
+  }
+  if (!closing_ && health_.state == StoreState::online) {
+    Journal::Entry entry;
+    for (const auto& stream : streams_) {
+      if (stream->segment() == kNoSegment) continue;
+      const Segment& s = space_[stream->segment()];
+      encode_record(TailRecord{stream->segment(), s.generation, s.next_frame, s.data_end}, entry.records);
+      ++entry.count;
+    }
+    auto logged = co_await journal_.append(entry);
+    if (!logged) note_error(logged.error(), true);
+  }
+  idle_seal_scheduled_ = false;
+}
+
+}  // namespace quarry::chunk::raw
