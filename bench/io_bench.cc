@@ -104,8 +104,12 @@ void disk(const std::string& path, double duration) {
       const double cpu = thread_cpu(), start = wall();
       executor->run(disk_run(*device, run, 32));
       const double used = thread_cpu() - cpu, took = wall() - start, done = static_cast<double>(run.done);
-      fmt::print("{:>8} {:>8} {:>12.0f} {:>12.0f} {:>14.0f} {:>12.2f}\n", kind == 0 ? "read" : kind == 1 ? "write" : "durable", format_size(size),
-                 done / took, done * static_cast<double>(size) / took / 1048576, done / used, done * static_cast<double>(size) / used / 1073741824);
+      fmt::print("{:>8} {:>8} {:>12.0f} {:>12.0f} {:>14.0f} {:>12.2f}\n",
+                 kind == 0   ? "read"
+                 : kind == 1 ? "write"
+                             : "durable",
+                 format_size(size), done / took, done * static_cast<double>(size) / took / 1048576, done / used,
+                 done * static_cast<double>(size) / used / 1073741824);
     }
   }
   executor->run(device->close());
@@ -119,7 +123,8 @@ constexpr std::string_view kBodyRequest = "GET /b HTTP/1.1\r\nHost: bench\r\nUse
 
 // Not a parser: knows GET /s (128 bytes), GET /b (kBody bytes) and PUT with kBody bytes, as the load below sends them.
 Task<void> serve_connection(std::unique_ptr<Stream> stream, const Buffer& body) {
-  const std::string small = "HTTP/1.1 200 OK\r\nContent-Length: 128\r\nContent-Type: application/octet-stream\r\n\r\n" + std::string(128, 'x');
+  const std::string small =
+      "HTTP/1.1 200 OK\r\nContent-Length: 128\r\nContent-Type: application/octet-stream\r\n\r\n" + std::string(128, 'x');
   const std::string head = fmt::format("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", kBody);
   const std::string put_done = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
   for (;;) {
@@ -249,15 +254,19 @@ void net(double duration, bool with_tls) {
     uint64_t done = 0;
     auto client = must(RingExecutor::create());
     const double cpu = wait_on(loop, cpu_now()), from = wall();
-    auto run = [](UringNetwork& on_network, SocketAddress address, TlsClientContext* tls, Load kind, double until, int count, uint64_t& total) -> Task<void> {
+    auto run = [](UringNetwork& on_network, SocketAddress address, TlsClientContext* tls, Load kind, double until, int count,
+                  uint64_t& total) -> Task<void> {
       TaskGroup tasks;
       for (int i = 0; i < count; ++i) tasks.spawn(load_connection(on_network, address, tls, kind, until, total));
       co_await tasks.join();
     };
     client->run(run(network, listener->address(), client_tls.get(), load, from + duration, connections, done));
     const double used = wait_on(loop, cpu_now()) - cpu, took = wall() - from, count = static_cast<double>(done);
-    fmt::print("{:>10} {:>6} {:>12.0f} {:>14.0f} {:>12.2f}\n", load == Load::small ? "small" : load == Load::down ? "down" : "up", connections,
-               count / took, count / used, load == Load::small ? 0.0 : count * static_cast<double>(kBody) / used / 1073741824);
+    fmt::print("{:>10} {:>6} {:>12.0f} {:>14.0f} {:>12.2f}\n",
+               load == Load::small  ? "small"
+               : load == Load::down ? "down"
+                                    : "up",
+               connections, count / took, count / used, load == Load::small ? 0.0 : count * static_cast<double>(kBody) / used / 1073741824);
   }
   auto finish = [](std::unique_ptr<Listener> closing, TaskGroup& tasks) -> Task<void> {
     closing->close();
@@ -288,30 +297,32 @@ void idle(int connections) {
   auto server_tls = must(TlsServerContext::create(identity, {}));
   auto client_tls = must(TlsClientContext::create({.ca_pem = identity.certificate_pem}));
   for (const bool with_tls : {false, true}) {
-    executor->run([](UringNetwork& on_network, TlsServerContext* server, TlsClientContext* client, int count, const Buffer& body) -> Task<void> {
-      RingExecutor::here().has_receive_buffers();
-      auto listener = must(on_network.listen({"127.0.0.1", 0}, false));
-      TaskGroup group;
-      group.spawn(serve_all(*listener, server, body, group));
-      std::vector<std::unique_ptr<Stream>> clients;
-      clients.reserve(static_cast<size_t>(count));
-      const uint64_t before = resident_bytes();
-      for (int i = 0; i < count; ++i) {
-        auto connected = co_await on_network.connect(listener->address(), in(seconds(10)));
-        std::unique_ptr<Stream> stream = must(std::move(connected));
-        if (client != nullptr) {
-          auto secure = co_await tls_connect(std::move(stream), *client, "localhost", in(seconds(10)));
-          stream = must(std::move(secure));
-        }
-        clients.push_back(std::move(stream));
-      }
-      co_await sleep_for(std::chrono::milliseconds(200));
-      fmt::print("{} idle connections{}: {} bytes of this process each, both ends together\n", count, client != nullptr ? " under TLS" : "",
-                 (resident_bytes() - before) / static_cast<uint64_t>(count));
-      clients.clear();
-      listener->close();
-      co_await group.join();
-    }(network, with_tls ? server_tls.get() : nullptr, with_tls ? client_tls.get() : nullptr, with_tls ? connections / 5 : connections, Buffer()));
+    executor->run(
+        [](UringNetwork& on_network, TlsServerContext* server, TlsClientContext* client, int count, const Buffer& body) -> Task<void> {
+          RingExecutor::here().has_receive_buffers();
+          auto listener = must(on_network.listen({"127.0.0.1", 0}, false));
+          TaskGroup group;
+          group.spawn(serve_all(*listener, server, body, group));
+          std::vector<std::unique_ptr<Stream>> clients;
+          clients.reserve(static_cast<size_t>(count));
+          const uint64_t before = resident_bytes();
+          for (int i = 0; i < count; ++i) {
+            auto connected = co_await on_network.connect(listener->address(), in(seconds(10)));
+            std::unique_ptr<Stream> stream = must(std::move(connected));
+            if (client != nullptr) {
+              auto secure = co_await tls_connect(std::move(stream), *client, "localhost", in(seconds(10)));
+              stream = must(std::move(secure));
+            }
+            clients.push_back(std::move(stream));
+          }
+          co_await sleep_for(std::chrono::milliseconds(200));
+          fmt::print("{} idle connections{}: {} bytes of this process each, both ends together\n", count,
+                     client != nullptr ? " under TLS" : "", (resident_bytes() - before) / static_cast<uint64_t>(count));
+          clients.clear();
+          listener->close();
+          co_await group.join();
+        }(network, with_tls ? server_tls.get() : nullptr, with_tls ? client_tls.get() : nullptr, with_tls ? connections / 5 : connections,
+                                                                                                                        Buffer()));
   }
 }
 
@@ -351,8 +362,8 @@ void hops() {
     wait_on(pool->executor(0), hop_together(pool->executor(1), tasks, times));
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
     const double cpu = static_cast<double>(to.tv_sec - from.tv_sec) + static_cast<double>(to.tv_nsec - from.tv_nsec) * 1e-9;
-    fmt::print("{} tasks: {:.2f} us of wall and {:.2f} us of CPU for a way there and back\n", tasks, (wall() - start) * 1e6 / (tasks * times),
-               cpu * 1e6 / (tasks * times));
+    fmt::print("{} tasks: {:.2f} us of wall and {:.2f} us of CPU for a way there and back\n", tasks,
+               (wall() - start) * 1e6 / (tasks * times), cpu * 1e6 / (tasks * times));
   }
 }
 
@@ -399,7 +410,9 @@ int main(int argc, char** argv) {
   } else if (what == "buffers") {
     quarry::buffers();
   } else {
-    std::fputs("usage: io_bench disk PATH [SECONDS] | net [SECONDS] | tls [SECONDS] | idle [CONNECTIONS] | hops | serve HOST:PORT | buffers\n", stderr);
+    std::fputs(
+        "usage: io_bench disk PATH [SECONDS] | net [SECONDS] | tls [SECONDS] | idle [CONNECTIONS] | hops | serve HOST:PORT | buffers\n",
+        stderr);
     return 2;
   }
 }

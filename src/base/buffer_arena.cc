@@ -19,9 +19,9 @@
 namespace quarry {
 namespace {
 constexpr size_t kPage = kBufferAlignment;
-constexpr size_t kGranule = 16 * kKiB;                      // unit of the free map of a chunk
-constexpr size_t kGranules = kBufferChunk / kGranule;       // 2048
-constexpr size_t kSlicedMax = 64 * kKiB;                    // classes up to this are slices of a run
+constexpr size_t kGranule = 16 * kKiB;                 // unit of the free map of a chunk
+constexpr size_t kGranules = kBufferChunk / kGranule;  // 2048
+constexpr size_t kSlicedMax = 64 * kKiB;               // classes up to this are slices of a run
 constexpr size_t kSlicedRun = 256 * kKiB;
 constexpr size_t kDefaultLimit = 256 * kMiB;
 
@@ -90,9 +90,7 @@ class Arena {
   size_t chunks_max() const { return chunks_max_; }
   size_t staying() const { return staying_; }
   uint8_t* address(size_t offset) const { return reinterpret_cast<uint8_t*>(base_ + offset); }
-  bool contains(const void* data) const {
-    return reinterpret_cast<uintptr_t>(data) - base_ < chunks_max_ * kBufferChunk;
-  }
+  bool contains(const void* data) const { return reinterpret_cast<uintptr_t>(data) - base_ < chunks_max_ * kBufferChunk; }
   size_t offset_of(const void* data) const { return reinterpret_cast<uintptr_t>(data) - base_; }
 
   // Up to `count` objects of a class; fewer, or none, when the range is full.

@@ -63,7 +63,8 @@ class Buffer {
   size_t capacity_ = 0;
 };
 
-// Memory held by all live Buffers of this process, bytes (with what size classes waste: base/buffer_arena.h). For the memory bound and for metrics.
+// Memory held by all live Buffers of this process, bytes (with what size classes waste: base/buffer_arena.h). For the memory bound and for
+// metrics.
 uint64_t buffer_bytes_in_use();
 
 class SharedBytes {

@@ -12,7 +12,8 @@ namespace {
 TEST(Buffer, sizes_are_kept_and_memory_is_aligned) {
   const uint64_t before = buffer_bytes_in_use();
   std::vector<Buffer> buffers;
-  for (const size_t size : {size_t{1}, size_t{4096}, size_t{4097}, 17 * kKiB, 65 * kKiB, kMiB, kMiB + 1, 8 * kMiB, 8 * kMiB + 1, 20 * kMiB}) {
+  for (const size_t size :
+       {size_t{1}, size_t{4096}, size_t{4097}, 17 * kKiB, 65 * kKiB, kMiB, kMiB + 1, 8 * kMiB, 8 * kMiB + 1, 20 * kMiB}) {
     Buffer& buffer = buffers.emplace_back(size);
     EXPECT_EQ(buffer.size(), size);
     EXPECT_EQ(buffer.capacity(), round_up(size, 4096));
@@ -50,7 +51,9 @@ TEST(Buffer, live_buffers_never_overlap_under_random_use) {
 }
 
 TEST(Buffer, a_warm_path_asks_nobody) {
-  { const Buffer warm(kMiB); }
+  {
+    const Buffer warm(kMiB);
+  }
   const auto before = buffer_arena_stats();
   for (int i = 0; i < 1000; ++i) {
     const Buffer again(kMiB);

@@ -34,7 +34,9 @@ Result<std::vector<std::pair<std::string, Arming>>> parse(std::string_view text)
   while (!text.empty()) {
     std::string_view item = text.substr(0, text.find(','));
     text.remove_prefix(std::min(text.size(), item.size() + 1));
-    const auto malformed = [item] { return fail(Code::malformed, "fault '{}': write NAME:fail or NAME:die, with @N for the Nth hit", item); };
+    const auto malformed = [item] {
+      return fail(Code::malformed, "fault '{}': write NAME:fail or NAME:die, with @N for the Nth hit", item);
+    };
     const std::string_view whole = item;
     const size_t colon = item.rfind(':');
     if (colon == std::string_view::npos || colon == 0) return malformed();

@@ -44,19 +44,19 @@ class FaultPoint {
 }  // namespace quarry
 
 #ifdef QUARRY_DEV
-#define FAULT(name)                                    \
-  ([]() -> bool {                                      \
-    static ::quarry::detail::FaultPoint point_(name);  \
-    return point_.hit();                               \
+#define FAULT(name)                                   \
+  ([]() -> bool {                                     \
+    static ::quarry::detail::FaultPoint point_(name); \
+    return point_.hit();                              \
   }())
 #define REACHED(name) static_cast<void>(FAULT(name))
 #else
 #define FAULT(name) false
 #define REACHED(name) static_cast<void>(0)
 #endif
-#define FAULT_TRY(name)                                                                          \
-  do {                                                                                           \
-    if (FAULT(name)) return ::quarry::fail(::quarry::Code::io_error, "fault point {}", name);    \
+#define FAULT_TRY(name)                                                                       \
+  do {                                                                                        \
+    if (FAULT(name)) return ::quarry::fail(::quarry::Code::io_error, "fault point {}", name); \
   } while (false)
 #define CO_FAULT_TRY(name)                                                                       \
   do {                                                                                           \

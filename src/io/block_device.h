@@ -15,10 +15,10 @@ enum class DriveClass : uint8_t { nvme = 1, ssd = 2, hdd = 3, file = 4 };
 
 struct DeviceInfo {
   std::string path;
-  uint64_t size = 0;             // bytes
-  uint32_t block_size = 4096;    // I/O granule used by us: max(logical, physical), at least 4096
-  uint32_t atomic_write = 512;   // largest write that is never torn, bytes
-  bool volatile_cache = true;    // writes need flush (or Durability::durable) to survive a power cut
+  uint64_t size = 0;            // bytes
+  uint32_t block_size = 4096;   // I/O granule used by us: max(logical, physical), at least 4096
+  uint32_t atomic_write = 512;  // largest write that is never torn, bytes
+  bool volatile_cache = true;   // writes need flush (or Durability::durable) to survive a power cut
   bool supports_discard = false;
   DriveClass drive_class = DriveClass::file;
 };

@@ -28,7 +28,8 @@ Result<SocketAddress> SocketAddress::parse(std::string_view text) {
   }
   uint16_t number = 0;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-  if (error != std::errc() || end != port.data() + port.size() || host.size() > 255 || host.find_first_of(" \t\r\n/") != std::string_view::npos) {
+  if (error != std::errc() || end != port.data() + port.size() || host.size() > 255 ||
+      host.find_first_of(" \t\r\n/") != std::string_view::npos) {
     return malformed();
   }
   return SocketAddress{std::string(host), number};

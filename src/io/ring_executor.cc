@@ -18,7 +18,9 @@ thread_local RingExecutor* current_ring = nullptr;
 constexpr int kRoundsPerTurn = 16;
 
 // Counters are written by one thread and read by any: no locked instruction is needed.
-void add(std::atomic<uint64_t>& counter, uint64_t n) { counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+void add(std::atomic<uint64_t>& counter, uint64_t n) {
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
 }  // namespace
 
 struct RingExecutor::Ring {
@@ -122,7 +124,8 @@ void RingExecutor::enter_thread() {
   if (enabled_) return;
   enabled_ = true;
   // io_uring_enable_rings is declared by liburing 2.3 but not exported by Debian's library.
-  CHECK(io_uring_register(static_cast<unsigned>(ring_->ring.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0) == 0, "enabling a ring failed");
+  CHECK(io_uring_register(static_cast<unsigned>(ring_->ring.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0) == 0,
+        "enabling a ring failed");
   io_uring_register_ring_fd(&ring_->ring);  // saves a look-up per call where the kernel has it; a failure changes nothing
   if (options_.files_max > 0 && io_uring_register_files_sparse(&ring_->ring, options_.files_max) == 0) {
     for (int slot = static_cast<int>(options_.files_max); slot > 0; --slot) free_files_.push_back(slot - 1);

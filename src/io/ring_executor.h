@@ -32,12 +32,12 @@ class RingExecutor : public Executor {
  public:
   struct Options {
     std::string name = "ring";
-    uint32_t submissions = 512;    // prepared operations per system call; more only cost another call
-    uint32_t completions = 8192;   // beyond this the kernel keeps the rest itself
-    uint32_t files_max = 256;      // registered files (drives)
+    uint32_t submissions = 512;   // prepared operations per system call; more only cost another call
+    uint32_t completions = 8192;  // beyond this the kernel keeps the rest itself
+    uint32_t files_max = 256;     // registered files (drives)
     // Memory the kernel may fill for connections that wait (Stream::wait_readable) without a buffer of their own.
     uint32_t receive_buffers = 256;  // a power of two
-    bool register_buffers = true;  // give the kernel the Buffer arena (base/buffer_arena.h), where RLIMIT_MEMLOCK allows
+    bool register_buffers = true;    // give the kernel the Buffer arena (base/buffer_arena.h), where RLIMIT_MEMLOCK allows
     // After stop: how long operations in flight may take before they are cancelled.
     Duration stop_grace = std::chrono::seconds(2);
   };
@@ -118,7 +118,7 @@ class RingExecutor : public Executor {
   RingExecutor* previous_ring_ = nullptr;
   std::atomic<bool> on_thread_{false};  // the loop runs
   bool enabled_ = false;
-  bool finished_ = false;  // the task of run(task) is done: do not sleep
+  bool finished_ = false;   // the task of run(task) is done: do not sleep
   uint64_t in_flight_ = 0;  // without the wake operation
   std::vector<int> free_files_;
   Buffer receive_memory_;

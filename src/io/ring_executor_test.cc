@@ -21,7 +21,11 @@ std::unique_ptr<RingExecutor> make_ring(RingExecutor::Options options = {}) {
 struct Nop : RingOp {
   std::coroutine_handle<> handle;
   int result = -1;
-  Nop() : RingOp{[](RingOp& op, int r, uint32_t) { static_cast<Nop&>(op).result = r; static_cast<Nop&>(op).handle.resume(); }} {}
+  Nop()
+      : RingOp{[](RingOp& op, int r, uint32_t) {
+          static_cast<Nop&>(op).result = r;
+          static_cast<Nop&>(op).handle.resume();
+        }} {}
   bool await_ready() const noexcept { return false; }
   void await_suspend(std::coroutine_handle<> h) {
     handle = h;

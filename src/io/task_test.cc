@@ -79,7 +79,7 @@ TEST(Task, a_semaphore_bounds_concurrency) {
 Task<int> on_a_pool(ThreadPool& pool) {
   const auto here = std::this_thread::get_id();
   const bool elsewhere = co_await blocking(pool, [here] { return std::this_thread::get_id() != here; });
-  co_return elsewhere && std::this_thread::get_id() == here ? 1 : 0;
+  co_return elsewhere&& std::this_thread::get_id() == here ? 1 : 0;
 }
 
 TEST(Task, blocking_work_runs_on_the_pool_and_comes_home) {

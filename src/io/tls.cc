@@ -9,10 +9,10 @@
 
 namespace quarry {
 namespace {
-constexpr size_t kRecord = 16 * kKiB;        // plaintext of one record at most, RFC 8446 5.1
-constexpr size_t kRecordOverhead = 512;      // header, tag, padding: more than OpenSSL ever adds
-constexpr size_t kBatch = 256 * kKiB;        // ciphertext of one system call
-constexpr size_t kSmallIn = 20 * kKiB;       // a first read holds one full record
+constexpr size_t kRecord = 16 * kKiB;    // plaintext of one record at most, RFC 8446 5.1
+constexpr size_t kRecordOverhead = 512;  // header, tag, padding: more than OpenSSL ever adds
+constexpr size_t kBatch = 256 * kKiB;    // ciphertext of one system call
+constexpr size_t kSmallIn = 20 * kKiB;   // a first read holds one full record
 
 // Everything of one connection. Shared by the stream and its running coroutines, so that the stream may be destroyed under them.
 struct Tls {
@@ -24,7 +24,7 @@ struct Tls {
   // Ciphertext that came in: in[in_at, in_end). No buffer while idle.
   Buffer in;
   size_t in_at = 0, in_end = 0;
-  bool in_ended = false;    // the peer's TCP end
+  bool in_ended = false;     // the peer's TCP end
   bool in_was_full = false;  // the last read filled the buffer: take a larger one
 
   // Ciphertext that waits to go out: out[0, out_size).
@@ -133,7 +133,8 @@ Task<Result<void>> fill(TlsRef tls, TimePoint deadline) {
 }
 
 Error protocol_error(Tls& tls, int ssl_error, const char* what) {
-  if (ssl_error == SSL_ERROR_SYSCALL || (ssl_error == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)) {
+  if (ssl_error == SSL_ERROR_SYSCALL ||
+      (ssl_error == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)) {
     ERR_clear_error();
     return fail(Code::connection_closed, "TLS {}: the peer left without saying goodbye", what);
   }
@@ -213,7 +214,8 @@ class TlsStream : public Stream {
         total += count;
       }
       std::optional<Error> broken;
-      if (error != SSL_ERROR_NONE && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_ZERO_RETURN) broken = protocol_error(*tls, error, "read");
+      if (error != SSL_ERROR_NONE && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_ZERO_RETURN)
+        broken = protocol_error(*tls, error, "read");
       // An answer to a key update, or an alert.
       if (tls->out_size > 0) {
         Result<void> sent = co_await flush(tls, deadline);

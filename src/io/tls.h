@@ -32,8 +32,8 @@ class TlsServerContext {
  public:
   struct Options {
     std::vector<std::string> alpn = {"h2", "http/1.1"};  // in order of preference
-    std::string client_ca_pem;                            // not empty: clients are asked for a certificate of this CA
-    bool require_client_certificate = false;              // and refused without one
+    std::string client_ca_pem;                           // not empty: clients are asked for a certificate of this CA
+    bool require_client_certificate = false;             // and refused without one
   };
   // Errors: malformed, misconfigured (key and certificate do not belong together).
   static Result<std::unique_ptr<TlsServerContext>> create(const TlsIdentity& identity, Options options);
@@ -54,9 +54,9 @@ class TlsServerContext {
 class TlsClientContext {
  public:
   struct Options {
-    std::string ca_pem;                  // trusted certificates; empty: the system's
-    bool skip_verification = false;      // for tools on request only: anybody may then sit in between
-    TlsIdentity identity;                // own certificate for mTLS; empty: none
+    std::string ca_pem;              // trusted certificates; empty: the system's
+    bool skip_verification = false;  // for tools on request only: anybody may then sit in between
+    TlsIdentity identity;            // own certificate for mTLS; empty: none
     std::vector<std::string> alpn = {"http/1.1"};
   };
   static Result<std::unique_ptr<TlsClientContext>> create(Options options);

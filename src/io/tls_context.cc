@@ -57,7 +57,8 @@ Result<void> use_identity(SSL_CTX* context, const TlsIdentity& identity) {
   const auto chain = parse_certificates(identity.certificate_pem);
   if (chain.empty()) return fail(Code::malformed, "the TLS certificate holds no PEM certificate");
   const KeyPtr key(PEM_read_bio_PrivateKey(memory(identity.key_pem).get(), nullptr, no_passphrase, nullptr));
-  if (key == nullptr) return fail(Code::malformed, "the TLS key cannot be read ({}): it must be PEM without a passphrase", openssl_reason());
+  if (key == nullptr)
+    return fail(Code::malformed, "the TLS key cannot be read ({}): it must be PEM without a passphrase", openssl_reason());
   if (SSL_CTX_use_certificate(context, chain[0].get()) != 1) return fail(Code::malformed, "TLS certificate: {}", openssl_reason());
   for (size_t i = 1; i < chain.size(); ++i) {
     if (SSL_CTX_add1_chain_cert(context, chain[i].get()) != 1) return fail(Code::malformed, "TLS certificate chain: {}", openssl_reason());
@@ -100,7 +101,8 @@ SslContextPtr base_context(const SSL_METHOD* method) {
   return context;
 }
 
-int choose_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* offered, unsigned int offered_length, void* arg) {
+int choose_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* offered, unsigned int offered_length,
+                void* arg) {
   const auto& ours = *static_cast<const std::string*>(arg);
   unsigned char* chosen = nullptr;
   const int result = SSL_select_next_proto(&chosen, out_length, reinterpret_cast<const unsigned char*>(ours.data()),
@@ -123,7 +125,8 @@ Result<SslContextPtr> server_context(const TlsIdentity& identity, const TlsServe
   if (!options.client_ca_pem.empty()) {
     TRY(trust(context.get(), options.client_ca_pem));
     for (const auto& certificate : parse_certificates(options.client_ca_pem)) SSL_CTX_add_client_CA(context.get(), certificate.get());
-    SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER | (options.require_client_certificate ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), nullptr);
+    SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER | (options.require_client_certificate ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+                       nullptr);
   } else if (options.require_client_certificate) {
     return fail(Code::misconfigured, "client certificates are required, but no CA to check them is given");
   }
@@ -189,8 +192,8 @@ Result<TlsIdentity> make_self_signed_identity(const std::vector<std::string>& na
   X509V3_set_ctx_nodb(&extensions);
   X509V3_set_ctx(&extensions, x, x, nullptr, nullptr, 0);
   const std::pair<int, std::string> wanted[] = {
-      {NID_basic_constraints, "critical,CA:FALSE"},       {NID_key_usage, "critical,digitalSignature"},
-      {NID_ext_key_usage, "serverAuth,clientAuth"},       {NID_subject_key_identifier, "hash"},
+      {NID_basic_constraints, "critical,CA:FALSE"}, {NID_key_usage, "critical,digitalSignature"},
+      {NID_ext_key_usage, "serverAuth,clientAuth"}, {NID_subject_key_identifier, "hash"},
       {NID_subject_alt_name, alternatives},
   };
   for (const auto& [id, value] : wanted) {
@@ -257,7 +260,8 @@ Result<std::unique_ptr<TlsClientContext>> TlsClientContext::create(Options optio
   }
   if (!options.identity.certificate_pem.empty()) TRY(use_identity(context, options.identity));
   const std::string alpn = alpn_wire(options.alpn);
-  if (!alpn.empty()) SSL_CTX_set_alpn_protos(context, reinterpret_cast<const unsigned char*>(alpn.data()), static_cast<unsigned>(alpn.size()));
+  if (!alpn.empty())
+    SSL_CTX_set_alpn_protos(context, reinterpret_cast<const unsigned char*>(alpn.data()), static_cast<unsigned>(alpn.size()));
   state->verify = !options.skip_verification;
   return std::unique_ptr<TlsClientContext>(new TlsClientContext(std::move(state)));
 }

@@ -23,7 +23,9 @@ constexpr uint32_t kBlockMax = 64 * kKiB;
 constexpr uint32_t kDiscardCommand = _IO(0x12, 0);
 constexpr int kTransientRetriesMax = 1000;
 
-void add(std::atomic<uint64_t>& counter, uint64_t n) { counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+void add(std::atomic<uint64_t>& counter, uint64_t n) {
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
 
 class Descriptor {
  public:
@@ -63,7 +65,7 @@ Result<uint64_t> size_of(int fd, bool is_block, const std::string& path) {
     if (ioctl(fd, BLKGETSIZE64, &size) != 0) return errno_error(errno, fmt::format("size of {}", path));
     return size;
   }
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd, &status) != 0) return errno_error(errno, fmt::format("size of {}", path));
   return static_cast<uint64_t>(status.st_size);
 }
@@ -87,8 +89,9 @@ Result<DeviceInfo> probe(int fd, const struct stat& status, const std::string& p
     const auto real = std::filesystem::canonical(node, missing).string();
     info.volatile_cache = queue_word(queue, "write_cache").find("through") == std::string::npos;
     info.supports_discard = queue_number(queue, "discard_max_bytes") > 0;
-    info.atomic_write = static_cast<uint32_t>(std::max<uint64_t>(static_cast<uint64_t>(logical), queue_number(queue, "atomic_write_unit_max_bytes")));
-    info.drive_class = queue_number(queue, "rotational") != 0                  ? DriveClass::hdd
+    info.atomic_write =
+        static_cast<uint32_t>(std::max<uint64_t>(static_cast<uint64_t>(logical), queue_number(queue, "atomic_write_unit_max_bytes")));
+    info.drive_class = queue_number(queue, "rotational") != 0     ? DriveClass::hdd
                        : real.find("/nvme/") != std::string::npos ? DriveClass::nvme
                                                                   : DriveClass::ssd;
   } else {
@@ -103,7 +106,7 @@ Result<DeviceInfo> probe(int fd, const struct stat& status, const std::string& p
 
 // Opens and locks; the descriptor is ready for use.
 Result<int> open_descriptor(const std::string& path, const UringBlockDevice::Options& options) {
-  struct stat status {};
+  struct stat status{};
   if (stat(path.c_str(), &status) != 0) return errno_error(errno, fmt::format("open {}", path));
   if (!S_ISBLK(status.st_mode) && !S_ISREG(status.st_mode)) {
     return fail(Code::invalid_argument, "{} is neither a block device nor a plain file", path);
@@ -176,8 +179,8 @@ Result<void> UringBlockDevice::check(const char* verb, uint64_t offset, uint64_t
     return fail(Code::out_of_range, "{}: {} of {} bytes at {} passes the end at {}", info_.path, verb, length, offset, info_.size);
   }
   if (length == 0 || (offset | length) % info_.block_size != 0 || memory_bits % kBufferAlignment != 0) {
-    return fail(Code::invalid_argument, "{}: {} of {} bytes at {}: offset, length and memory must be aligned to {} (memory: {})", info_.path,
-                verb, length, offset, info_.block_size, kBufferAlignment);
+    return fail(Code::invalid_argument, "{}: {} of {} bytes at {}: offset, length and memory must be aligned to {} (memory: {})",
+                info_.path, verb, length, offset, info_.block_size, kBufferAlignment);
   }
   if (writes && read_only_) return fail(Code::read_only, "{} is open for reading only", info_.path);
   return {};
@@ -333,7 +336,8 @@ Task<Result<void>> UringBlockDevice::discard(uint64_t offset, uint64_t length) {
   }
   if (discard_by_ == DiscardBy::punch_hole) {
     Op op(*this);
-    io_uring_prep_fallocate(op.sqe, op.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(length));
+    io_uring_prep_fallocate(op.sqe, op.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                            static_cast<off_t>(length));
     op.use_file();
     done = co_await op;
     if (done == -EOPNOTSUPP || done == -ENOSYS) discard_by_ = DiscardBy::nothing;
@@ -380,7 +384,7 @@ Task<Result<std::unique_ptr<BlockDevice>>> UringBlockDevice::open(std::string pa
   }
   if (!opened) co_return std::move(opened).error();
   Descriptor descriptor(*opened);
-  struct stat status {};
+  struct stat status{};
   if (fstat(descriptor.get(), &status) != 0) co_return errno_error(errno, fmt::format("open {}", path));
   CO_TRY_ASSIGN(DeviceInfo info, probe(descriptor.get(), status, path));
   std::unique_ptr<BlockDevice> device(

@@ -99,7 +99,7 @@ TEST_F(LoopDeviceTest, discard_reaches_the_backing_file) {
   Buffer data(8 * kMiB);
   std::memset(data.data(), 1, data.size());
   ASSERT_TRUE(executor_->run(device->write(0, data, Durability::durable)));
-  struct stat before {}, after {};
+  struct stat before{}, after{};
   ASSERT_EQ(fstat(backing_, &before), 0);
   ASSERT_TRUE(executor_->run(device->discard(0, 8 * kMiB)));
   ASSERT_TRUE(executor_->run(device->flush()));

@@ -56,7 +56,7 @@ class UringBlockDeviceTest : public testing::Test {
 };
 
 TEST_F(UringBlockDeviceTest, the_file_is_sparse_and_of_exactly_the_size) {
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(stat(path_.c_str(), &status), 0);
   EXPECT_EQ(status.st_size, 64 * 1024 * 1024);
   EXPECT_LT(status.st_blocks * 512, 1024 * 1024);
@@ -141,7 +141,7 @@ TEST_F(UringBlockDeviceTest, refuses_what_cannot_be_done) {
 TEST_F(UringBlockDeviceTest, discard_gives_space_back_and_a_grown_file_is_seen) {
   const Buffer data = pattern(8 * kMiB, 1);
   ASSERT_TRUE(executor_->run(device_->write(0, data, Durability::durable)));
-  struct stat before {}, after {};
+  struct stat before{}, after{};
   ASSERT_EQ(stat(path_.c_str(), &before), 0);
   ASSERT_TRUE(executor_->run(device_->discard(0, 8 * kMiB)));
   ASSERT_EQ(stat(path_.c_str(), &after), 0);

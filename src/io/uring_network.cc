@@ -238,7 +238,8 @@ class UringStream : public Stream {
       connection->end(connection->reading);
       connection->drained = (op.flags & IORING_CQE_F_SOCK_NONEMPTY) == 0;
       if (result >= 0) co_return static_cast<size_t>(result);
-      if (connection->closed || connection->reading.timed_out) co_return stream_error(connection->reading, connection->closed, -result, "read");
+      if (connection->closed || connection->reading.timed_out)
+        co_return stream_error(connection->reading, connection->closed, -result, "read");
       if (result == -EINTR || result == -EAGAIN) continue;
       co_return stream_error(connection->reading, false, -result, "read");
     }
@@ -277,7 +278,8 @@ class UringStream : public Stream {
         }
         connection->ring.return_receive_buffer(id);
       }
-      if (connection->closed || connection->reading.timed_out) co_return stream_error(connection->reading, connection->closed, -result, "wait");
+      if (connection->closed || connection->reading.timed_out)
+        co_return stream_error(connection->reading, connection->closed, -result, "wait");
       if (result > 0) co_return Result<void>();
       if (result == 0 && !poll) {
         received.ended = true;
@@ -448,7 +450,8 @@ class UringListener : public Listener {
       const int error_number = std::exchange(acceptor->last_error, 0);
       if (error_number == EMFILE || error_number == ENFILE || error_number == ENOBUFS || error_number == ENOMEM) {
         // The connection stays in the backlog. Others have to end first: trying again at once would only burn the processor.
-        LOG_WARNING("cannot accept a connection", {"reason", strerror(error_number)}, {"hint", "raise the limit of open files (ulimit -n)"});
+        LOG_WARNING("cannot accept a connection", {"reason", strerror(error_number)},
+                    {"hint", "raise the limit of open files (ulimit -n)"});
         co_await sleep_for(std::chrono::milliseconds(100));
       }
       acceptor->arm(acceptor);
@@ -499,8 +502,7 @@ void set_stream_options(int fd, Duration keepalive_idle) {
 }
 }  // namespace
 
-UringNetwork::UringNetwork(Options options)
-    : options_(options), lookup_(std::make_unique<ThreadPool>("lookup", options.lookup_threads)) {}
+UringNetwork::UringNetwork(Options options) : options_(options), lookup_(std::make_unique<ThreadPool>("lookup", options.lookup_threads)) {}
 UringNetwork::~UringNetwork() = default;
 
 Result<std::unique_ptr<Listener>> UringNetwork::listen(const SocketAddress& address, bool reuse_port) {

@@ -1,8 +1,8 @@
 // UringNetwork: TCP over the ring of the calling executor. TLS goes on top (io/tls.h).
 //
 // A stream holds no buffer of its own, so an idle connection costs its state (under 1 KiB here) and what the kernel keeps.
-// Deadlines cost nothing while they are met: each direction has one timer, armed for the earliest deadline seen and moved only when it fires.
-// close() cancels what is pending; operations keep the connection's state alive until the kernel lets go of it, so a stream may be
+// Deadlines cost nothing while they are met: each direction has one timer, armed for the earliest deadline seen and moved only when it
+// fires. close() cancels what is pending; operations keep the connection's state alive until the kernel lets go of it, so a stream may be
 // destroyed while its reader waits. Listeners and streams are confined to the executor that made them.
 #pragma once
 #include "io/network.h"
@@ -13,8 +13,8 @@ namespace quarry {
 class UringNetwork : public Network {
  public:
   struct Options {
-    int backlog = 4096;              // connections the kernel accepts ahead of us (bounded by net.core.somaxconn)
-    size_t accepted_max = 256;       // accepted and not yet asked for, per listener; beyond it they wait in the backlog
+    int backlog = 4096;         // connections the kernel accepts ahead of us (bounded by net.core.somaxconn)
+    size_t accepted_max = 256;  // accepted and not yet asked for, per listener; beyond it they wait in the backlog
     size_t lookup_threads = 2;
     Duration keepalive_idle = std::chrono::seconds(60);  // then a probe every quarter of it, four times
   };

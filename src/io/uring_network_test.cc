@@ -321,7 +321,8 @@ TEST(UringNetwork, waiting_streams_share_buffers_and_go_on_without_when_all_are_
     }
     for (int round = 0; round < 5; ++round) {
       std::vector<std::string> texts;
-      for (size_t i = 0; i < clients.size(); ++i) texts.push_back(fmt::format("client {} round {} ", i, round) + std::string(i * 1500, 'y'));
+      for (size_t i = 0; i < clients.size(); ++i)
+        texts.push_back(fmt::format("client {} round {} ", i, round) + std::string(i * 1500, 'y'));
       for (size_t i = 0; i < clients.size(); ++i) {
         Result<void> sent = co_await write_text(*clients[i], texts[i]);
         EXPECT_TRUE(sent);
@@ -367,7 +368,8 @@ TEST(SocketAddress, parses_and_prints) {
   EXPECT_EQ(SocketAddress::parse("*:80")->host, "::");
   EXPECT_EQ(SocketAddress::parse(":80")->host, "::");
   EXPECT_EQ(SocketAddress::parse("example.org:65535")->port, 65535);
-  for (const char* bad : {"", "host", "host:", "host:65536", "host:-1", "host:1x", "::1:80", "[::1]", "[::1]80", "[x]:1", "a b:1", "h:1 "}) {
+  for (const char* bad :
+       {"", "host", "host:", "host:65536", "host:-1", "host:1x", "::1:80", "[::1]", "[::1]80", "[x]:1", "a b:1", "h:1 "}) {
     const auto result = SocketAddress::parse(bad);
     EXPECT_FALSE(result) << bad;
   }

@@ -17,7 +17,7 @@ uint64_t mix(uint64_t x) {
 struct CrashTimeline::Recorded : SimDiskObserver {
   struct Write {
     SimWrite write;
-    uint64_t issued = 0;       // event index
+    uint64_t issued = 0;  // event index
     uint64_t completed = kNever;
     bool ok = false;
     uint64_t stable = kNever;  // the event that made it stable
@@ -215,11 +215,13 @@ uint64_t CrashEnumerator::State::key(const CrashTimeline& timeline, const Choice
   for (const auto& disk : timeline.disks_) {
     for (uint64_t i = 0; i < disk->writes.size() && disk->writes[i].issued < cut->at; ++i) {
       TornWrite torn;
-      if (next < cut->pending.size() && cut->pending[next].disk == disk->index && cut->pending[next].write == i) torn = choice.remains[next++];
+      if (next < cut->pending.size() && cut->pending[next].disk == disk->index && cut->pending[next].write == i)
+        torn = choice.remains[next++];
       if (torn.kind == TornWrite::Kind::dropped) continue;
       uint64_t part = mix((static_cast<uint64_t>(disk->index) << 48) ^ i);
       if (torn.kind != TornWrite::Kind::kept) {
-        part = mix(part ^ static_cast<uint64_t>(torn.kind) ^ (static_cast<uint64_t>(torn.sector) << 8) ^ (torn.sectors << 24) ^ mix(torn.seed));
+        part = mix(part ^ static_cast<uint64_t>(torn.kind) ^ (static_cast<uint64_t>(torn.sector) << 8) ^ (torn.sectors << 24) ^
+                   mix(torn.seed));
       }
       key ^= part;
     }

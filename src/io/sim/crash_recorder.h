@@ -59,12 +59,12 @@ class CrashTimeline {
 };
 
 struct CrashImage {
-  uint64_t cut = 0;                           // events before the cut
+  uint64_t cut = 0;                             // events before the cut
   std::vector<std::shared_ptr<SimDisk>> disks;  // in the order of record()
-  std::vector<CrashNote> notes;               // made before the cut, in order
+  std::vector<CrashNote> notes;                 // made before the cut, in order
   bool noted(std::string_view text) const;
   bool noted(uint64_t tag) const;
-  std::string description;                    // "cut 17 of 90: sim0 write #5 at 8192+4096 torn prefix 3x512; ..." for failure messages
+  std::string description;  // "cut 17 of 90: sim0 write #5 at 8192+4096 torn prefix 3x512; ..." for failure messages
 };
 
 class CrashEnumerator {

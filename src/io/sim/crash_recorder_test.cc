@@ -144,7 +144,8 @@ TEST_F(CrashRecorderTest, the_same_seed_gives_the_same_images_and_a_recorded_dis
   write(65536, 42, Durability::volatile_);
   timeline_.record(*disks_.back());
   for (uint8_t i = 1; i < 100; ++i) write(i * 4096u, i, i % 7 == 0 ? Durability::durable : Durability::volatile_, 4096 * (1 + i % 3));
-  const auto once = all({.images_max = 300, .seed = 9}), again = all({.images_max = 300, .seed = 9}), other = all({.images_max = 300, .seed = 10});
+  const auto once = all({.images_max = 300, .seed = 9}), again = all({.images_max = 300, .seed = 9}),
+             other = all({.images_max = 300, .seed = 10});
   ASSERT_EQ(once.size(), 300u);
   ASSERT_EQ(again.size(), 300u);
   bool differs = false;

@@ -174,8 +174,8 @@ Result<void> SimDisk::check_request(const SimRequest& request, uintptr_t memory_
                 request.offset, size);
   }
   if (request.length == 0 || (request.offset | request.length) % options_.block_size != 0 || memory_bits % kBufferAlignment != 0) {
-    return fail(Code::invalid_argument, "{}: {} of {} bytes at {}: offset, length and memory must be aligned to {} (memory: {})", options_.path,
-                verb_of(request.kind), request.length, request.offset, options_.block_size, kBufferAlignment);
+    return fail(Code::invalid_argument, "{}: {} of {} bytes at {}: offset, length and memory must be aligned to {} (memory: {})",
+                options_.path, verb_of(request.kind), request.length, request.offset, options_.block_size, kBufferAlignment);
   }
   return {};
 }
@@ -221,7 +221,8 @@ Duration SimDisk::draw_latency(const SimFault& fault) {
 std::optional<Error> SimDisk::failure(const SimFault& fault, const SimRequest& request) const {
   if (gone_) return fail(Code::device_gone, "{}: the device is gone", options_.path);
   if (fault.fail) {
-    return fail(*fault.fail, "{}: {} of {} bytes at {} failed (simulated)", options_.path, verb_of(request.kind), request.length, request.offset);
+    return fail(*fault.fail, "{}: {} of {} bytes at {} failed (simulated)", options_.path, verb_of(request.kind), request.length,
+                request.offset);
   }
   if (request.kind == SimRequestKind::read) {
     auto it = bad_.upper_bound(request.offset);

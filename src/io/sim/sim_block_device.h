@@ -18,8 +18,8 @@
 #include <map>
 
 #include "io/block_device.h"
-#include "io/sync.h"
 #include "io/sim/page_image.h"
+#include "io/sync.h"
 
 namespace quarry {
 
@@ -35,21 +35,21 @@ struct SimRequest {
 
 // What a fault hook answers for one request. Default: nothing goes wrong.
 struct SimFault {
-  std::optional<Code> fail;              // the request fails with this code, at its completion
-  uint64_t landed_before_failure = 0;    // of a failing write: this many bytes reached the media first
-  Duration delay{0};                     // added to the latency
-  bool lose = false;                     // write, discard: acknowledged, never happens
-  std::optional<uint64_t> misdirect;     // write: acknowledged, lands at this offset instead. read: comes from there
-  std::optional<uint64_t> flip_bit;      // write: this bit of the data (0 = lowest of the first byte) is stored flipped. read: returned flipped
+  std::optional<Code> fail;            // the request fails with this code, at its completion
+  uint64_t landed_before_failure = 0;  // of a failing write: this many bytes reached the media first
+  Duration delay{0};                   // added to the latency
+  bool lose = false;                   // write, discard: acknowledged, never happens
+  std::optional<uint64_t> misdirect;   // write: acknowledged, lands at this offset instead. read: comes from there
+  std::optional<uint64_t> flip_bit;  // write: this bit of the data (0 = lowest of the first byte) is stored flipped. read: returned flipped
 };
 using SimFaultHook = std::function<SimFault(const SimRequest&)>;
 
 // How much of an unstable write a crash leaves: a set of sectors.
 struct TornWrite {
   enum class Kind : uint8_t { dropped, kept, prefix, suffix, scattered } kind = Kind::kept;
-  uint32_t sector = 512;     // unit of tearing: 512 or 4096
-  uint64_t sectors = 0;      // prefix, suffix: how many sectors landed
-  uint64_t seed = 0;         // scattered: which ones
+  uint32_t sector = 512;  // unit of tearing: 512 or 4096
+  uint64_t sectors = 0;   // prefix, suffix: how many sectors landed
+  uint64_t seed = 0;      // scattered: which ones
   std::string to_string() const;
   // Draws a way to leave a write of `length` bytes on a drive that never tears up to `atomic_write` bytes. May return dropped and kept too.
   static TornWrite draw(uint64_t seed, uint64_t length, uint32_t atomic_write);
@@ -62,7 +62,7 @@ struct SimWrite {
   uint64_t length = 0;
   std::shared_ptr<const Buffer> data;  // null: a discard, which leaves `fill`
   uint8_t fill = 0;
-  bool keeps_old = false;              // a discard that does nothing
+  bool keeps_old = false;  // a discard that does nothing
   Durability durability = Durability::volatile_;
   void apply(PageImage& image, const TornWrite& torn = {}) const;
 };

@@ -168,16 +168,17 @@ TEST_F(SimBlockDeviceTest, a_device_that_vanishes_fails_what_is_in_flight_too) {
   TaskGroup group;
   const Buffer data = pattern(4096, 1);
   std::optional<Result<void>> result;
-  executor_.run([](SimBlockDeviceTest&, BlockDevice& device, SimDisk& disk, const Buffer& bytes, std::optional<Result<void>>& out) -> Task<void> {
-    TaskGroup tasks;
-    tasks.spawn([](BlockDevice& d, const Buffer& b, std::optional<Result<void>>& r) -> Task<void> {
-      Result<void> written = co_await d.write(0, b, Durability::durable);
-      r.emplace(std::move(written));
-    }(device, bytes, out));
-    co_await sleep_for(std::chrono::milliseconds(1));
-    disk.set_gone(true);
-    co_await tasks.join();
-  }(*this, *device_, *disk_, data, result));
+  executor_.run(
+      [](SimBlockDeviceTest&, BlockDevice& device, SimDisk& disk, const Buffer& bytes, std::optional<Result<void>>& out) -> Task<void> {
+        TaskGroup tasks;
+        tasks.spawn([](BlockDevice& d, const Buffer& b, std::optional<Result<void>>& r) -> Task<void> {
+          Result<void> written = co_await d.write(0, b, Durability::durable);
+          r.emplace(std::move(written));
+        }(device, bytes, out));
+        co_await sleep_for(std::chrono::milliseconds(1));
+        disk.set_gone(true);
+        co_await tasks.join();
+      }(*this, *device_, *disk_, data, result));
   ASSERT_TRUE(result && !*result);
   EXPECT_EQ(result->error().code(), Code::device_gone);
   disk_->set_gone(false);

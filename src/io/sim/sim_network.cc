@@ -42,7 +42,9 @@ struct Listening {
   bool closed = false;
 };
 
-bool is_loopback_name(const std::string& host) { return host == "localhost" || host == "127.0.0.1" || host == "::1" || host == "0.0.0.0" || host == "::"; }
+bool is_loopback_name(const std::string& host) {
+  return host == "localhost" || host == "127.0.0.1" || host == "::1" || host == "0.0.0.0" || host == "::";
+}
 
 using Pair = std::pair<std::string, std::string>;
 }  // namespace
@@ -304,7 +306,8 @@ class SimNetwork : public Network {
   }
 
  private:
-  static Task<Result<std::unique_ptr<Stream>>> connect(SimFabric::State& fabric, std::string from, SocketAddress address, TimePoint deadline) {
+  static Task<Result<std::unique_ptr<Stream>>> connect(SimFabric::State& fabric, std::string from, SocketAddress address,
+                                                       TimePoint deadline) {
     Executor& executor = Executor::here();
     const std::string to = is_loopback_name(address.host) ? from : address.host;
     co_await executor.yield();
@@ -329,7 +332,8 @@ class SimNetwork : public Network {
     connection->pipes[0]->to = connection->pipes[1]->from = to;
     fabric.connections.push_back(connection);
     const SocketAddress client{from, fabric.next_port++};
-    listening->ready.push_back(std::make_unique<SimStream>(std::make_shared<Side>(fabric, connection, connection->pipes[0], connection->pipes[1], client)));
+    listening->ready.push_back(
+        std::make_unique<SimStream>(std::make_shared<Side>(fabric, connection, connection->pipes[0], connection->pipes[1], client)));
     listening->changed.pulse();
     std::unique_ptr<Stream> stream =
         std::make_unique<SimStream>(std::make_shared<Side>(fabric, connection, connection->pipes[1], connection->pipes[0], address));

@@ -21,9 +21,9 @@ class SimFabric {
  public:
   struct Options {
     Duration latency_min{0}, latency_max{0};
-    size_t buffer_max = 256 * kKiB;   // per direction
-    size_t backlog = 128;             // connections not yet accepted; further ones are refused
-    bool split_reads = false;         // a read returns 1..n bytes of what is there, drawn from the seed
+    size_t buffer_max = 256 * kKiB;  // per direction
+    size_t backlog = 128;            // connections not yet accepted; further ones are refused
+    bool split_reads = false;        // a read returns 1..n bytes of what is there, drawn from the seed
     uint64_t seed = 1;
   };
   explicit SimFabric(Options options);
