@@ -270,7 +270,7 @@ Checked<RequestSignature> parse_query_form(const RequestHead& request, const Ver
   if (signature.expires_seconds < 0) return bad_query("X-Amz-Expires must be non-negative");
 
   const int64_t now = options.now / 1'000'000'000;
-  if (signature.time + signature.expires_seconds < now) {
+  if ((signature.time + signature.expires_seconds) * 1'000'000'000 < options.now) {
     Refusal expired = refuse("AccessDenied", "Request has expired.");
     expired.details = {{"X-Amz-Expires", std::to_string(signature.expires_seconds)},
                        {"Expires", iso_time(signature.time + signature.expires_seconds)},

@@ -140,7 +140,7 @@ S3Result<void> verify_document(const Request& request, std::string_view body, bo
   if (md5_sent) {
     const auto calculated = md5(bytes_of(body));
     if (text_of(calculated) != *md5_sent) {
-      return S3Error(E::bad_digest).detail("ExpectedDigest", to_base64(bytes_of(*md5_sent))).detail("CalculatedDigest", to_base64(calculated));
+      return S3Error(E::bad_digest).detail("ExpectedDigest", to_hex(bytes_of(*md5_sent))).detail("CalculatedDigest", to_base64(calculated));
     }
   }
   if (sent.value) {

@@ -19,6 +19,11 @@ S3Result<CopySource> parse_copy_source(std::string_view header) {
   auto decoded = percent_decode(text);
   if (!decoded) return invalid_argument("Invalid copy source encoding", "x-amz-copy-source", header);
   std::string_view path = *decoded;
+  if (const size_t encoded = path.find("?versionId="); source.version_id.empty() && encoded != std::string_view::npos) {
+    // Some SDKs encode the separator too.
+    source.version_id = path.substr(encoded + 11);
+    path = path.substr(0, encoded);
+  }
   if (path.starts_with('/')) path.remove_prefix(1);
   const size_t slash = path.find('/');
   source.bucket = path.substr(0, slash);

@@ -34,26 +34,38 @@ S3Error digest_error(const Error& error) {
   const std::string_view what = std::string_view(text).substr(0, colon);
   std::string sent = text.substr(colon + 2, was_sent - colon - 2);
   std::string calculated = text.substr(was_sent + 11, received - was_sent - 11);
+  const auto hex = [](const std::string& base64) {
+    const auto raw = from_base64(base64);
+    return raw ? to_hex(bytes_of(*raw)) : base64;
+  };
   if (what == "SHA-256") {
-    const auto hex = [](const std::string& base64) {
-      const auto raw = from_base64(base64);
-      return raw ? to_hex(bytes_of(*raw)) : base64;
-    };
     return S3Error(E::x_amz_content_sha256_mismatch).detail("ClientComputedContentSHA256", hex(sent)).detail("S3ComputedContentSHA256", hex(calculated));
   }
-  if (what == "MD5") return S3Error(E::bad_digest).detail("ExpectedDigest", std::move(sent)).detail("CalculatedDigest", std::move(calculated));
+  if (what == "MD5") return S3Error(E::bad_digest).detail("ExpectedDigest", hex(sent)).detail("CalculatedDigest", std::move(calculated));
   return S3Error(E::bad_digest, "The checksum you specified did not match the calculated checksum.");
 }
 
 S3Error missing(const Error& error, const ErrorSubject& subject) {
   const std::string_view text = error.context();
   if (text.starts_with("bucket")) return S3Error(E::no_such_bucket).detail("BucketName", std::string(subject.bucket));
+  if (text.starts_with("key") || text.starts_with("delete marker")) return S3Error(E::no_such_key).detail("Key", std::string(subject.key));
   if (!subject.upload_id.empty()) return S3Error(E::no_such_upload).detail("UploadId", std::string(subject.upload_id));
   if (!subject.version_id.empty()) {
     return S3Error(E::no_such_version).detail("Key", std::string(subject.key)).detail("VersionId", std::string(subject.version_id));
   }
   if (!subject.key.empty()) return S3Error(E::no_such_key).detail("Key", std::string(subject.key));
   return S3Error(E::no_such_bucket).detail("BucketName", std::string(subject.bucket));
+}
+
+// A version id that is none of ours. Like S3, what has the shape of an id names a version that does not exist; all else is no id.
+S3Error unknown_version(const ErrorSubject& subject) {
+  constexpr size_t kShortest = 16, kLongest = 128;
+  const std::string_view id = subject.version_id;
+  const bool plausible = id.size() >= kShortest && id.size() <= kLongest && std::ranges::all_of(id, [](char c) {
+                           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
+                         });
+  if (!plausible) return invalid_argument("Invalid version id specified", "versionId", id);
+  return S3Error(E::no_such_version).detail("Key", std::string(subject.key)).detail("VersionId", std::string(id));
 }
 
 }  // namespace
@@ -72,6 +84,8 @@ int S3Error::status() const { return kEntries[static_cast<size_t>(id_)].status; 
 S3Error to_s3_error(const Error& error, const ErrorSubject& subject) {
   switch (error.code()) {
     case Code::invalid_argument:
+      if (error.context().starts_with("version id")) return unknown_version(subject);
+      return S3Error(E::invalid_argument, error.context());
     case Code::out_of_range: return S3Error(E::invalid_argument, error.context());
     case Code::not_found: return missing(error, subject);
     case Code::already_exists:

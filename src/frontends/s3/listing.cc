@@ -15,8 +15,8 @@ S3Result<size_t> parse_limit(const Request& request, std::string_view name) {
   int64_t value = 0;
   const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool number = fault == std::errc() && end == text.data() + text.size();
-  if (!number || value > INT32_MAX) return invalid_argument(fmt::format("Provided {} not an integer or within integer range", name), name, text);
-  if (value < 0) return invalid_argument(fmt::format("Argument {} must be an integer between 0 and 2147483647", name), name, text);
+  if (!number || value > INT32_MAX) return invalid_argument(fmt::format("Provided {} not an integer or within integer range", text), name, text);
+  if (value < 0) return invalid_argument(fmt::format("Argument {} must be an integer between 0 and 2147483647", text), name, text);
   return std::min<size_t>(static_cast<size_t>(value), kListingMax);
 }
 

@@ -225,7 +225,7 @@ S3Result<object::Conditions> parse_write_conditions(const Request& request) {
   const auto match = request.header("if-match");
   const auto none = request.header("if-none-match");
   if (none && (match || trim(*none) != "*")) return header_not_implemented("If-None-Match");
-  if (match && (trim(*match) == "*" || match->find(',') != std::string_view::npos)) return header_not_implemented("If-Match");
+  if (match && match->find(',') != std::string_view::npos) return header_not_implemented("If-Match");
   if (match) conditions.if_match = parse_etags(*match);
   if (none) conditions.if_none_match = {"*"};
   return conditions;
@@ -257,14 +257,15 @@ S3Error precondition_failed(const object::Conditions& conditions, const object::
 ParsedRange parse_range(std::string_view text, uint64_t size) {
   ParsedRange whole;
   if (!text.starts_with("bytes=") || text.find(',') != std::string_view::npos) return whole;
-  text = trim(text.substr(6));
+  text = text.substr(6);
   const size_t dash = text.find('-');
   if (dash == std::string_view::npos) return whole;
   const std::string_view first_text = text.substr(0, dash), last_text = text.substr(dash + 1);
   const auto first = parse_number(first_text), last = parse_number(last_text);
   if ((!first_text.empty() && !first) || (!last_text.empty() && !last) || (!first && !last)) return whole;
   if (!first) {  // the last N bytes
-    if (*last == 0 || size == 0) return {RangeKind::unsatisfiable, {}};
+    if (*last == 0) return {RangeKind::unsatisfiable, {}};
+    if (size == 0) return whole;
     const uint64_t length = std::min(*last, size);
     return {RangeKind::part, {size - length, length}};
   }
@@ -306,7 +307,7 @@ void add_object_headers(ResponseHead& response, const object::ObjectInfo& info) 
   add("Cache-Control", info.metadata.cache_control);
   add("Expires", info.metadata.expires);
   add("x-amz-website-redirect-location", info.metadata.website_redirect);
-  add("x-amz-storage-class", info.metadata.storage_class);
+  add("x-amz-storage-class", info.metadata.storage_class);  // STANDARD is not said
   size_t unprintable = 0;
   for (const auto& [name, value] : info.metadata.user) {
     if (!is_token(name)) {

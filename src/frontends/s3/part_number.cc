@@ -16,7 +16,7 @@ S3Result<uint32_t> parse_part_number(const Request& request) {
 
 S3Result<ChecksumAlgorithm> part_algorithm(const object::UploadInfo& upload, ChecksumAlgorithm sent, bool is_copy) {
   const ChecksumAlgorithm chosen = upload.checksum.algorithm;
-  if (chosen == ChecksumAlgorithm::none) return sent;
+  if (chosen == ChecksumAlgorithm::none) return ChecksumAlgorithm::crc64nvme;
   const bool may_be_absent = is_copy || upload.checksum.type == ChecksumType::full_object;
   if (sent == chosen || (sent == ChecksumAlgorithm::none && may_be_absent)) return chosen;
   return S3Error(E::invalid_request, fmt::format("Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}", algorithm_name(chosen),

@@ -2,6 +2,7 @@
 
 #include "base/coding.h"
 #include "base/log.h"
+#include "frontends/s3/ops/operations.h"
 #include "frontends/s3/routes.h"
 #include "frontends/s3/session.h"
 #include "observe/metrics.h"
@@ -57,10 +58,12 @@ S3Result<void> check_combination(const Request& request, Scope scope) {
   if (scope == Scope::object && method == "PUT" && request.has_query("uploadId") && !request.has_query("partNumber")) {
     return S3Error(E::method_not_allowed).detail("Method", "PUT").detail("ResourceType", "UPLOAD");
   }
+  if (scope == Scope::object && method == "PUT" && request.has_query("partNumber") && !request.has_query("uploadId")) {
+    return invalid_argument("This operation does not accept partNumber without uploadId", "partNumber", "partNumber");
+  }
   if (const auto source = request.header("x-amz-copy-source")) {
-    const bool copies = scope == Scope::object && method == "PUT" &&
-                        (request.operation->name == "copy_object" || request.operation->name == "upload_part_copy");
-    if (!copies) return invalid_argument("You can only specify a copy source header for copy requests.", "x-amz-copy-source", *source);
+    const bool copies = request.operation != nullptr && (request.operation->run == copy_object || request.operation->run == upload_part_copy);
+    if (!copies && (method != "PUT" || scope == Scope::object) && (method != "POST" || request.has_query("uploadId"))) return invalid_argument("You can only specify a copy source header for copy requests.", "x-amz-copy-source", *source);
   }
   if (const auto* version = request.head.find_query("versionId"); version != nullptr && version->value.empty() && scope == Scope::object) {
     return invalid_argument("Version id cannot be the empty string", "versionId", "");
@@ -70,7 +73,17 @@ S3Result<void> check_combination(const Request& request, Scope scope) {
 
 S3Error wrong_method(const Request& request, Scope scope) {
   constexpr std::string_view kTypes[] = {"SERVICE", "BUCKET", "OBJECT"};
-  return S3Error(E::method_not_allowed).detail("Method", std::string(request.head.method)).detail("ResourceType", std::string(kTypes[static_cast<size_t>(scope)]));
+  const std::string_view type = request.head.method == "POST" ? kTypes[0] : kTypes[static_cast<size_t>(scope)];
+  return S3Error(E::method_not_allowed).detail("Method", std::string(request.head.method)).detail("ResourceType", std::string(type));
+}
+
+// S3's limit on the headers of a request, so that what is accepted here is accepted there.
+S3Result<void> check_header_section(const Request& request) {
+  constexpr size_t kHeaderSectionMax = 8 * 1024;
+  size_t bytes = 0;
+  for (const auto& field : request.head.headers) bytes += field.name.size() + field.value.size();
+  if (bytes <= kHeaderSectionMax) return {};
+  return S3Error(E::request_header_section_too_large).detail("MaxSizeAllowed", std::to_string(kHeaderSectionMax));
 }
 
 Task<int> send_error(Request& request, const S3Error& error) {
@@ -116,6 +129,7 @@ Task<void> S3Server::handle(HttpExchange& exchange) {
 }
 
 Task<S3Result<void>> S3Server::serve(Request& request) {
+  CO_TRY(check_header_section(request));
   CO_TRY(parse_address(request));
   const Scope scope = scope_of(request);
   request.operation = find_operation(request.head, scope);
@@ -123,15 +137,15 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
     request.ctx.operation = "s3.";
     request.ctx.operation.append(request.operation->name);
   }
+  CO_TRY(check_combination(request, scope));
+  if (request.operation == nullptr) co_return wrong_method(request, scope);
   auto authentic = co_await authenticate(request, signing_keys_);
   if (!authentic) co_return authentic;
-  if (request.operation == nullptr) co_return wrong_method(request, scope);
-  CO_TRY(check_combination(request, scope));
   if (auth::payload_is_chunked(request.signature.payload) && !request.operation->takes_upload) {
     co_return S3Error(E::invalid_request, "The value of x-amz-content-sha256 header is invalid.");
   }
   if (scope == Scope::object && escapes_bucket(request.key)) co_return S3Error(E::path_escapes_bucket);
-  if (scope != Scope::service && request.operation->name != "create_bucket") {
+  if (scope != Scope::service && request.operation->run != create_bucket) {
     if (!is_valid_bucket_name(request.bucket)) {
       co_return request.head.method == "PUT" || request.head.method == "POST" ? S3Error(E::invalid_bucket_name).detail("BucketName", request.bucket)
                                                                                : S3Error(E::no_such_bucket).detail("BucketName", request.bucket);
@@ -139,7 +153,14 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
     auto access = co_await check_access(request, request.bucket);
     if (!access) co_return access;
   }
-  co_return co_await request.operation->run(request);
+  auto done = co_await request.operation->run(request);
+  if (done || request.exchange.response.head_sent() || scope == Scope::service || request.bucket_info) co_return done;
+  const E id = done.error().id();
+  if ((id != E::invalid_argument && id != E::invalid_request && id != E::no_such_upload) || request.operation->run == create_bucket) co_return done;
+  // S3 looks for the bucket before anything else. Here only a request that failed pays for that.
+  auto bucket = co_await services_.objects.get_bucket(request.ctx, request.bucket);
+  if (!bucket && bucket.error().code() == Code::not_found) co_return S3Error(E::no_such_bucket).detail("BucketName", request.bucket);
+  co_return done;
 }
 
 std::pair<std::string, std::string> S3Server::error_body(int status) {

@@ -97,7 +97,7 @@ Task<void> write_piece(object::ObjectWriter& writer, Buffer piece, std::optional
 }
 
 // One piece is hashed and stored while the next one is received.
-Task<S3Result<void>> move_pieces(Request& request, UploadSource& source, uint64_t size, object::ObjectWriter& writer) {
+Task<S3Result<void>> move_pieces(Request& request, UploadSource& source, uint64_t size, object::ObjectWriter& writer, S3Checksum* checksum) {
   const size_t piece_bytes = request.services.options.transfer_buffer_bytes;
   uint64_t left = size;
   std::optional<Error> failure;
@@ -107,6 +107,7 @@ Task<S3Result<void>> move_pieces(Request& request, UploadSource& source, uint64_
     Buffer piece(std::min<uint64_t>(left, piece_bytes));
     left -= piece.size();
     result = co_await source.fill(piece.mutable_view());
+    if (result && checksum != nullptr) checksum->update(piece);
     co_await writing.join();
     if (!result || failure) break;
     writing.spawn(write_piece(writer, std::move(piece), &failure));
@@ -156,7 +157,9 @@ Task<S3Result<void>> receive_upload(Request& request, UploadPlan& plan, object::
     decoder.emplace(std::move(options));
   }
   UploadSource source(request.exchange.body, std::move(decoder));
-  auto moved = co_await move_pieces(request, source, plan.size, writer);
+  std::optional<S3Checksum> checksum;
+  if (plan.verify_here) checksum.emplace(static_cast<ChecksumKind>(plan.checksum.algorithm));
+  auto moved = co_await move_pieces(request, source, plan.size, writer, checksum ? &*checksum : nullptr);
   if (!moved) co_return moved;
   auto finished = co_await source.finish();
   if (!finished) co_return finished;
@@ -166,6 +169,13 @@ Task<S3Result<void>> receive_upload(Request& request, UploadPlan& plan, object::
     if (!plan.expected.checksum) {
       co_return S3Error(E::invalid_request, fmt::format("Value for {} trailing header is invalid.", checksum_header_name(plan.checksum.algorithm)));
     }
+  }
+  if (checksum) {
+    plan.verified = text_of(checksum->finish());
+    if (plan.expected.checksum && *plan.expected.checksum != plan.verified) {
+      co_return S3Error(E::bad_digest, fmt::format("The {} you specified did not match the calculated checksum.", algorithm_name(plan.checksum.algorithm)));
+    }
+    plan.expected.checksum.reset();
   }
   co_return S3Result<void>();
 }

@@ -12,6 +12,9 @@ struct UploadPlan {
   SentChecksum checksum;
   object::Expected expected;       // receive_upload adds what comes in a trailer
   bool compute_sha256 = false;     // for PutOptions
+  // The sent checksum is of another algorithm than the one to be kept: receive_upload checks it, not the writer.
+  bool verify_here = false;
+  std::string verified;            // then: its raw value
 };
 // Errors: MissingContentLength, EntityTooLarge, InvalidDigest, InvalidRequest (checksum headers).
 S3Result<UploadPlan> plan_upload(const Request& request);

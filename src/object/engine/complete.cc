@@ -66,6 +66,10 @@ class CompleteUpload : public PublishVersion {
       co_return fail(Code::checksum_mismatch, "checksum of the whole object: {} was sent, the parts give {}", to_base64(bytes_of(options_.expected_checksum)),
                      to_base64(bytes_of(checksum.value)));
     }
+    // A default that nobody asked for is the whole object's only: its parts keep none.
+    if (upload.algorithm == ChecksumAlgorithm::none) {
+      for (auto& part : chosen_) part.checksum = {};
+    }
     record_.payload = PayloadKind::parts;
     record_.size = size;
     record_.md5 = parts_md5(chosen_);

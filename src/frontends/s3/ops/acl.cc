@@ -1,4 +1,5 @@
 // Access control lists are not kept: the owner has full control, and that is what is answered.
+#include "frontends/s3/listing.h"
 #include "frontends/s3/ops/operations.h"
 #include "wire/xml.h"
 
@@ -8,10 +9,10 @@ namespace {
 std::string owner_document(const std::string& owner) {
   XmlWriter xml;
   xml.open_with_namespace("AccessControlPolicy", kNamespace);
-  xml.open("Owner").element("ID", owner).close();
+  append_owner(xml, "Owner", owner);
   xml.open("AccessControlList").open("Grant");
   xml.open("Grantee").attribute("xmlns:xsi", "http://www.w3.org/2001/XMLSchema-instance").attribute("xsi:type", "CanonicalUser");
-  xml.element("ID", owner).close();
+  xml.element("ID", owner).element("DisplayName", owner).close();
   xml.element("Permission", "FULL_CONTROL").close().close().close();
   return xml.take();
 }

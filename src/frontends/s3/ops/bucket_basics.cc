@@ -19,7 +19,9 @@ Task<S3Result<void>> head_bucket(Request& request) {
 Task<S3Result<void>> delete_bucket(Request& request) {
   auto done = co_await request.services.objects.delete_bucket(request.ctx, request.bucket);
   if (!done) {
-    if (done.error().code() == Code::not_empty && done.error().context().find("versions") != std::string::npos) {
+    if (done.error().code() == Code::not_empty) {
+      auto info = co_await request.services.objects.get_bucket(request.ctx, request.bucket);
+      if (info && info->versioning == object::Versioning::off) co_return request.error(done.error());
       co_return S3Error(E::bucket_not_empty, "The bucket you tried to delete is not empty. You must delete all versions in the bucket.")
           .detail("BucketName", request.bucket);
     }

@@ -97,8 +97,14 @@ S3Result<std::string> parse_final_checksum(const Request& request, const object:
     if (!algorithm) continue;  // -type
     if (++count > 1) return S3Error(E::invalid_request, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
     std::string_view value = field.value;
-    if (upload.checksum.type == ChecksumType::composite) value = value.substr(0, value.rfind('-'));
-    auto raw = decode_checksum(*algorithm, value);
+    const size_t dash = value.find('-');
+    bool count_is_number = true;
+    if (upload.checksum.type == ChecksumType::composite && dash != std::string_view::npos) {
+      const std::string_view part_count = value.substr(dash + 1);
+      count_is_number = !part_count.empty() && std::ranges::all_of(part_count, [](char c) { return c >= '0' && c <= '9'; });
+      value = value.substr(0, dash);
+    }
+    auto raw = count_is_number ? decode_checksum(*algorithm, value) : std::nullopt;
     if (!raw) return S3Error(E::invalid_request, fmt::format("Value for {} header is invalid.", checksum_header_name(*algorithm)));
     if (*algorithm == upload.checksum.algorithm) expected = std::move(*raw);
   }
@@ -186,18 +192,22 @@ Task<S3Result<void>> complete_multipart_upload(Request& request) {
   object::UploadInfo present;
   if (upload) {
     present = std::move(*upload);
+    CO_TRY_ASSIGN(options.expected_checksum, parse_final_checksum(request, present));
     if (type && present.checksum.algorithm != ChecksumAlgorithm::none && *type != present.checksum.type) {
       co_return S3Error(E::invalid_request, fmt::format("The upload was created using the {} checksum mode. The complete request must use the same checksum mode.",
                                                         checksum_type_name(present.checksum.type)));
     }
-    CO_TRY_ASSIGN(options.expected_checksum, parse_final_checksum(request, present));
     auto checked = check_part_checksums(present, parts);
     if (!checked) co_return checked;
   } else if (upload.error().code() != Code::not_found || upload.error().context().starts_with("bucket")) {
     co_return request.error(upload.error());
   }
   // An upload that is gone may have been completed by this very request, sent before: the engine knows.
-  for (const auto& listed : parts) options.parts.push_back(listed.part);
+  for (const auto& listed : parts) {
+    options.parts.push_back(listed.part);
+    // Parts of an upload that names no algorithm are kept with the default one; what the client says in another was checked when it sent them.
+    if (present.checksum.algorithm == ChecksumAlgorithm::none && listed.algorithm != ChecksumAlgorithm::crc64nvme) options.parts.back().checksum.clear();
+  }
 
   SlowAnswer answer(request);
   Completed completed = co_await answer.wait(run_complete(request, options));

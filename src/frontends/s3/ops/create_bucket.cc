@@ -40,9 +40,6 @@ S3Result<BucketWish> parse_configuration(std::string_view document, std::string_
 Task<S3Result<void>> create_bucket(Request& request) {
   if (request.credential == nullptr) co_return S3Error(E::access_denied);
   if (!is_valid_bucket_name(request.bucket)) co_return S3Error(E::invalid_bucket_name).detail("BucketName", request.bucket);
-  if (equal_ignoring_case(request.header_or("x-amz-bucket-object-lock-enabled"), "true")) {
-    co_return header_not_implemented("x-amz-bucket-object-lock-enabled");
-  }
   auto document = co_await read_document(request, Digests::optional, EmptyBody::allowed);
   if (!document) co_return std::move(document).error();
   CO_TRY_ASSIGN(BucketWish wish, parse_configuration(*document, request.services.options.region));
@@ -51,10 +48,16 @@ Task<S3Result<void>> create_bucket(Request& request) {
   wanted.name = request.bucket;
   wanted.owner = request.user_id();
   wanted.tags = std::move(wish.tags);
+  if (equal_ignoring_case(request.header_or("x-amz-bucket-object-lock-enabled"), "true")) {
+    // What it means without any retention: versions are kept, for good. Retention itself is refused where it is asked for.
+    wanted.versioning = object::Versioning::enabled;
+    wanted.attributes[std::string(kObjectLockAttribute)] = "Enabled";
+  }
   auto made = co_await request.services.objects.create_bucket(request.ctx, std::move(wanted));
   if (!made) co_return request.error(made.error());
   ResponseHead response = request.answer();
   response.headers.add("Location", "/" + request.bucket);
+  response.headers.add("x-amz-bucket-arn", "arn:aws:s3:::" + request.bucket);
   co_return co_await request.respond(std::move(response));
 }
 

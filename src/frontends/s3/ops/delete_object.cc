@@ -15,12 +15,17 @@ Task<S3Result<void>> delete_object(Request& request) {
   if (!done) {
     const Error& error = done.error();
     const bool no_key = error.code() == Code::not_found && !error.context().starts_with("bucket");
-    if (!no_key || conditional) co_return request.error(error);
+    S3Error answer = request.error(error);
+    if ((!no_key && answer.id() != E::no_such_version) || conditional) co_return answer;
     add_version_header(response, request, request.version_id());
     co_return co_await request.respond(std::move(response));
   }
   if (done->delete_marker) response.headers.add("x-amz-delete-marker", "true");
-  add_version_header(response, request, done->version_id);
+  if (done->delete_marker && done->version_id == "null") {
+    response.headers.add("x-amz-version-id", done->version_id);  // a marker in a bucket whose versioning is suspended
+  } else {
+    add_version_header(response, request, done->version_id);
+  }
   co_return co_await request.respond(std::move(response));
 }
 

@@ -59,6 +59,8 @@ void append_result(XmlWriter& xml, const object::DeleteTarget& target, const Res
     if (result && result->delete_marker) {
       xml.element("DeleteMarker", "true");
       xml.element("DeleteMarkerVersionId", result->version_id);
+    } else if (result && !target.version_id.empty()) {
+      xml.element("DeleteMarker", "false");
     }
     xml.close();
     return;

@@ -28,6 +28,14 @@ void apply_overrides(const Request& request, object::ObjectMetadata& metadata) {
   }
 }
 
+// What is wrong whatever the object.
+S3Result<void> check_query(const Request& request) {
+  if (!request.has_query("partNumber")) return {};
+  if (request.header("range")) return S3Error(E::invalid_request, "Cannot specify both Range header and partNumber query parameter");
+  TRY(parse_part_number(request));
+  return {};
+}
+
 // What part of the object to send, and how to say so.
 struct Selection {
   ByteRange range;
@@ -122,7 +130,6 @@ Task<S3Result<std::optional<Selection>>> prepare(Request& request, object::Objec
   Selection selection;
   if (request.has_query("partNumber")) {
     CO_TRY_ASSIGN(const uint32_t number, parse_part_number(request));
-    if (request.header("range")) co_return S3Error(E::invalid_request, "Cannot specify both Range header and partNumber query parameter");
     CO_TRY_ASSIGN(selection, select_part(info, number));
   } else {
     CO_TRY_ASSIGN(selection, select_range(request, info));
@@ -184,6 +191,7 @@ Task<void> send_bytes(Request& request, object::ObjectReader& reader, ResponseHe
 }  // namespace
 
 Task<S3Result<void>> get_object(Request& request) {
+  CO_TRY(check_query(request));
   auto reader = co_await request.services.objects.get(request.ctx, request.bucket, request.key, request.version_id());
   if (!reader) co_return not_found_error(request, reader.error());
   ResponseHead response;
@@ -198,6 +206,7 @@ Task<S3Result<void>> get_object(Request& request) {
 }
 
 Task<S3Result<void>> head_object(Request& request) {
+  CO_TRY(check_query(request));
   auto info = co_await request.services.objects.head(request.ctx, request.bucket, request.key, request.version_id());
   if (!info) co_return not_found_error(request, info.error());
   ResponseHead response;

@@ -63,7 +63,7 @@ void append_checksum(XmlWriter& xml, const object::Checksum& checksum, size_t pa
 
 void append_parts(XmlWriter& xml, const object::ObjectInfo& info, const Wanted& wanted) {
   xml.open("ObjectParts");
-  xml.element("TotalPartsCount", uint64_t{info.parts.size()});
+  xml.element("PartsCount", uint64_t{info.parts.size()});
   // AWS lists single parts only of objects with a checksum of each.
   const bool listed = info.checksum.algorithm != ChecksumAlgorithm::none;
   uint32_t next = wanted.after;

@@ -5,6 +5,7 @@
 namespace quarry::frontends::s3 {
 
 Task<S3Result<void>> list_object_versions(Request& request) {
+  if (request.query_or("max-keys").starts_with('-')) co_return invalid_argument("max-keys cannot be negative", "maxKeys", request.query_or("max-keys"));
   CO_TRY_ASSIGN(const size_t limit, parse_limit(request, "max-keys"));
   CO_TRY_ASSIGN(const KeyEncoding encode, parse_encoding(request));
   object::VersionListOptions options;

@@ -23,6 +23,21 @@ S3Result<ListPlan> plan_list(const Request& request) {
   return plan;
 }
 
+// A continuation token is the last name of its page. Names that XML cannot carry, or that look encoded, are sent as base64.
+constexpr std::string_view kEncodedToken = "base64:";
+
+std::string encode_token(const std::string& name) {
+  const bool plain = !name.starts_with(kEncodedToken) && std::ranges::all_of(name, [](char c) { return c > ' ' && c < 0x7f; });
+  return plain ? name : std::string(kEncodedToken) + to_base64(bytes_of(name));
+}
+
+S3Result<std::string> decode_token(const std::string& token) {
+  if (!token.starts_with(kEncodedToken)) return token;
+  auto name = from_base64(std::string_view(token).substr(kEncodedToken.size()));
+  if (!name) return invalid_argument("The continuation token provided is incorrect", "continuation-token", token);
+  return std::move(*name);
+}
+
 Task<S3Result<object::ListPage>> run_list(Request& request, ListPlan& plan) {
   if (plan.limit == 0) {
     // Still an error for a bucket that is not there.
@@ -56,7 +71,7 @@ Task<S3Result<void>> list_objects(Request& request) {
   XmlWriter xml;
   xml.open_with_namespace("ListBucketResult", kNamespace);
   xml.element("Name", request.bucket).element("Prefix", plan.encode(plan.options.prefix)).element("Marker", plan.encode(marker));
-  if (page.truncated && !plan.options.delimiter.empty()) xml.element("NextMarker", plan.encode(page.next));
+  if (page.truncated) xml.element("NextMarker", plan.encode(page.next));
   xml.element("MaxKeys", uint64_t{plan.limit});
   if (!plan.options.delimiter.empty()) xml.element("Delimiter", plan.encode(plan.options.delimiter));
   if (plan.encode.url) xml.element("EncodingType", "url");
@@ -72,10 +87,8 @@ Task<S3Result<void>> list_objects_v2(Request& request) {
   const auto* token = request.head.find_query("continuation-token");
   plan.options.after = start_after;
   if (token != nullptr) {
-    // The token is the base64 of the last name: names may hold what XML cannot.
-    auto last = from_base64(token->value);
-    if (token->value.empty() || !last) co_return invalid_argument("The continuation token provided is incorrect", "continuation-token", token->value);
-    plan.options.after = std::move(*last);
+    CO_TRY_ASSIGN(std::string last, decode_token(token->value));
+    plan.options.after = std::max(plan.options.after, last);
   }
   CO_TRY_ASSIGN(const object::ListPage page, co_await run_list(request, plan));
 
@@ -88,7 +101,7 @@ Task<S3Result<void>> list_objects_v2(Request& request) {
   if (plan.encode.url) xml.element("EncodingType", "url");
   xml.flag("IsTruncated", page.truncated);
   if (token != nullptr) xml.element("ContinuationToken", token->value);
-  if (page.truncated) xml.element("NextContinuationToken", to_base64(bytes_of(page.next)));
+  if (page.truncated) xml.element("NextContinuationToken", encode_token(page.next));
   if (!start_after.empty()) xml.element("StartAfter", plan.encode(start_after));
   append_contents(xml, page, plan.encode, request.query_or("fetch-owner") == "true");
   xml.close();

@@ -16,8 +16,8 @@ S3Result<uint32_t> parse_part_marker(const Request& request) {
   int64_t value = 0;
   const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool number = fault == std::errc() && end == text.data() + text.size();
-  if (!number || value > INT32_MAX) return invalid_argument("Provided part-number-marker not an integer or within integer range", "part-number-marker", text);
-  if (value < 0) return invalid_argument("Argument part-number-marker must be an integer between 0 and 2147483647", "part-number-marker", text);
+  if (!number || value > INT32_MAX) return invalid_argument(fmt::format("Provided {} not an integer or within integer range", text), "part-number-marker", text);
+  if (value < 0) return invalid_argument(fmt::format("Argument {} must be an integer between 0 and 2147483647", text), "part-number-marker", text);
   return static_cast<uint32_t>(value);
 }
 
@@ -34,6 +34,15 @@ std::string_view storage_class_of(const object::ObjectMetadata& metadata) {
 }  // namespace
 
 Task<S3Result<void>> abort_multipart_upload(Request& request) {
+  if (const auto header = request.header("x-amz-if-match-initiated-time")) {
+    // Compared by the second; a time that has not come yet is no condition.
+    auto time = parse_iso_time(*header);
+    if (const auto seconds = parse_http_date(*header)) time = *seconds * 1'000'000'000;
+    auto upload = co_await request.services.objects.get_upload(request.ctx, request.bucket, request.key, request.upload_id());
+    if (!upload) co_return request.error(upload.error());
+    const bool counts = time && *time <= request.services.clock.wall_now();
+    if (counts && *time / 1'000'000'000 != upload->initiated / 1'000'000'000) co_return S3Error(E::precondition_failed);
+  }
   auto done = co_await request.services.objects.abort_upload(request.ctx, request.bucket, request.key, request.upload_id());
   if (!done) co_return request.error(done.error());
   co_return co_await request.respond_empty(204);
@@ -54,7 +63,11 @@ Task<S3Result<void>> list_parts(Request& request) {
   xml.element("PartNumberMarker", uint64_t{after});
   xml.element("NextPartNumberMarker", uint64_t{page->parts.empty() ? 0 : page->parts.back().number});
   xml.element("MaxParts", uint64_t{limit}).flag("IsTruncated", page->truncated);
-  append_upload_checksum(xml, page->upload.checksum);
+  if (page->upload.checksum.algorithm == ChecksumAlgorithm::none) {
+    xml.element("ChecksumAlgorithm", "null").element("ChecksumType", "null");  // S3's words for an upload that names none
+  } else {
+    append_upload_checksum(xml, page->upload.checksum);
+  }
   for (const auto& part : page->parts) {
     xml.open("Part").element("PartNumber", uint64_t{part.number}).element("LastModified", iso_time(part.modified));
     xml.element("ETag", quoted_etag(part.etag)).element("Size", part.size);

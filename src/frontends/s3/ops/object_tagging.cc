@@ -7,6 +7,7 @@ namespace {
 
 Task<S3Result<void>> set_tags(Request& request, object::Tags tags, int status) {
   auto info = co_await request.services.objects.set_tags(request.ctx, request.bucket, request.key, request.version_id(), std::move(tags));
+  if (!info && info.error().code() == Code::unsupported) co_return S3Error(E::method_not_allowed);  // a delete marker
   if (!info) co_return request.error(info.error());
   ResponseHead response = request.answer(status);
   add_version_header(response, request, info->version_id);

@@ -11,7 +11,11 @@ Task<S3Result<void>> put_object(Request& request) {
   CO_TRY_ASSIGN(options.tags, parse_tagging_header(request.header_or("x-amz-tagging")));
   CO_TRY_ASSIGN(options.conditions, parse_write_conditions(request));
   options.size = plan.size;
-  options.checksum = plan.checksum.algorithm == ChecksumAlgorithm::none ? ChecksumAlgorithm::crc64nvme : plan.checksum.algorithm;
+  options.checksum = plan.checksum.algorithm;
+  if (options.checksum == ChecksumAlgorithm::none) {
+    // Nothing was sent to check; kept is what the client names, or S3's default.
+    options.checksum = algorithm_of(request.header_or("x-amz-checksum-algorithm")).value_or(ChecksumAlgorithm::crc64nvme);
+  }
   options.compute_sha256 = plan.compute_sha256;
   options.owner = request.user_id();
 

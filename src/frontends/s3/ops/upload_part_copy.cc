@@ -20,11 +20,11 @@ Task<CopiedPart> run_copy(Request& request, object::ObjectReader& reader, uint32
   co_return CopiedPart{std::move(info)};
 }
 
-std::string copy_document(const object::PartInfo& part) {
+std::string copy_document(const object::PartInfo& part, bool show_checksum) {
   XmlWriter xml;
   xml.open_with_namespace("CopyPartResult", kNamespace);
   xml.element("LastModified", iso_time(part.modified)).element("ETag", quoted_etag(part.etag));
-  if (part.checksum.algorithm != ChecksumAlgorithm::none) xml.element(checksum_element_name(part.checksum.algorithm), encode_checksum(part.checksum, 1));
+  if (show_checksum) xml.element(checksum_element_name(part.checksum.algorithm), encode_checksum(part.checksum, 1));
   xml.close();
   return xml.take();
 }
@@ -32,7 +32,6 @@ std::string copy_document(const object::PartInfo& part) {
 }  // namespace
 
 Task<S3Result<void>> upload_part_copy(Request& request) {
-  if (!request.has_query("uploadId")) co_return invalid_argument("This operation does not accept partNumber without uploadId", "partNumber", "partNumber");
   CO_TRY_ASSIGN(const uint32_t number, parse_part_number(request));
   CO_TRY_ASSIGN(const CopySource source, parse_copy_source(request.header_or("x-amz-copy-source")));
   auto upload = co_await request.services.objects.get_upload(request.ctx, request.bucket, request.key, request.upload_id());
@@ -52,9 +51,8 @@ Task<S3Result<void>> upload_part_copy(Request& request) {
   object::PutOptions options;
   options.size = range.length;
   options.owner = request.user_id();
-  options.checksum = upload->checksum.algorithm;
-  // Like a copied object, a part of an upload without a checksum of its own keeps that of its source.
-  if (options.checksum == ChecksumAlgorithm::none) options.checksum = info.checksum.algorithm;
+  CO_TRY_ASSIGN(options.checksum, part_algorithm(*upload, ChecksumAlgorithm::none, true));
+  const bool show_checksum = upload->checksum.algorithm != ChecksumAlgorithm::none;
 
   const std::string source_version = info.version_id;
   SlowAnswer answer(request);
@@ -62,7 +60,7 @@ Task<S3Result<void>> upload_part_copy(Request& request) {
   if (!copied.info) co_return co_await answer.fail(request.error(copied.info.error()));
   ResponseHead response = request.answer();
   if (source_version != "null") response.headers.add("x-amz-copy-source-version-id", source_version);
-  co_return co_await answer.succeed(std::move(response), copy_document(*copied.info));
+  co_return co_await answer.succeed(std::move(response), copy_document(*copied.info, show_checksum));
 }
 
 }  // namespace quarry::frontends::s3

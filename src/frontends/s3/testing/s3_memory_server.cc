@@ -17,6 +17,21 @@ namespace {
 
 volatile std::sig_atomic_t stop_requested = 0;
 
+// Prints the heads of requests, for looking at what clients send: S3_MEMORY_SERVER_TRACE=1.
+class Tracer : public HttpHandler {
+ public:
+  explicit Tracer(HttpHandler& inner) : inner_(inner) {}
+  Task<void> handle(HttpExchange& exchange) override {
+    std::string text = fmt::format("{} {}\n", exchange.request.method, exchange.request.target);
+    for (const auto& field : exchange.request.headers) text += fmt::format("  {}: {}\n", field.name, field.value);
+    std::fputs(text.c_str(), stdout);
+    return inner_.handle(exchange);
+  }
+
+ private:
+  HttpHandler& inner_;
+};
+
 Task<Result<void>> make_user(auth::IdentityStore& identities, std::string name, bool administrator, std::string access_key, std::string secret_key) {
   CO_TRY(co_await identities.create_user(name, administrator));
   CO_TRY(co_await identities.create_key(name, std::move(access_key), std::move(secret_key)));
@@ -36,7 +51,9 @@ Task<int> serve(RingExecutor& executor, uint16_t port, std::string access_key, s
     options.virtual_hosts = {"s3.localhost"};
     frontends::s3::S3Server s3(*engine, *identities, system_clock(), options);
     UringNetwork network;
-    HttpServer server(s3, HttpServerOptions{});
+    Tracer tracer(s3);
+    const bool trace = std::getenv("S3_MEMORY_SERVER_TRACE") != nullptr;
+    HttpServer server(trace ? static_cast<HttpHandler&>(tracer) : s3, HttpServerOptions{});
     auto listener = network.listen({"127.0.0.1", port}, false);
     if (!listener) {
       std::fprintf(stderr, "%s\n", listener.error().to_string().c_str());
