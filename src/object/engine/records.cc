@@ -6,7 +6,7 @@
 namespace quarry::object {
 namespace {
 
-// Format bytes: one a record kind, so that a row read as another kind is refused.
+// Format bytes: record kind in the high half, its version in the low one, so that a row read as another kind is refused.
 enum Format : uint8_t { kBucketV1 = 0x11, kVersionV1 = 0x21, kPartV1 = 0x31, kUploadV1 = 0x41, kInlineV1 = 0x51, kPageV1 = 0x61 };
 
 constexpr uint8_t kFlagDeleteMarker = 1, kFlagNull = 2, kFlagsKnown = 3;
@@ -15,6 +15,9 @@ constexpr size_t kListMax = 10000;  // pairs, tags, attributes in one record: fa
 Result<void> expect_format(Decoder& in, uint8_t wanted, std::string_view what) {
   const uint8_t found = in.u8();
   TRY(in.check(what));
+  if (found != wanted && found >> 4 == wanted >> 4) {
+    return fail(Code::incompatible, "{} of version {}; this program reads {}: use a newer one", what, found & 15, wanted & 15);
+  }
   if (found != wanted) return fail(Code::corrupt, "{}: format byte 0x{:02x}, not 0x{:02x}", what, found, wanted);
   return {};
 }

@@ -1,5 +1,5 @@
 // Values of the object engine's rows. Page: docs/formats/object-records.md, section 2. Each begins with a format byte; decoding
-// takes any bytes and answers `corrupt` for those that are no record.
+// takes any bytes and answers `corrupt` for those that are no record, `incompatible` for those of a newer version.
 #pragma once
 #include <optional>
 #include <string>
