@@ -3,97 +3,10 @@
 //   INSTANTIATE_TEST_SUITE_P(Memory, MetaConformance, ::testing::Values(MetaBackend{"memory", make_fixture}), backend_name);
 // Histories (conformance_history.h) run random concurrent transactions and check them for strict serializability.
 #pragma once
-#include <gtest/gtest.h>
-
-#include "base/coding.h"
-#include "io/sim/sim_executor.h"
-#include "io/sync.h"
-#include "meta/meta_store.h"
+#include "meta/conformance_fixture.h"
+#include "meta/conformance_history.h"
 
 namespace quarry::meta {
-
-// One store under test, and what a test may do to it from outside.
-class MetaFixture {
- public:
-  virtual ~MetaFixture() = default;
-  virtual MetaStore& store() = 0;
-  virtual void advance_clock(Duration by) = 0;  // wall time, for leases
-  // Commits take a while from now on (virtual time), so that many are in flight together.
-  virtual void slow_commits(uint64_t seed) = 0;
-  // Some commits answer unknown_outcome, conflict or unavailable without need, if the backend can do that.
-  virtual void flaky_commits(uint64_t seed) = 0;
-  // The process dies now; commits in flight answer an error. Then the store is opened again over what survived.
-  virtual void crash(uint64_t seed) = 0;
-  virtual void reopen(SimExecutor& executor) = 0;
-  virtual void finish(SimExecutor& executor) = 0;  // closes
-};
-
-struct MetaBackend {
-  std::string name;
-  std::function<std::unique_ptr<MetaFixture>(SimExecutor&)> make;
-};
-inline std::string backend_name(const ::testing::TestParamInfo<MetaBackend>& info) { return info.param.name; }
-
-class MetaConformance : public ::testing::TestWithParam<MetaBackend> {
- protected:
-  void SetUp() override { fixture_ = GetParam().make(executor_); }
-  void TearDown() override {
-    fixture_->finish(executor_);
-    fixture_.reset();
-  }
-  MetaStore& store() { return fixture_->store(); }
-
-  // Calls, each run to its end.
-  template <class T>
-  T run(Task<T> task) {
-    return executor_.run(std::move(task));
-  }
-  std::optional<std::string> get(const std::string& key) {
-    auto value = run(store().get(key));
-    EXPECT_TRUE(value) << value.error().to_string();
-    return value ? *value : std::nullopt;
-  }
-  std::unique_ptr<Transaction> begin() { return std::move(run(store().begin()).value()); }
-  Version commit(Transaction& transaction) {
-    auto version = run(transaction.commit());
-    EXPECT_TRUE(version) << version.error().to_string();
-    return version.value_or(0);
-  }
-  Code commit_code(Transaction& transaction) {
-    auto version = run(transaction.commit());
-    EXPECT_FALSE(version);
-    return version ? Code::internal : version.error().code();
-  }
-  Version put(const std::string& key, const std::string& value) {
-    auto transaction = begin();
-    transaction->put(key, value);
-    return commit(*transaction);
-  }
-  Version remove(const std::string& key) {
-    auto transaction = begin();
-    transaction->remove(key);
-    return commit(*transaction);
-  }
-  std::vector<KeyValue> scan(ScanOptions options) {
-    auto rows = run(store().scan(std::move(options)));
-    EXPECT_TRUE(rows) << rows.error().to_string();
-    return rows ? std::move(*rows) : std::vector<KeyValue>();
-  }
-  static std::string text(const std::vector<KeyValue>& rows) {
-    std::string out;
-    for (const auto& row : rows) out += row.key + "=" + row.value + " ";
-    return out;
-  }
-
-  SimExecutor executor_;
-  std::unique_ptr<MetaFixture> fixture_;
-};
-
-inline std::string counter_text(int64_t value) {
-  std::string out(8, '\0');
-  std::memcpy(out.data(), &value, 8);
-  return out;
-}
 
 TEST_P(MetaConformance, an_empty_store_has_nothing) {
   EXPECT_EQ(store().version(), 0u);
@@ -529,13 +442,6 @@ inline Task<void> watch_into(MetaStore& store, std::string prefix, Version after
   outcome.done = true;
 }
 
-inline Task<Result<Version>> put_later(MetaStore& store, std::string key, std::string value) {
-  CO_TRY_ASSIGN(auto transaction, co_await store.begin());
-  transaction->put(std::move(key), std::move(value));
-  Result<Version> version = co_await transaction->commit();
-  co_return version;
-}
-
 TEST_P(MetaConformance, a_watch_wakes_for_its_prefix_and_no_other) {
   const Version start = put("w/0", "v");
   const auto body = [](MetaStore& s, Version after) -> Task<void> {
@@ -712,6 +618,64 @@ TEST_P(MetaConformance, what_was_acknowledged_survives_a_crash) {
   EXPECT_GT(put("next", "v"), version);
 }
 
-}  // namespace quarry::meta
+// ---- histories ---------------------------------------------------------------------------------------------------------------
 
-#include "meta/conformance_history.h"
+TEST_P(MetaConformance, concurrent_histories_are_strictly_serializable) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    auto fixture = GetParam().make(executor_);
+    if (seed % 3 != 0) fixture->slow_commits(seed);
+    history::Shared shared{{seed, 2 + static_cast<int>(seed) * 2, 30, 3 + static_cast<int>(seed % 5)}};
+    executor_.run(history::run_clients(fixture->store(), shared));
+    const auto marks = executor_.run(fixture->store().scan({KeyRange::prefix("t/"), SIZE_MAX, SIZE_MAX}));
+    const auto rows = executor_.run(fixture->store().scan({KeyRange::prefix("k/"), SIZE_MAX, SIZE_MAX}));
+    size_t committed = 0;
+    for (const auto& record : shared.records) committed += record.version.has_value();
+    EXPECT_GT(committed, shared.records.size() / 8);
+    history::check(shared.records, marks.value(), rows.value());
+    fixture->finish(executor_);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(MetaConformance, histories_with_lost_answers_are_still_serializable) {
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    auto fixture = GetParam().make(executor_);
+    fixture->flaky_commits(seed);
+    history::Shared shared{{seed, 8, 30, 5}};
+    executor_.run(history::run_clients(fixture->store(), shared));
+    // A log that failed refuses commits until the store is opened again; what it holds then is what counts.
+    fixture->crash(seed);
+    fixture->reopen(executor_);
+    const auto marks = executor_.run(fixture->store().scan({KeyRange::prefix("t/"), SIZE_MAX, SIZE_MAX}));
+    const auto rows = executor_.run(fixture->store().scan({KeyRange::prefix("k/"), SIZE_MAX, SIZE_MAX}));
+    history::check(shared.records, marks.value(), rows.value());
+    fixture->finish(executor_);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(MetaConformance, crashes_lose_nothing_acknowledged_and_halve_nothing) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    auto fixture = GetParam().make(executor_);
+    std::vector<history::Record> records;
+    history::Shared shared{{seed, 12, 1000, 6}};
+    for (int life = 0; life < 3; ++life) {
+      fixture->slow_commits(seed * 10 + static_cast<uint64_t>(life));
+      shared.workload.seed = seed * 100 + static_cast<uint64_t>(life);
+      shared.stop = false;
+      executor_.run(history::run_clients_and_crash(*fixture, shared, std::chrono::microseconds(500 + seed * 731)));
+      fixture->reopen(executor_);
+    }
+    const auto marks = executor_.run(fixture->store().scan({KeyRange::prefix("t/"), SIZE_MAX, SIZE_MAX}));
+    const auto rows = executor_.run(fixture->store().scan({KeyRange::prefix("k/"), SIZE_MAX, SIZE_MAX}));
+    EXPECT_FALSE(marks.value().empty());
+    history::check(shared.records, marks.value(), rows.value());
+    fixture->finish(executor_);
+    if (HasFatalFailure()) return;
+  }
+}
+
+}  // namespace quarry::meta

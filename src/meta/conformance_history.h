@@ -6,7 +6,7 @@
 // with: a transaction sees everything that was acknowledged before it began.
 #pragma once
 #include "io/clock.h"
-#include "meta/conformance.h"
+#include "meta/conformance_fixture.h"
 
 namespace quarry::meta::history {
 
@@ -152,6 +152,12 @@ inline bool same(const std::vector<KeyValue>& a, const std::vector<KeyValue>& b)
                     [](const KeyValue& x, const KeyValue& y) { return x.key == y.key && x.value == y.value; });
 }
 
+inline std::string brief(const std::vector<KeyValue>& rows) {
+  std::string out;
+  for (const auto& row : rows) out += row.key + "=" + (row.value.size() == 8 ? to_hex(bytes_of(row.value)) : row.value.substr(0, 12)) + " ";
+  return out;
+}
+
 // Replays `records` against a model that starts empty, and compares with the rows that the store holds in the end.
 inline void check(std::vector<Record> records, const std::vector<KeyValue>& marks, const std::vector<KeyValue>& rows) {
   std::map<uint64_t, Version> found;
@@ -193,7 +199,11 @@ inline void check(std::vector<Record> records, const std::vector<KeyValue>& mark
         const auto expected = at == own.end() ? std::optional<std::string>() : std::optional(at->second);
         ASSERT_EQ(access.got, expected) << "transaction " << record->id << " at version " << *record->version << " key " << access.key;
       } else if (access.kind == Access::Kind::scan) {
-        ASSERT_TRUE(same(access.rows, model_scan(own, access.options))) << "scan of transaction " << record->id << " at " << *record->version;
+        ASSERT_TRUE(same(access.rows, model_scan(own, access.options)))
+            << "scan of transaction " << record->id << " at " << *record->version << " of [" << access.options.range.begin << ", "
+            << access.options.range.end << ") limit " << access.options.limit
+            << (access.options.direction == Direction::forward ? " forward" : " backward") << "\n  got      " << brief(access.rows)
+            << "\n  expected " << brief(model_scan(own, access.options));
       }
       apply(own, access);
     }
@@ -221,65 +231,3 @@ inline Task<void> run_clients_and_crash(MetaFixture& fixture, Shared& shared, Du
 }
 
 }  // namespace quarry::meta::history
-
-namespace quarry::meta {
-
-TEST_P(MetaConformance, concurrent_histories_are_strictly_serializable) {
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
-    SCOPED_TRACE(fmt::format("seed {}", seed));
-    auto fixture = GetParam().make(executor_);
-    if (seed % 3 != 0) fixture->slow_commits(seed);
-    history::Shared shared{{seed, 2 + static_cast<int>(seed) * 2, 30, 3 + static_cast<int>(seed % 5)}};
-    executor_.run(history::run_clients(fixture->store(), shared));
-    const auto marks = executor_.run(fixture->store().scan({KeyRange::prefix("t/"), SIZE_MAX, SIZE_MAX}));
-    const auto rows = executor_.run(fixture->store().scan({KeyRange::prefix("k/"), SIZE_MAX, SIZE_MAX}));
-    size_t committed = 0;
-    for (const auto& record : shared.records) committed += record.version.has_value();
-    EXPECT_GT(committed, shared.records.size() / 8);
-    history::check(shared.records, marks.value(), rows.value());
-    fixture->finish(executor_);
-    if (HasFatalFailure()) return;
-  }
-}
-
-TEST_P(MetaConformance, histories_with_lost_answers_are_still_serializable) {
-  for (uint64_t seed = 1; seed <= 6; ++seed) {
-    SCOPED_TRACE(fmt::format("seed {}", seed));
-    auto fixture = GetParam().make(executor_);
-    fixture->flaky_commits(seed);
-    history::Shared shared{{seed, 8, 30, 5}};
-    executor_.run(history::run_clients(fixture->store(), shared));
-    // A log that failed refuses commits until the store is opened again; what it holds then is what counts.
-    fixture->crash(seed);
-    fixture->reopen(executor_);
-    const auto marks = executor_.run(fixture->store().scan({KeyRange::prefix("t/"), SIZE_MAX, SIZE_MAX}));
-    const auto rows = executor_.run(fixture->store().scan({KeyRange::prefix("k/"), SIZE_MAX, SIZE_MAX}));
-    history::check(shared.records, marks.value(), rows.value());
-    fixture->finish(executor_);
-    if (HasFatalFailure()) return;
-  }
-}
-
-TEST_P(MetaConformance, crashes_lose_nothing_acknowledged_and_halve_nothing) {
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
-    SCOPED_TRACE(fmt::format("seed {}", seed));
-    auto fixture = GetParam().make(executor_);
-    std::vector<history::Record> records;
-    history::Shared shared{{seed, 12, 1000, 6}};
-    for (int life = 0; life < 3; ++life) {
-      fixture->slow_commits(seed * 10 + static_cast<uint64_t>(life));
-      shared.workload.seed = seed * 100 + static_cast<uint64_t>(life);
-      shared.stop = false;
-      executor_.run(history::run_clients_and_crash(*fixture, shared, std::chrono::microseconds(500 + seed * 731)));
-      fixture->reopen(executor_);
-    }
-    const auto marks = executor_.run(fixture->store().scan({KeyRange::prefix("t/"), SIZE_MAX, SIZE_MAX}));
-    const auto rows = executor_.run(fixture->store().scan({KeyRange::prefix("k/"), SIZE_MAX, SIZE_MAX}));
-    EXPECT_FALSE(marks.value().empty());
-    history::check(shared.records, marks.value(), rows.value());
-    fixture->finish(executor_);
-    if (HasFatalFailure()) return;
-  }
-}
-
-}  // namespace quarry::meta

@@ -20,6 +20,7 @@ class DB;
 class Iterator;
 class Snapshot;
 class Status;
+class WriteBatch;
 }  // namespace rocksdb
 
 namespace quarry::meta {
@@ -41,7 +42,7 @@ class Database : public std::enable_shared_from_this<Database> {
  public:
   struct Settings {
     std::string path;
-    size_t block_cache_bytes, memtable_bytes;
+    size_t block_cache_bytes, memtable_bytes, table_file_bytes;
     int open_files_max, background_jobs;
     uint64_t blob_size_min;
     std::function<void(const std::string& what)> on_damage;  // called once, on any thread, when a read finds corruption
@@ -54,7 +55,7 @@ class Database : public std::enable_shared_from_this<Database> {
 
   Result<std::optional<Applied>> applied();  // blocks
   // One write batch: the operations of each transaction, in order, and the Applied row. can_wait false: answers busy, having done
-  // nothing, where the write would have to wait for a flush or compaction.
+  // nothing, where the write would have to wait for a flush or compaction, or to read what is not in memory.
   Result<void> apply(const std::vector<std::string_view>& transactions, const Applied& applied, bool can_wait);
   Result<void> flush();  // blocks; then what is applied survives a crash of the process and the machine
   // A directory of hard links with a flushed state; flushes first. Blocks.
@@ -73,6 +74,7 @@ class Database : public std::enable_shared_from_this<Database> {
 
  private:
   explicit Database(Settings settings);
+  Result<void> remove_rows(::rocksdb::WriteBatch& batch, const Op& op, const std::set<std::string, std::less<>>& written);
   Settings settings_;
   std::shared_ptr<::rocksdb::Cache> cache_;
   std::unique_ptr<::rocksdb::DB> db_;

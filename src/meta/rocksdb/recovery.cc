@@ -38,7 +38,7 @@ Result<void> remove_tree(const std::string& path) {
 }
 
 Database::Settings settings_of(const RocksdbMetaOptions& options, std::function<void(const std::string&)> on_damage) {
-  return {options.directory + "/db", options.block_cache_bytes, options.memtable_bytes, options.open_files_max,
+  return {options.directory + "/db", options.block_cache_bytes, options.memtable_bytes, options.table_file_bytes, options.open_files_max,
           options.background_jobs,   options.blob_size_min,     std::move(on_damage)};
 }
 

@@ -31,6 +31,7 @@ struct RocksdbMetaOptions {
   // Memory: about block_cache_bytes + 3 * memtable_bytes + the conflict window (below).
   size_t block_cache_bytes = 256u << 20;  // blocks, filters, indexes and small blobs; a hard limit but for pinned blocks
   size_t memtable_bytes = 64u << 20;
+  size_t table_file_bytes = 32u << 20;    // table files: the unit of compaction and of incremental checkpoints
   int open_files_max = 1024;
   int background_jobs = 2;
   uint64_t blob_size_min = 1536;      // values of this size and more live in blob files, out of the way of compactions
