@@ -334,7 +334,7 @@ class Run {
     ASSERT_TRUE(h_.executor.run(h_.engine->delete_bucket(h_.ctx, "b")));
     ASSERT_THAT(h_.violations(), testing::IsEmpty());
     ASSERT_EQ(h_.data.writes_held(), 0u);
-    ASSERT_EQ(h_.executor.run(h_.meta->scan({.range = {"c", "d"}}))->size(), 0u);
+    ASSERT_EQ(h_.executor.run(h_.meta->scan({.range = {"k", "l"}}))->size(), 0u);
     ASSERT_EQ(h_.executor.run(h_.meta->scan({.range = {"i", "j"}}))->size(), 0u);
   }
 

@@ -292,7 +292,7 @@ Task<Result<void>> Pass::check_uploads() {
 
 Task<Result<void>> Pass::check_counters() {
   std::map<std::pair<BucketId, UsageCounter>, int64_t> found;
-  RowStream rows(snapshot_, kind_range('c'));
+  RowStream rows(snapshot_, kind_range('k'));
   for (;;) {
     CO_TRY_ASSIGN(const meta::KeyValue* row, co_await rows.peek());
     if (row == nullptr) break;

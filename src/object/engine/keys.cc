@@ -37,7 +37,7 @@ std::string bucket_id_key(BucketId id) {
 std::string last_bucket_id_key() { return "bs"; }
 
 std::string counter_key(BucketId bucket, UsageCounter counter) {
-  std::string out = "c";
+  std::string out = "k";
   Encoder(out).key_u64(bucket).u8(static_cast<uint8_t>(counter));
   return out;
 }

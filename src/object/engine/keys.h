@@ -3,7 +3,7 @@
 //   b n  name                          bucket record           (names in order: one scan lists buckets)
 //   b i  bucket id                     its name
 //   b s                                last bucket id given out
-//   c    bucket id, counter            usage counter
+//   k    bucket id, counter            usage counter (c and d rows are of the cluster layer)
 //   o    bucket id, key                current version, if it is not a delete marker
 //   v    bucket id, key, ~sequence     noncurrent versions and delete markers, newest first
 //   n    bucket id, key                sequence of the null version, while its row is a v row
