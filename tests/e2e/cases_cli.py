@@ -19,26 +19,26 @@ def test_trees_and_large_files_go_in_and_come_back_the_same():
                     f.write(random_bytes(i * 37, i))
             with open(os.path.join(tree, "large"), "wb") as f:
                 f.write(random_bytes(70_000_000, 1))
-            node.cli("bucket", "create", "b")
-            put = json.loads(node.cli("object", "put", "-r", tree, "b/tree", "--json").stdout)
+            node.cli("bucket", "create", "bkt")
+            put = json.loads(node.cli("object", "put", "-r", tree, "bkt/tree", "--json").stdout)
             assert put["files"] == 301 and not put["failures"], put
             back = os.path.join(work, "back")
-            got = json.loads(node.cli("object", "get", "-r", "b/tree/", back, "--json").stdout)
+            got = json.loads(node.cli("object", "get", "-r", "bkt/tree/", back, "--json").stdout)
             assert got["files"] == 301, got
             assert subprocess.run(["diff", "-r", tree, back]).returncode == 0
-            again = json.loads(node.cli("object", "put", "-r", tree, "b/tree", "--skip-same", "--json").stdout)
+            again = json.loads(node.cli("object", "put", "-r", tree, "bkt/tree", "--skip-same", "--json").stdout)
             assert again["skipped"] >= 300, again
-            listed = json.loads(node.cli("object", "ls", "-r", "b/tree/", "--json").stdout)
+            listed = json.loads(node.cli("object", "ls", "-r", "bkt/tree/", "--json").stdout)
             assert len(listed) == 301
-            assert len(json.loads(node.cli("object", "ls", "b/tree/", "--json").stdout)) == 8  # 7 prefixes and the large file
-            node.cli("object", "cp", "b/tree/large", "b/copy")
-            assert json.loads(node.cli("object", "stat", "b/copy", "--json").stdout)["size"] == 70_000_000
-            node.cli("object", "rm", "-r", "b/tree/")
-            assert json.loads(node.cli("object", "ls", "-r", "b/tree/", "--json").stdout) == []
-            done = subprocess.run([BINARY, "object", "put", "-", "b/piped", "--root", node.root], input=b"from a pipe", capture_output=True)
+            assert len(json.loads(node.cli("object", "ls", "bkt/tree/", "--json").stdout)) == 8  # 7 prefixes and the large file
+            node.cli("object", "cp", "bkt/tree/large", "bkt/copy")
+            assert json.loads(node.cli("object", "stat", "bkt/copy", "--json").stdout)["size"] == 70_000_000
+            node.cli("object", "rm", "-r", "bkt/tree/")
+            assert json.loads(node.cli("object", "ls", "-r", "bkt/tree/", "--json").stdout) == []
+            done = subprocess.run([BINARY, "object", "put", "-", "bkt/piped", "--root", node.root], input=b"from a pipe", capture_output=True)
             assert done.returncode == 0, done
-            assert node.cli("object", "cat", "b/piped").stdout == "from a pipe"
-            node.cli("bucket", "delete", "b", "--force")
+            assert node.cli("object", "cat", "bkt/piped").stdout == "from a pipe"
+            node.cli("bucket", "delete", "bkt", "--force")
     finally:
         shutil.rmtree(work)
 
@@ -50,22 +50,22 @@ def test_an_interrupted_upload_continues_where_it_was():
             path = os.path.join(work, "big")
             with open(path, "wb") as f:
                 f.write(random_bytes(200_000_000, 3))
-            node.cli("bucket", "create", "b")
-            running = subprocess.Popen([BINARY, "object", "put", path, "b/big", "-j", "2", "--part-size", "5MiB", "--root", node.root], stdout=subprocess.DEVNULL)
+            node.cli("bucket", "create", "bkt")
+            running = subprocess.Popen([BINARY, "object", "put", path, "bkt/big", "-j", "2", "--part-size", "5MiB", "--root", node.root], stdout=subprocess.DEVNULL)
             parts = 0
             while parts < 4 and running.poll() is None:
-                _, _, uploads = node.s3("GET", "/b", query="uploads=")
+                _, _, uploads = node.s3("GET", "/bkt", query="uploads=")
                 if b"<UploadId>" in uploads:
                     upload = uploads.split(b"<UploadId>")[1].split(b"<")[0].decode()
-                    _, _, listed = node.s3("GET", "/b/big", query="uploadId=" + upload)
+                    _, _, listed = node.s3("GET", "/bkt/big", query="uploadId=" + upload)
                     parts = listed.count(b"<PartNumber>")
             assert running.poll() is None, "the upload was over before it could be interrupted"
             running.kill()
             running.wait()
-            node.cli("object", "put", path, "b/big", "--part-size", "5MiB")
-            _, _, uploads = node.s3("GET", "/b", query="uploads=")
+            node.cli("object", "put", path, "bkt/big", "--part-size", "5MiB")
+            _, _, uploads = node.s3("GET", "/bkt", query="uploads=")
             assert b"<UploadId>" not in uploads, "the interrupted upload was left behind instead of continued"
-            node.cli("object", "get", "b/big", os.path.join(work, "back"))
+            node.cli("object", "get", "bkt/big", os.path.join(work, "back"))
             assert subprocess.run(["cmp", path, os.path.join(work, "back")]).returncode == 0
     finally:
         shutil.rmtree(work)
@@ -95,14 +95,14 @@ def test_users_and_keys_come_and_go():
 
 def test_quotas_hold():
     with Node("--drives", "2", "--drive-size", "256MiB") as node:
-        node.cli("bucket", "create", "b", "--quota", "1MiB", "--quota-objects", "5")
+        node.cli("bucket", "create", "bkt", "--quota", "1MiB", "--quota-objects", "5")
         for i in range(4):
-            node.put("b", f"k{i}", b"x" * 200_000)
-        assert node.s3("PUT", "/b/large", b"x" * 400_000)[0] in (403, 507)
-        node.put("b", "k4", b"x")
-        assert node.s3("PUT", "/b/k5", b"x")[0] in (403, 507)
-        node.put("b", "k0", b"y")  # overwriting is no new object
-        info = json.loads(node.cli("bucket", "info", "b", "--json").stdout)
+            node.put("bkt", f"k{i}", b"x" * 200_000)
+        assert node.s3("PUT", "/bkt/large", b"x" * 400_000)[0] in (403, 507)
+        node.put("bkt", "k4", b"x")
+        assert node.s3("PUT", "/bkt/k5", b"x")[0] in (403, 507)
+        node.put("bkt", "k0", b"y")  # overwriting is no new object
+        info = json.loads(node.cli("bucket", "info", "bkt", "--json").stdout)
         assert info["objects"] == 5 and info["bytes"] == 600_002, info
 
 
@@ -114,7 +114,7 @@ def test_mistakes_are_answered_with_what_to_type():
 
     assert "quarry object" in says("objetc", "ls")
     assert "did you mean:  quarry object put" in says("object", "putt", "x")
-    assert "--recursive" in says("object", "put", "--recursiv", "a", "b")
+    assert "--recursive" in says("object", "put", "--recursiv", "a", "bkt")
     missing = subprocess.run([BINARY, "status", "--root", "/nonexistent"], capture_output=True, text=True)
     assert missing.returncode == 1 and "quarry up --root /nonexistent" in missing.stderr
 

@@ -47,7 +47,7 @@ def test_garbage_and_oversized_heads_are_refused():
 
 def test_a_client_that_vanishes_mid_upload_leaves_nothing():
     with Node("--drives", "4", "--drive-size", "512MiB") as node:
-        node.create_bucket("b")
+        node.create_bucket("bkt")
         before = node.fsck()
         body = random_bytes(8_000_000, 1)
         url = urllib.parse.urlparse(node.endpoints["s3"])
@@ -68,7 +68,7 @@ def test_a_client_that_vanishes_mid_upload_leaves_nothing():
         try:
             for i in range(20):
                 try:
-                    node.s3("PUT", f"/b/half{i}", body)
+                    node.s3("PUT", f"/bkt/half{i}", body)
                 except Grab:
                     pass
         finally:
@@ -84,13 +84,13 @@ def test_a_client_that_vanishes_mid_upload_leaves_nothing():
                 break
             assert time.time() < deadline, report
             time.sleep(0.5)
-        assert node.s3("GET", "/b/half0")[0] == 404
+        assert node.s3("GET", "/bkt/half0")[0] == 404
 
 
 def test_ten_thousand_idle_connections_cost_little():
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
     with Node("--drives", "2", "--drive-size", "256MiB") as node:
-        node.create_bucket("b")
+        node.create_bucket("bkt")
         before = memory_mib(node)
         idle = []
         try:
@@ -99,31 +99,31 @@ def test_ten_thousand_idle_connections_cost_little():
                 s.bind((f"127.0.0.{2 + i // 5000}", 0))
                 s.connect(("127.0.0.1", node.ports[0]))
                 idle.append(s)
-            node.put("b", "x", b"still alive")
-            assert node.get("b", "x") == b"still alive"
+            node.put("bkt", "x", b"still alive")
+            assert node.get("bkt", "x") == b"still alive"
             grown = memory_mib(node) - before
             assert grown < 160, f"{grown:.0f} MiB for 10,000 idle connections"
         finally:
             for s in idle:
                 s.close()
         time.sleep(1)
-        assert node.get("b", "x") == b"still alive"
+        assert node.get("bkt", "x") == b"still alive"
 
 
 def test_slow_heads_are_cut_off_and_others_are_served():
     with Node("--drives", "2", "--drive-size", "256MiB") as node:
-        node.create_bucket("b")
+        node.create_bucket("bkt")
         slow = []
         for _ in range(200):
             s = socket.create_connection(("127.0.0.1", node.ports[0]))
             s.sendall(b"GET / HTTP/1.1\r\nHo")
             slow.append(s)
-        node.put("b", "x", b"1")
+        node.put("bkt", "x", b"1")
         slow[0].settimeout(30)
         assert slow[0].recv(100)[:12] in (b"", b"HTTP/1.1 408"), "a head that never ends is waited for without end"
         for s in slow:
             s.close()
-        assert node.get("b", "x") == b"1"
+        assert node.get("bkt", "x") == b"1"
 
 
 def test_tls_is_1_3_only_and_serves():
@@ -140,7 +140,7 @@ def test_tls_is_1_3_only_and_serves():
                 raise AssertionError("TLS 1.2 was accepted")
         except (ssl.SSLError, ConnectionError):
             pass
-        node.cli("bucket", "create", "b")
-        assert json.loads(node.cli("bucket", "list", "--json").stdout)[0]["name"] == "b"
+        node.cli("bucket", "create", "bkt")
+        assert json.loads(node.cli("bucket", "list", "--json").stdout)[0]["name"] == "bkt"
         mode = os.stat(os.path.join(node.root, "tls/key.pem")).st_mode & 0o777
         assert mode == 0o600, oct(mode)

@@ -43,22 +43,22 @@ def test_first_start_makes_exactly_what_was_asked_for():
 
 def test_a_restart_brings_back_data_and_keys():
     with Node("--drives", "4", "--drive-size", "512MiB") as node:
-        node.create_bucket("b")
-        objects = fill(node, "b")
+        node.create_bucket("bkt")
+        objects = fill(node, "bkt")
         before = dict(node.endpoints)
         assert node.stop() == 0
         node.start()
         assert (before["access_key"], before["secret_key"]) == (node.endpoints["access_key"], node.endpoints["secret_key"])
-        check(node, "b", objects)
+        check(node, "bkt", objects)
         node.fsck()
 
 
 def test_the_drives_alone_bring_the_store_back():
     with Node("--drives", "5", "--drive-size", "512MiB") as node:
-        node.create_bucket("b")
-        node.admin("POST", "/v1/buckets/b", {"versioning": "enabled"})
-        objects = fill(node, "b", seed=1)
-        objects = {**objects, **fill(node, "b", seed=2)}
+        node.create_bucket("bkt")
+        node.admin("POST", "/v1/buckets/bkt", {"versioning": "enabled"})
+        objects = fill(node, "bkt", seed=1)
+        objects = {**objects, **fill(node, "bkt", seed=2)}
         before = dict(node.endpoints)
         node.kill()  # no orderly end: everything acknowledged must be on the drives
         moved = scratch()
@@ -69,8 +69,8 @@ def test_the_drives_alone_bring_the_store_back():
             node.args = [a for f in sorted(glob.glob(os.path.join(moved, "drives", "*"))) for a in ("--device", f)]
             node.start()
             assert before["access_key"] == node.endpoints["access_key"] and before["secret_key"] == node.endpoints["secret_key"]
-            check(node, "b", objects)
-            status, _, text = node.s3("GET", "/b", query="versions")
+            check(node, "bkt", objects)
+            status, _, text = node.s3("GET", "/bkt", query="versions")
             assert status == 200 and text.count(b"<Version>") == 2 * len(SIZES), text[:500]
             node.fsck()
         finally:
@@ -80,7 +80,7 @@ def test_the_drives_alone_bring_the_store_back():
 
 def test_kill_9_under_load_loses_nothing_acknowledged():
     with Node("--drives", "4", "--drive-size", "1GiB") as node:
-        node.create_bucket("b")
+        node.create_bucket("bkt")
         acknowledged = {}
         settled_keys = set()
         for cycle in range(4):
@@ -97,7 +97,7 @@ def test_kill_9_under_load_loses_nothing_acknowledged():
                         acknowledged.setdefault(key, [])
                         acknowledged[key] = acknowledged[key] + [body]  # may be there from now on
                     try:
-                        status, _, _ = node.s3("PUT", f"/b/{key}", body)
+                        status, _, _ = node.s3("PUT", f"/bkt/{key}", body)
                     except OSError:
                         return
                     if status == 200:
@@ -115,7 +115,7 @@ def test_kill_9_under_load_loses_nothing_acknowledged():
                 thread.join()
             node.start()
             for key, candidates in acknowledged.items():
-                status, _, body = node.s3("GET", f"/b/{key}")
+                status, _, body = node.s3("GET", f"/bkt/{key}")
                 if status == 404 and key not in settled_keys:
                     continue  # never acknowledged: absent is one of its two right states
                 assert status == 200, f"{key}: {status}"
@@ -128,16 +128,16 @@ def test_kill_9_under_load_loses_nothing_acknowledged():
 
 def test_a_lost_drive_is_survived_replaced_and_repaired():
     with Node("--drives", "6", "--drive-size", "512MiB", "--profile", "standard") as node:
-        node.create_bucket("b")
-        objects = fill(node, "b")
+        node.create_bucket("bkt")
+        objects = fill(node, "bkt")
         assert node.stop() == 0
         os.unlink(drive_files(node)[2])
         survivors = drive_files(node)
         node.args = [a for f in survivors for a in ("--device", f)]
         node.start()
-        check(node, "b", objects)
+        check(node, "bkt", objects)
         assert node.admin("GET", "/v1/status")["health"] == "degraded"
-        node.put("b", "written/degraded", b"x" * 3_000_000)
+        node.put("bkt", "written/degraded", b"x" * 3_000_000)
         fresh = os.path.join(node.root, "fresh-drive")
         with open(fresh, "wb") as f:
             f.truncate(512 << 20)
@@ -148,14 +148,14 @@ def test_a_lost_drive_is_survived_replaced_and_repaired():
         while node.admin("GET", "/v1/status")["health"] != "healthy":
             assert time.time() < deadline, node.admin("GET", "/v1/status")["repair"]
             time.sleep(0.2)
-        check(node, "b", objects)
+        check(node, "bkt", objects)
         node.fsck()
 
 
 def test_silent_corruption_is_never_served_and_scrub_mends_it():
     with Node("--drives", "4", "--drive-size", "512MiB") as node:
-        node.create_bucket("b")
-        objects = fill(node, "b")
+        node.create_bucket("bkt")
+        objects = fill(node, "bkt")
         assert node.stop() == 0
         victim = drive_files(node)[1]
         rng = random.Random(7)
@@ -170,7 +170,7 @@ def test_silent_corruption_is_never_served_and_scrub_mends_it():
                     hurt += 1
         assert hurt > 0, "nothing to corrupt was found"
         node.start()
-        check(node, "b", objects)
+        check(node, "bkt", objects)
         node.admin("POST", "/v1/scrub")
         deadline = time.time() + 60
         while True:
@@ -179,36 +179,36 @@ def test_silent_corruption_is_never_served_and_scrub_mends_it():
                 break
             assert time.time() < deadline, scrub
             time.sleep(0.2)
-        check(node, "b", objects)
+        check(node, "bkt", objects)
 
 
 def test_full_drives_refuse_with_a_clear_error_and_keep_what_they_hold():
     with Node("--drives", "3", "--drive-size", "96MiB") as node:
-        node.create_bucket("b")
+        node.create_bucket("bkt")
         held = {}
         refused = None
         for i in range(400):
             body = random_bytes(1_000_000, i)
-            status, _, text = node.s3("PUT", f"/b/fill/{i}", body)
+            status, _, text = node.s3("PUT", f"/bkt/fill/{i}", body)
             if status != 200:
                 refused = (status, text)
                 break
             held[f"fill/{i}"] = body
         assert refused is not None, "the drives never became full"
         assert refused[0] in (507, 503) and b"<Code>" in refused[1], refused
-        check(node, "b", held)
+        check(node, "bkt", held)
         for key in list(held)[: len(held) // 2]:
-            status, _, _ = node.s3("DELETE", f"/b/{key}")
+            status, _, _ = node.s3("DELETE", f"/bkt/{key}")
             assert status == 204
             del held[key]
         deadline = time.time() + 60
         while True:
-            status, _, text = node.s3("PUT", "/b/again", b"y" * 1_000_000)
+            status, _, text = node.s3("PUT", "/bkt/again", b"y" * 1_000_000)
             if status == 200:
                 break
             assert time.time() < deadline, f"freed space never returns: {status} {text[:200]}"
             time.sleep(0.5)
-        check(node, "b", held)
+        check(node, "bkt", held)
         node.fsck()
 
 
