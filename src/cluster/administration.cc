@@ -8,6 +8,7 @@ namespace quarry::cluster {
 namespace {
 
 constexpr Duration kLook = std::chrono::seconds(1);
+constexpr Duration kCleanAgain = std::chrono::minutes(10);
 constexpr std::string_view kMissing = "missing";  // start of the reason of a drive that was given up because it was away
 
 struct Turn {
@@ -202,6 +203,7 @@ Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
     if (drive == map.drives.end() || drive->second.state == DriveState::failed || drive->second.state == DriveState::removed) return {};
     drive->second.state = DriveState::failed;
     drive->second.reason = reason;
+    drive->second.audit = true;  // what is removed from now on stays on it
     map.replan();
     return {};
   }));
@@ -213,7 +215,6 @@ Task<Result<void>> Administration::readmit(uint32_t number) {
   Drive* drive = drives_.find(number);
   auto topology = drives_.topology();
   const MapDrive known = topology->map.drives.at(number);
-  CO_TRY_ASSIGN(size_t leftovers, co_await auditor_.remove_leftovers(*drive));
   CO_TRY(co_await log_.add_drive(*drive));
   CO_TRY(co_await log_.restore_copies());
   CO_TRY(co_await labels_.add({number, known.id, known.domain, drive->path()}, log_.writable_copies_min()));
@@ -223,9 +224,30 @@ Task<Result<void>> Administration::readmit(uint32_t number) {
     map.replan();
     return {};
   }));
-  LOG_INFO("drive came back", {"drive", number}, {"obsolete_chunks", leftovers});
+  LOG_INFO("drive came back", {"drive", number});
   repairer_.alarm.ring();
   co_return Result<void>();
+}
+
+// Listing a whole drive is not free: it waits until everything that explains chunks has come to rest, and is not repeated often.
+bool Administration::may_clean(uint32_t number, TimePoint now) {
+  if (!plane_.sessions_recovered.load() || drives_.topology()->map.health().pending > 0) return false;
+  auto last = cleaned_at_.find(number);
+  if (last != cleaned_at_.end() && now - last->second < kCleanAgain) return false;
+  cleaned_at_[number] = now;
+  return true;
+}
+
+// It was away when some of its chunks became obsolete.
+Task<Result<void>> Administration::clean(uint32_t number) {
+  CO_TRY_ASSIGN(Auditor::Leftovers leftovers, co_await auditor_.remove_leftovers(*drives_.find(number)));
+  LOG_INFO("drive cleaned of what became obsolete while it was away", {"drive", number}, {"chunks", leftovers.removed}, {"undecided", leftovers.in_motion});
+  if (leftovers.in_motion > 0) co_return Result<void>();  // looked at again later
+  cleaned_at_.erase(number);
+  co_return co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+    map.drives.at(number).audit = false;
+    return {};
+  });
 }
 
 // A drive is slow when its median read takes many times as long as the median of its peers: reads go around it, and look again now and then.
@@ -268,6 +290,7 @@ Task<Result<void>> Administration::look() {
     if (here) {
       away_since_.erase(number);
       if (known.state == DriveState::failed && known.reason.starts_with(kMissing)) CO_TRY(co_await readmit(number));
+      if (known.audit && known.state != DriveState::failed && may_clean(number, now)) CO_TRY(co_await clean(number));
       if (known.state == DriveState::draining && !holds_data(drives_.topology()->map, number)) CO_TRY(co_await part(number));
       continue;
     }

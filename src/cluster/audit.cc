@@ -95,22 +95,24 @@ Task<Result<std::vector<Auditor::Verdict>>> Auditor::judge(Drive& drive, std::ve
   co_return verdicts;
 }
 
-Task<Result<size_t>> Auditor::remove_leftovers(Drive& drive) {
+Task<Result<Auditor::Leftovers>> Auditor::remove_leftovers(Drive& drive) {
   CO_TRY_ASSIGN(Sessions sessions, co_await load_sessions());
   auto [from, to] = chunk_range(ChunkKind::data);
-  size_t removed = 0;
+  Leftovers result;
   for (;;) {
     CO_TRY_ASSIGN(std::vector<chunk::ChunkStat> chunks, co_await drive.list(from, to, kListBatch));
-    if (chunks.empty() || plane_.background.stopping()) co_return removed;
+    if (chunks.empty()) co_return result;
+    if (plane_.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
     from = next_id(chunks.back().id);
     // Writers of an older topology may still put shards where the map does not look any more; their rows come later.
     CO_TRY_ASSIGN(std::vector<Verdict> verdicts, co_await judge(drive, chunks, sessions));
     std::vector<ChunkId> leftovers;
     for (size_t i = 0; i < chunks.size(); ++i) {
       if (verdicts[i] == Verdict::orphan || verdicts[i] == Verdict::misplaced) leftovers.push_back(chunks[i].id);
+      result.in_motion += verdicts[i] == Verdict::in_motion;
     }
     if (leftovers.empty()) continue;
-    removed += leftovers.size();
+    result.removed += leftovers.size();
     CO_TRY(co_await drive.remove(std::move(leftovers)));
   }
 }
@@ -131,7 +133,7 @@ Task<Result<void>> Auditor::check_drive(Drive& drive, bool repair, const Session
         continue;
       }
       const bool known = name.kind == ChunkKind::metadata_frame || name.kind == ChunkKind::metadata_file || name.kind == ChunkKind::metadata_root;
-      if (known && (log_.uses(drive.number(), stat.id) || log_.in_flight(stat.id))) continue;
+      if (known && (!log_.knows_drive(drive.number()) || log_.uses(drive.number(), stat.id) || log_.in_flight(stat.id))) continue;
       Result<chunk::ChunkStat> again = co_await drive.stat(stat.id);  // trimmed meanwhile?
       if (!again || (known && (log_.uses(drive.number(), stat.id) || log_.in_flight(stat.id)))) continue;
       ++report->orphan_chunks;

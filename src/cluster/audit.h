@@ -15,8 +15,12 @@ class Auditor {
 
   // repair: removes orphans, and hands damaged writes to repair.
   Task<Result<DataPlane::FsckReport>> fsck(bool repair);
-  // Removes data chunks from the drive that no row names, or that belong elsewhere by now. Returns how many.
-  Task<Result<size_t>> remove_leftovers(Drive& drive);
+  // Removes data chunks from the drive that no row names, or that belong elsewhere by now.
+  struct Leftovers {
+    size_t removed = 0;
+    size_t in_motion = 0;  // could not be judged now: they may belong to unfinished writes, removals or moves
+  };
+  Task<Result<Leftovers>> remove_leftovers(Drive& drive);
 
  private:
   enum class Verdict : uint8_t { placed, in_motion, orphan, misplaced };

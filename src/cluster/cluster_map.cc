@@ -19,7 +19,7 @@ Uuid read_uuid(Decoder& in) {
 
 std::string encode_drive(const MapDrive& drive) {
   std::string out;
-  Encoder(out).u8(kVersion).bytes(drive.id.bytes).text(drive.path).text(drive.domain).u64(drive.weight).u8(static_cast<uint8_t>(drive.state)).text(drive.reason);
+  Encoder(out).u8(kVersion).bytes(drive.id.bytes).text(drive.path).text(drive.domain).u64(drive.weight).u8(static_cast<uint8_t>(drive.state)).u8(drive.audit ? 1 : 0).text(drive.reason);
   return out;
 }
 
@@ -33,6 +33,7 @@ Result<MapDrive> decode_drive(uint32_t number, std::string_view bytes) {
   drive.domain = in.text();
   drive.weight = in.u64();
   const uint8_t state = in.u8();
+  drive.audit = in.u8() != 0;
   drive.reason = in.text();
   TRY(in.finish("drive row"));
   if (state < 1 || state > 4) return fail(Code::corrupt, "drive row {}: state {}", number, state);

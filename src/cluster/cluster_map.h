@@ -32,6 +32,7 @@ struct MapDrive {
   uint64_t weight = 0;
   DriveState state = DriveState::active;
   std::string reason;  // why failed
+  bool audit = false;  // it was away when chunks of it became obsolete: they are looked for when it is back
   bool operator==(const MapDrive&) const = default;
 };
 

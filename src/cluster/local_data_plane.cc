@@ -40,6 +40,8 @@ Task<Result<void>> LocalDataPlane::settle() {
   for (int i = 0; i < kRounds; ++i) {
     CO_TRY_ASSIGN(bool done, co_await repairer_.round());
     if (done) break;
+    CO_TRY_ASSIGN(size_t left, co_await sweeper_.sweep());  // a move may wait for it
+    static_cast<void>(left);
   }
   co_return co_await administration_.look();  // a drained drive may be empty now
 }

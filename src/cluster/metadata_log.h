@@ -72,7 +72,10 @@ class MetadataLog : public meta::CommitLog {
   // on other drives. When it returns success the drive is not needed any more. Errors: unavailable (no spare drive: the metadata stays
   // at fewer copies), data_lost.
   Task<Result<void>> leave_drive(uint32_t number);
+  // Its copies stay where they are: should it come back, those still in use are taken as they are (an id removed from a drive is never put
+  // there again), the rest is removed.
   void forget_drive(uint32_t number);
+  bool knows_drive(uint32_t number) const { return find(number) != nullptr; }
   // Copies that are needed and missing, after drives failed: makes them again where possible.
   Task<Result<void>> restore_copies();
 

@@ -67,6 +67,9 @@ struct Plane {
   // A commit whose outcome could not be found out: the session must not end cleanly.
   std::atomic<bool> unsettled{false};
 
+  // No older session's block is left to look through.
+  std::atomic<bool> sessions_recovered{false};
+
   // Foreground bytes moved, for the background's budget.
   std::atomic<uint64_t> foreground_bytes{0};
   // Hedged reads may cost 5 % of what is read.

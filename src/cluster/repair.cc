@@ -1,5 +1,7 @@
 #include "cluster/repair.h"
 
+#include <set>
+
 #include "base/log.h"
 #include "cluster/keys.h"
 #include "cluster/stripe_reader.h"
@@ -193,8 +195,25 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work) {
     }
   }
   if (!complete || !final_scan || plane_.background.stopping()) co_return false;
+  // Writes that were retired before the scan came to them still have chunks in the old places; the sweeper finds them there only while the
+  // map names these places.
+  CO_TRY_ASSIGN(bool retired, co_await has_retired(work.key));
+  if (retired) {
+    plane_.wake_sweeper();
+    co_return false;
+  }
   const GroupKey key = work.key;
-  CO_TRY(co_await maps_.change([key, shards, members](ClusterMap& map) -> Result<void> {
+  std::set<uint32_t> away;  // these keep chunks that belong elsewhere from now on
+  for (unsigned shard : shards) {
+    for (const Place& place : members[shard].before) {
+      Drive* drive = topology->drive(place.drive);
+      if (drive == nullptr || !drive->readable()) away.insert(place.drive);
+    }
+  }
+  CO_TRY(co_await maps_.change([key, shards, members, away](ClusterMap& map) -> Result<void> {
+    for (uint32_t number : away) {
+      if (auto drive = map.drives.find(number); drive != map.drives.end()) drive->second.audit = true;
+    }
     const Members* now = map.find_members(key.width, key.group);
     if (now == nullptr) return fail(Code::not_found, "group {} of width {}", key.group, key.width);
     Members settled = *now;
@@ -207,6 +226,21 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work) {
     return {};
   }));
   co_return true;
+}
+
+Task<Result<bool>> Repairer::has_retired(GroupKey key) {
+  meta::ScanOptions options;
+  options.range = meta::KeyRange::prefix("cr");
+  for (;;) {
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    if (rows.empty()) co_return false;
+    options.range.begin = after(rows.back().key);
+    for (const meta::KeyValue& row : rows) {
+      Decoder in(row.value);
+      CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
+      if (layout.group == key.group && layout.redundancy.width() == key.width) co_return true;
+    }
+  }
 }
 
 Task<Result<bool>> Repairer::still_referenced(DataLayout layout) {

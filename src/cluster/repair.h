@@ -45,6 +45,7 @@ class Repairer {
   Task<Result<bool>> repair_group(GroupWork work);
   Task<Result<Outcome>> settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth);
   Task<Result<bool>> repair_queue();
+  Task<Result<bool>> has_retired(GroupKey key);
   Task<Result<bool>> still_referenced(DataLayout layout);
   void note(const Outcome& outcome);
   void set_activity(std::string activity);

@@ -136,8 +136,8 @@ Task<Result<void>> Scrubber::scrub_drive(Drive* drive) {
       CO_TRY(co_await store(drive->number(), position));
     }
   }
-  CO_TRY_ASSIGN(size_t leftovers, co_await auditor_.remove_leftovers(*drive));
-  if (leftovers > 0) LOG_INFO("removed chunks that no record explains", {"drive", drive->number()}, {"chunks", leftovers});
+  CO_TRY_ASSIGN(Auditor::Leftovers leftovers, co_await auditor_.remove_leftovers(*drive));
+  if (leftovers.removed > 0) LOG_INFO("removed chunks that no record explains", {"drive", drive->number()}, {"chunks", leftovers.removed});
   position = {.next = {}, .last_complete = clock_.wall_now()};
   co_return co_await store(drive->number(), position);
 }

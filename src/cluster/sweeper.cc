@@ -108,6 +108,7 @@ Task<Result<size_t>> Sweeper::recover_sessions() {
   meta::ScanOptions options;
   options.range = meta::KeyRange::prefix("cs");
   size_t removed = 0;
+  bool all = true;
   for (;;) {
     CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
     if (rows.empty()) break;
@@ -134,6 +135,7 @@ Task<Result<size_t>> Sweeper::recover_sessions() {
         CO_TRY_ASSIGN(size_t count, co_await remove_orphans(*drive, first, end));
         removed += count;
       }
+      all = all && complete;
       if (complete) done.push_back(row.key);
     }
     if (done.empty()) continue;
@@ -141,6 +143,7 @@ Task<Result<size_t>> Sweeper::recover_sessions() {
     Result<meta::Version> version = co_await meta::transact(plane_.meta, body);
     if (!version) co_return std::move(version).error();
   }
+  plane_.sessions_recovered.store(all);
   if (removed > 0) LOG_INFO("removed chunks of writes that were never committed", {"chunks", removed});
   co_return removed;
 }

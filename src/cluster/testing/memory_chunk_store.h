@@ -66,7 +66,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
       co_return fail(Code::device_gone, "the drive died by order of the test");
     }
     if (m_->chunks.contains(id)) co_return fail(Code::already_exists, "{}", id.to_string());
-    CHECK(m_->ever.insert(id).second, "a chunk id was reused");
+    CHECK(m_->ever.insert(id).second, fmt::format("chunk id {} was reused", id.to_string()));
     if (m_->used() + bytes.size() > m_->capacity) {
       m_->ever.erase(id);
       co_return fail(Code::no_space, "memory drive is full");
