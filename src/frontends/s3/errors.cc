@@ -81,7 +81,8 @@ S3Error&& S3Error::detail(std::string name, std::string value) && {
 std::string_view S3Error::code() const { return kEntries[static_cast<size_t>(id_)].code; }
 int S3Error::status() const { return kEntries[static_cast<size_t>(id_)].status; }
 
-S3Error to_s3_error(const Error& error, const ErrorSubject& subject) {
+namespace {
+S3Error translate(const Error& error, const ErrorSubject& subject) {
   switch (error.code()) {
     case Code::invalid_argument:
       if (error.context().starts_with("version id")) return unknown_version(subject);
@@ -120,6 +121,13 @@ S3Error to_s3_error(const Error& error, const ErrorSubject& subject) {
     case Code::internal: return S3Error(E::internal_error);
   }
   return S3Error(E::internal_error);
+}
+}  // namespace
+
+S3Error to_s3_error(const Error& error, const ErrorSubject& subject) {
+  S3Error translated = translate(error, subject);
+  translated.cause = error.to_string();
+  return translated;
 }
 
 S3Error invalid_argument(std::string message, std::string_view name, std::string_view value) {

@@ -107,6 +107,8 @@ class [[nodiscard]] S3Error {
   int status() const;
   const std::string& message() const { return message_; }
   const std::vector<std::pair<std::string, std::string>>& details() const { return details_; }
+  // What happened inside, for the log; never sent.
+  std::string cause;
   // Headers to add to the answer.
   std::vector<std::pair<std::string_view, std::string>> headers;
 

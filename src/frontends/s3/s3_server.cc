@@ -118,9 +118,9 @@ Task<void> S3Server::handle(HttpExchange& exchange) {
   int status = 200;
   if (!served && !exchange.response.head_sent()) {
     status = co_await send_error(request, served.error());
-    if (status >= 500) {
+    if (status >= 500 && status != 501) {
       LOG_WARNING("request failed", {"request", request.request_id}, {"operation", request.ctx.operation}, {"bucket", request.bucket}, {"key", request.key},
-                  {"code", served.error().code()}, {"error", served.error().message()});
+                  {"code", served.error().code()}, {"error", served.error().cause.empty() ? served.error().message() : served.error().cause});
     }
   }
   const OperationMetrics& row = metrics_table().of(request.operation);

@@ -160,6 +160,8 @@ Task<void> send_bytes(Request& request, object::ObjectReader& reader, ResponseHe
   if (!first || first->empty()) {
     // Nothing was sent yet: a clean error.
     const S3Error error = first ? S3Error(E::internal_error) : request.error(first.error());
+    LOG_WARNING("object cannot be read", {"request", request.request_id}, {"bucket", request.bucket}, {"key", request.key},
+                {"error", first ? "it is shorter than its record says" : first.error().to_string()});
     ResponseHead failed = request.answer(error.status());
     failed.headers.add("Content-Type", "application/xml");
     auto sent = co_await out.respond(std::move(failed), error_document(error, request.head.raw_path, request.request_id, request.host_id));
