@@ -40,7 +40,8 @@ unsigned Engine::failure_domains() {
   if (known != 0 && looked != INT64_MIN && now - looked < 1'000'000'000) return known;
   std::set<std::string> domains;
   for (const auto& drive : options_.data.drives()) {
-    if (drive.state == "active") domains.insert(drive.domain);
+    // A failed or missing drive still counts: its store is degraded, not smaller. Writes go on with a shard fewer.
+    if (drive.state != "removed") domains.insert(drive.domain);
   }
   const auto count = static_cast<unsigned>(std::max<size_t>(domains.size(), 1));
   domains_.store(count, std::memory_order_relaxed);
