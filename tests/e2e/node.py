@@ -80,7 +80,7 @@ class Node:
     def cli(self, *command, check=True, input=None):
         done = subprocess.run([BINARY, *command, "--root", self.root], capture_output=True, text=True, input=input, timeout=300)
         if check and done.returncode != 0:
-            raise AssertionError(f"{command}: status {done.returncode}: {done.stderr}")
+            raise AssertionError(f"{command}: status {done.returncode}: {done.stderr} {done.stdout[-600:]}")
         return done
 
     def s3(self, method, path, body=b"", headers=None, query="", where="s3"):
