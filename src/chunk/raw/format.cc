@@ -508,7 +508,7 @@ Buffer encode_log_frame(const LogFrame& frame, std::string_view records, uint64_
   std::memset(bytes.data(), 0, kLogHeaderSize);
   Writer out(bytes.mutable_view());
   out.magic(kLogMagic).put(kFormatVersion).put<uint16_t>(0).uuid(frame.drive).put(frame.epoch).put(frame.number).put(frame.chain);
-  out.put(frame.first).put(frame.records).put(static_cast<uint32_t>(records.size())).put(static_cast<uint32_t>(bytes.size() / kBlock));
+  out.put(frame.first).put(frame.records).put(static_cast<uint32_t>(records.size())).put(static_cast<uint32_t>(bytes.size() / kBlock)).put(frame.settled);
   CHECK(out.position() <= kLogHeaderSize);
   std::memcpy(bytes.data() + kLogHeaderSize, records.data(), records.size());
   const size_t end = kLogHeaderSize + records.size();
@@ -532,6 +532,7 @@ Result<LogFrame> decode_log_frame(ByteView bytes, const Uuid& drive, uint64_t sa
   frame.records = in.u32();
   const uint32_t record_bytes = in.u32();
   frame.blocks = in.u32();
+  frame.settled = in.u64();
   if (frame.drive != drive) return damaged(what, "of another drive or an earlier format");
   if (frame.blocks == 0 || frame.blocks > kLogFrameMax / kBlock || frame.blocks != log_frame_blocks(record_bytes) ||
       static_cast<uint64_t>(frame.blocks) * kBlock > bytes.size() || record_bytes > kLogFrameMax) {

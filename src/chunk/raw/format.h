@@ -280,6 +280,7 @@ struct LogFrame {
   uint64_t epoch = 0;
   uint32_t number = 0;  // in its epoch, from 0
   uint32_t chain = 0;   // checksum of the frame before, also across epochs
+  uint64_t settled = 0; // the data of every put up to this record is stable
   uint64_t first = 0;   // sequence of the first record
   uint32_t records = 0;
   uint32_t blocks = 0;

@@ -66,7 +66,6 @@ Task<void> Journal::write_loop() {
     batch.clear();
     records.clear();
     uint32_t count = 0;
-    bool needs_flush = false;
     const bool table = queue_.front()->is_table;
     while (!queue_.empty()) {
       Entry* entry = queue_.front();
@@ -77,7 +76,6 @@ Task<void> Journal::write_loop() {
       batch.push_back(entry);
       records += entry->records;
       count += entry->count;
-      needs_flush |= entry->needs_flush;
     }
     if (batch.empty()) {  // the lane is full: wait for a checkpoint
       frame_turn_.release();
@@ -92,9 +90,11 @@ Task<void> Journal::write_loop() {
       continue;
     }
     const uint64_t first = position_.sequence;
-    auto written = co_await write_frame(records, count, needs_flush);
+    auto written = co_await write_frame(records, count);
     uint64_t sequence = first;
     for (Entry* entry : batch) {
+      entry->sequence = sequence;
+      if (written && entry->settles_later) unsettled_.insert(sequence);
       if (written && entry->apply != nullptr) entry->apply(entry->context, sequence);
       sequence += entry->count;
       entry->result = written;
@@ -110,13 +110,9 @@ Task<void> Journal::write_loop() {
   writing_ = false;
 }
 
-Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count, bool needs_flush) {
-  if (needs_flush && device_->info().volatile_cache) {
-    auto flushed = co_await device_->flush();
-    if (!flushed) co_return std::move(flushed).error().with("flush of chunk data");
-  }
+Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count) {
   uint32_t crc = 0;
-  const LogFrame frame{drive_, position_.epoch, position_.number, position_.chain, position_.sequence, count, log_frame_blocks(records.size())};
+  const LogFrame frame{drive_, position_.epoch, position_.number, position_.chain, settled(), position_.sequence, count, log_frame_blocks(records.size())};
   const Buffer bytes = encode_log_frame(frame, records, salt_, &crc);
   const uint64_t lane = place_.offset + place_.lane_at(position_.epoch) * place_.lane_bytes;
   Result<void> written;
@@ -147,6 +143,15 @@ Task<void> Journal::rotate() {
   other_free_ = false;
   frame_turn_.release();
   lane_changed_.pulse();
+}
+
+void Journal::settle(uint64_t sequence) {
+  unsettled_.erase(sequence);
+  settled_changed_.pulse();
+}
+
+Task<void> Journal::wait_settled(uint64_t sequence) {
+  while (settled() < sequence) co_await settled_changed_.wait();
 }
 
 void Journal::lane_freed() { other_free_ = true; }

@@ -7,6 +7,7 @@
 // Confined to its loop.
 #pragma once
 #include <deque>
+#include <set>
 
 #include "chunk/raw/geometry.h"
 #include "chunk/raw/one_shot.h"
@@ -39,12 +40,13 @@ class Journal {
   struct Entry {
     std::string records;
     uint32_t count = 0;
-    bool needs_flush = false;  // data written before must be stable before the frame is
+    bool settles_later = false;  // a put whose data is still on its way: call settle(sequence) when it is stable
     bool is_table = false;     // may use the reserve, and goes first
     // Called when the entry is durable, in log order, before anybody else runs. sequence: of its first record.
     void (*apply)(void* context, uint64_t sequence) = nullptr;
     void* context = nullptr;
     Result<void> result;
+    uint64_t sequence = 0;     // of the first record, once it is durable
     OneShot done;
   };
 
@@ -62,6 +64,10 @@ class Journal {
   Task<void> drain();
 
   uint64_t durable() const { return position_.sequence - 1; }  // sequence of the last durable record
+  // Every put up to this record is complete, data and all. Frames carry it: recovery checks the data of later puts only.
+  uint64_t settled() const { return unsettled_.empty() ? durable() : *unsettled_.begin() - 1; }
+  void settle(uint64_t sequence);
+  Task<void> wait_settled(uint64_t sequence);
   uint64_t epoch() const { return position_.epoch; }
   const Position& position() const { return position_; }
   bool half_full() const { return position_.block * static_cast<uint64_t>(kBlock) > place_.lane_bytes / 2; }
@@ -78,7 +84,7 @@ class Journal {
 
  private:
   Task<void> write_loop();
-  Task<Result<void>> write_frame(std::string_view records, uint32_t count, bool needs_flush);
+  Task<Result<void>> write_frame(std::string_view records, uint32_t count);
   bool room_for(uint32_t blocks, bool table) const;
 
   BlockDevice* device_ = nullptr;
@@ -88,9 +94,11 @@ class Journal {
   Position position_;
   bool other_free_ = true;
   std::deque<Entry*> queue_;
+  std::set<uint64_t> unsettled_;
   bool writing_ = false;
   Semaphore frame_turn_{1};  // held while a frame is in flight; rotate takes it
   Event lane_changed_;
+  Event settled_changed_;
   TaskGroup tasks_;
   std::function<void()> on_full_;
   std::optional<Error> error_;

@@ -137,7 +137,10 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
   if (!log.has_table) add_damage(log, "no complete segment table");
   const FoundFrame& last = log.frames.back();
   uint64_t next = 1;
-  for (const auto& found : log.frames) next = std::max(next, found.frame.first + found.frame.records);
+  for (const auto& found : log.frames) {
+    next = std::max(next, found.frame.first + found.frame.records);
+    log.settled = std::max(log.settled, found.frame.settled);
+  }
   log.position.epoch = std::max(log.epoch, superblock.log_epoch);
   log.position.sequence = std::max(next, superblock.clean_sequence + 1);
   if (log.position.epoch == log.epoch) {

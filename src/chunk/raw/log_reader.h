@@ -30,6 +30,7 @@ struct LogContents {
   std::string damage;
   bool table_in_newest = false;        // the newest epoch holds a complete table: the next epoch may begin
   uint64_t epoch = 0;                  // newest found; 0: none
+  uint64_t settled = 0;                // puts up to this record need no check of their data
   uint64_t unreadable_bytes = 0;
   Journal::Position position;          // behind the last valid frame
 };

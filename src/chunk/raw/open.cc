@@ -61,7 +61,7 @@ Task<Result<Uuid>> RawStore::format(BlockDevice& device, FormatOptions options) 
   CO_TRY(co_await device.write(geometry.slot_offset(slot.segment, slot.sequence), slot_bytes, Durability::volatile_));
   std::string records;
   encode_record(TableRecord{0, 1, {{slot.sequence, slot_crc, slot.generation, slot.role, slot.state}}}, records);
-  LogFrame frame{superblock.drive, 1, 0, 0, 1, 1, log_frame_blocks(records.size())};
+  const LogFrame frame{superblock.drive, 1, 0, 0, 0, 1, 1, log_frame_blocks(records.size())};
   uint32_t crc = 0;
   const Buffer frame_bytes = encode_log_frame(frame, records, superblock.salt, &crc);
   CO_TRY(co_await device.write(place.offset + place.lane_at(1) * place.lane_bytes, frame_bytes, Durability::volatile_));

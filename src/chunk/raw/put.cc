@@ -1,4 +1,5 @@
-// Puts: small chunks go into a packed frame; large ones into an extent, whose data is stable before the log names it.
+// Puts: small chunks go into a packed frame; large ones into an extent: its data and the log record that names it are written side by
+// side, and both are stable before the put returns. Recovery checks the data of puts that no later log frame calls settled.
 #include "base/check.h"
 #include "base/log.h"
 #include "chunk/raw/raw_store_impl.h"
@@ -33,6 +34,8 @@ std::vector<uint32_t> block_checksums(const ChunkId& id, const std::vector<ByteV
   return checksums;
 }
 
+Task<void> append_to(Journal& journal, Journal::Entry* entry, Result<void>* result) { *result = co_await journal.append(*entry); }
+
 // A payload as whole aligned blocks: views of the parts where they are aligned, else of one copy. The last block is padded with zeros.
 struct AlignedPayload {
   std::vector<ByteView> pieces;
@@ -66,11 +69,6 @@ AlignedPayload align_payload(const std::vector<ByteView>& parts, uint32_t size) 
   }
   return out;
 }
-
-struct ExtentCommit {
-  RawStoreImpl* store;
-  const PutRecord* record;
-};
 
 }  // namespace
 
@@ -136,7 +134,11 @@ Task<Result<std::vector<Run>>> RawStoreImpl::allocate_runs(uint32_t blocks, uint
 void RawStoreImpl::abandon_runs(const std::vector<Run>& runs, bool bad) {
   for (const auto& run : runs) {
     const uint32_t segment = space_.geometry().segment_of(run);
-    if (bad) continue;  // stays allocated until the next mount: nothing is put on it again now
+    if (bad) {  // stays allocated until the next mount, and the segment takes no more
+      if (space_[segment].state != SegmentState::retired) ++stats_.segments_retired;
+      space_.retire(segment);
+      continue;
+    }
     --space_[segment].pending;
     space_.release(run);
   }
@@ -159,7 +161,7 @@ Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const 
         used = 0;
       }
     }
-    CO_TRY(co_await device_->write_gather(at, std::move(parts), Durability::volatile_));
+    CO_TRY(co_await device_->write_gather(at, std::move(parts), Durability::durable));
   }
   co_return Result<void>{};
 }
@@ -184,25 +186,40 @@ Task<Result<void>> RawStoreImpl::put_extent(ChunkId id, std::vector<ByteView> pa
     header.after = journal_.durable();
     header.epoch = journal_.epoch();
     encode_chunk_header(header, header_block.mutable_view(), &record.header_crc);
+    Journal::Entry entry;
+    encode_record(record, entry.records);
+    entry.count = 1;
+    entry.settles_later = true;
+    Result<void> logged;
+    TaskGroup logging;
+    logging.spawn(append_to(journal_, &entry, &logged));
     auto written = co_await write_runs(record.runs, pieces);
-    if (written) break;
+    co_await logging.join();
+    if (!logged) {
+      // The record may be there all the same: its space is not given out again before the next mount.
+      if (!written) note_error(written.error(), true);
+      co_return noted(std::move(logged).error(), true);
+    }
+    if (written) {
+      commit_extent(record);
+      journal_.settle(entry.sequence);
+      break;
+    }
     const Code code = written.error().code();
     abandon_runs(record.runs, code == Code::io_error);
     auto error = noted(std::move(written).error(), true);
-    if (code != Code::io_error || attempt + 1 >= kPutAttempts || health_.state != StoreState::online) co_return std::move(error);
+    const bool again = code == Code::io_error && attempt + 1 < kPutAttempts && health_.state == StoreState::online;
+    // The record names data that is not there. A later record for the id takes its place, or a removal.
+    if (!again) {
+      Journal::Entry undo;
+      encode_record(RemoveRecord{id}, undo.records);
+      undo.count = 1;
+      auto undone = co_await journal_.append(undo);
+      if (!undone) note_error(undone.error(), true);
+    }
+    journal_.settle(entry.sequence);
+    if (!again) co_return std::move(error);
   }
-  Journal::Entry entry;
-  encode_record(record, entry.records);
-  entry.count = 1;
-  entry.needs_flush = true;
-  ExtentCommit commit{this, &record};
-  entry.context = &commit;
-  entry.apply = [](void* context, uint64_t) {
-    auto& self = *static_cast<ExtentCommit*>(context);
-    self.store->commit_extent(*self.record);
-  };
-  auto logged = co_await journal_.append(entry);
-  if (!logged) co_return noted(std::move(logged).error(), true);  // the record may be there: its space is not given out again
   schedule_idle_seal();
   co_return Result<void>{};
 }

@@ -113,25 +113,22 @@ class Assembler {
     for (const auto& run : runs) out_.segments[geometry_.segment_of(run)].dirty = true;
   }
 
-  void add_logged_puts(const LogContents& log) {
-    for (const auto& [sequence, record] : log.records) {
-      const auto* put = std::get_if<PutRecord>(&record);
+  // Puts in the log that some slot does not contain yet.
+  std::vector<LoggedRecord> newer_puts(const LogContents& log) {
+    std::vector<LoggedRecord> puts;
+    for (const auto& logged : log.records) {
+      const auto* put = std::get_if<PutRecord>(&logged.record);
       if (put == nullptr) continue;
       bool newer = false, possible = true;
       for (const auto& run : put->runs) {
         const uint32_t segment = geometry_.segment_of(run);
-        if (segment == kNoSegment) {
-          possible = false;
-          break;
-        }
-        newer = newer || through_[segment] < sequence;
+        possible = possible && segment != kNoSegment;
+        newer = newer || (possible && through_[segment] < logged.sequence);
       }
-      if (!possible) {
-        note(fmt::format("log record {}: chunk {} lies outside the device", sequence, put->id.to_string()));
-        continue;
-      }
-      if (newer) add_chunk(put->id, put->size, put->header_crc, put->stream, put->runs, sequence);
+      if (!possible) note(fmt::format("log record {}: chunk {} lies outside the device", logged.sequence, put->id.to_string()));
+      else if (newer && !removed_after(put->id, logged.sequence)) puts.push_back(logged);
     }
+    return puts;
   }
 
   // Chunks in several runs, from what the segments' slots list.
@@ -269,7 +266,17 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
       }
     }
   }
-  assembler.add_logged_puts(log);
+  for (const auto& logged : assembler.newer_puts(log)) {
+    const auto& put = std::get<PutRecord>(logged.record);
+    if (logged.sequence > log.settled) {  // perhaps never acknowledged: only if its data is whole
+      CO_TRY_ASSIGN(const bool whole, co_await work.reader.holds(put));
+      if (!whole) {
+        ++out.report.torn_tails;
+        continue;
+      }
+    }
+    assembler.add_chunk(put.id, put.size, put.header_crc, put.stream, put.runs, logged.sequence);
+  }
   assembler.join_pieces();
   for (const auto& piece : assembler.partial()) {
     // Its other runs were listed by a slot that is lost; the header knows them.

@@ -258,6 +258,16 @@ Task<Result<bool>> SegmentReader::payload_whole(const ChunkHeader& header) const
   co_return true;
 }
 
+Task<Result<bool>> SegmentReader::holds(PutRecord put) const {
+  Buffer block(kBlock);
+  CO_TRY(co_await read_tolerant(device, put.runs.front().block * kBlock, block.mutable_view()));
+  uint32_t crc = 0;
+  const auto header = decode_chunk_header(block, &crc);
+  if (!header || crc != put.header_crc || header->drive != superblock.drive || header->id != put.id || header->runs != put.runs) co_return false;
+  auto whole = co_await payload_whole(*header);
+  co_return whole;
+}
+
 Task<Result<std::vector<std::pair<ChunkHeader, uint32_t>>>> SegmentReader::find_chunks(uint32_t index, uint32_t from, uint32_t to) const {
   std::vector<std::pair<ChunkHeader, uint32_t>> found;
   Buffer window;

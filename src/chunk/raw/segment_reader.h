@@ -43,6 +43,8 @@ struct SegmentReader {
   // expected: what the log knows of its newest slot (sequence 0: nothing). tail: how far the log says its frames reach.
   // Errors: device_gone, incompatible.
   Task<Result<SegmentContents>> read(uint32_t index, SlotSummary expected, std::optional<TailRecord> tail) const;
+  // Whether the chunk that this record names lies there, whole. Errors: device_gone.
+  Task<Result<bool>> holds(PutRecord put) const;
   // Chunk headers at blocks [from, to) of an extent segment whose payload is whole. Errors: device_gone.
   Task<Result<std::vector<std::pair<ChunkHeader, uint32_t>>>> find_chunks(uint32_t index, uint32_t from, uint32_t to) const;
 

@@ -36,7 +36,7 @@ SegmentSlot RawStoreImpl::make_slot(uint32_t index) const {
   slot.role = s.role;
   slot.state = s.state;
   slot.stream = s.stream;
-  slot.through = journal_.durable();
+  slot.through = journal_.settled();
   slot.epoch = journal_.epoch();
   if (s.role == Role::packed) {
     slot.data_end = s.listed_end;
@@ -194,6 +194,9 @@ Task<void> RawStoreImpl::run_checkpoint(bool rotate) {
   }
   if (result) {
     if (rotate) co_await journal_.rotate();
+    // The epoch before goes when this is done: whatever it promises must be in the slots, so its puts must have ended.
+    const uint64_t last = journal_.durable();
+    co_await journal_.wait_settled(last);
     result = co_await write_dirty_slots();
   }
   if (result) result = co_await write_table();

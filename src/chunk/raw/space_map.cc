@@ -166,6 +166,13 @@ void SpaceMap::release(const Run& run) {
   index_segment(index);
 }
 
+void SpaceMap::retire(uint32_t index) {
+  Segment& s = segments_[index];
+  unindex_segment(index);
+  s.state = SegmentState::retired;
+  s.dirty = true;
+}
+
 bool SpaceMap::claim(const Run& run) {
   const uint32_t index = geometry_.segment_of(run);
   if (index == kNoSegment || segments_[index].role != Role::extent) return false;

@@ -76,6 +76,8 @@ class SpaceMap {
   // In up to kRunsMax runs, the largest holes first; nothing if they do not suffice.
   std::vector<Run> allocate_scattered(uint32_t blocks);
   void release(const Run& run);
+  // Nothing more is put into this segment.
+  void retire(uint32_t index);
   // Recovery: marks a run as used; false if part of it is not free.
   bool claim(const Run& run);
   uint64_t free_run_blocks() const { return free_run_blocks_; }
