@@ -67,7 +67,8 @@ Slice slice(std::string_view text) { return {text.data(), text.size()}; }
   options.blob_cache = cache;
   ::rocksdb::BlockBasedTableOptions table;
   table.block_cache = std::move(cache);
-  table.block_size = 8 << 10;
+  table.block_size = 4 << 10;
+  table.data_block_index_type = ::rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
   table.filter_policy.reset(::rocksdb::NewBloomFilterPolicy(10));
   table.cache_index_and_filter_blocks = true;
   table.cache_index_and_filter_blocks_with_high_priority = true;
