@@ -154,14 +154,16 @@ SpaceStatus LocalDataPlane::space_status() const {
   }
   // Shards spread by weight; a drive can take at most its room, and one shard of each stripe.
   const Redundancy redundancy = topology->map.redundancy;
-  if (room.size() >= redundancy.width()) {
+  // With drives away, stripes go on with the shards there are.
+  const auto width = std::min<size_t>(redundancy.width(), room.size());
+  if (width >= redundancy.k) {
     uint64_t sum = 0;
     for (uint64_t bytes : room) sum += bytes;
-    uint64_t per_shard = sum / redundancy.width();
+    uint64_t per_shard = sum / width;
     for (int round = 0; round < 8; ++round) {
       uint64_t usable = 0;
       for (uint64_t bytes : room) usable += std::min(bytes, per_shard);
-      per_shard = usable / redundancy.width();
+      per_shard = usable / width;
     }
     status.usable_free_bytes = per_shard * redundancy.k;
   }
