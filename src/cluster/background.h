@@ -36,7 +36,10 @@ class Background {
  private:
   detail::Root run(Task<void> task, Executor* where) {
     if (where != nullptr) co_await where->enter();
-    co_await std::move(task);
+    {
+      Task<void> own = std::move(task);
+      co_await std::move(own);
+    }  // what the task held is gone before it counts as ended: the plane may be destroyed right after
     running_.fetch_sub(1);
   }
   Executor& home_;
