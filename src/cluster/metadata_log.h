@@ -1,5 +1,5 @@
 // MetadataLog: the commit log of the embedded metadata store, kept on the drives themselves at m + 1 copies, so that the metadata
-// survives whatever the data survives: the loss of any m drives, and of the root directory. Page: docs/formats/metadata-log.md.
+// survives whatever the data survives: the loss of any m drives, and of the root directory. Page: docs/formats/metadata-copies.md.
 //
 //   frames       one chunk each (kind metadata_frame, serial = number, generation = low 16 bits of the log epoch), m + 1 copies on
 //                drives of distinct domains
