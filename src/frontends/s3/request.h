@@ -17,7 +17,8 @@ namespace quarry::frontends::s3 {
 
 struct S3Options {
   std::string region = "us-east-1";
-  // Host names whose sub-domains are buckets ("s3.example.org": bucket.s3.example.org). Path style always works.
+  // Host names whose sub-domains are buckets ("s3.example.org": bucket.s3.example.org). Those of localhost always are,
+  // and path style always works.
   std::vector<std::string> virtual_hosts;
   uint64_t put_size_max = object::kPartSizeMax;      // bytes of one PUT
   size_t document_bytes_max = 4 * 1024 * 1024;       // of an XML request body

@@ -120,6 +120,8 @@ TEST_F(S3, virtual_host_style_addresses_the_same_objects) {
   EXPECT_EQ(hosted.ask({.path = "/a/b", .host = "My-Bucket.S3.Example.org"}).body, "x");
   EXPECT_EQ(hosted.ask({.path = "/my-bucket/a/b", .host = "s3.example.org"}).body, "x");
   EXPECT_EQ(hosted.ask({.path = "/my-bucket/a/b", .host = "127.0.0.1:9000"}).body, "x");
+  EXPECT_EQ(hosted.ask({.path = "/a/b", .host = "my-bucket.localhost:9000"}).body, "x");
+  EXPECT_EQ(hosted.ask({.path = "/my-bucket/a/b", .host = "localhost:9000"}).body, "x");
 }
 
 TEST_F(S3, users_have_their_own_buckets_and_nobody_elses) {

@@ -19,23 +19,26 @@ bool looks_like_ipv4(std::string_view name) {
   return dots == 3;
 }
 
-// The bucket in a Host header, if it is a sub-domain of one of ours.
+// What stands before ".domain" in a host, in lower case.
+std::optional<std::string> bucket_before(std::string_view host, std::string_view domain) {
+  if (host.size() <= domain.size() + 1) return std::nullopt;
+  const size_t cut = host.size() - domain.size();
+  if (host[cut - 1] != '.' || !equal_ignoring_case(host.substr(cut), domain)) return std::nullopt;
+  std::string bucket(host.substr(0, cut - 1));
+  for (char& c : bucket) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  }
+  return bucket;
+}
+
+// The bucket in a Host header, if it is a sub-domain of one of ours, or of localhost (which is loopback by definition, RFC 6761 6.3).
 std::optional<std::string> bucket_of_host(std::string_view authority, const std::vector<std::string>& domains) {
-  if (domains.empty() || authority.empty()) return std::nullopt;
   const auto parts = split_host_port(authority);
   if (!parts) return std::nullopt;
-  const std::string_view host = parts->host;
   for (const auto& domain : domains) {
-    if (host.size() <= domain.size() + 1) continue;
-    const size_t cut = host.size() - domain.size();
-    if (host[cut - 1] != '.' || !equal_ignoring_case(host.substr(cut), domain)) continue;
-    std::string bucket(host.substr(0, cut - 1));
-    for (char& c : bucket) {
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-    }
-    return bucket;
+    if (auto bucket = bucket_before(parts->host, domain)) return bucket;
   }
-  return std::nullopt;
+  return bucket_before(parts->host, "localhost");
 }
 
 std::string_view trim(std::string_view text) {
