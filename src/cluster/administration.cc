@@ -282,7 +282,6 @@ Task<Result<void>> Administration::look() {
   if (!log_.writable()) co_return Result<void>();
   auto topology = drives_.topology();
   const TimePoint now = Executor::here().now();
-  bool any_down = false;
   for (const auto& [number, known] : topology->map.drives) {
     Drive* drive = topology->drive(number);
     const bool here = drive != nullptr && drive->readable();
@@ -294,7 +293,6 @@ Task<Result<void>> Administration::look() {
       if (known.state == DriveState::draining && !holds_data(drives_.topology()->map, number)) CO_TRY(co_await part(number));
       continue;
     }
-    any_down = any_down || labels_.names(number);
     if (known.state == DriveState::failed) {
       // Its copies of the metadata are made again elsewhere; then it is not waited for at the next start.
       Result<void> parted = co_await part(number);
@@ -305,10 +303,6 @@ Task<Result<void>> Administration::look() {
     if (now - since < plane_.tuning.missing_grace) continue;
     std::string why = drive == nullptr ? std::string("it was not there") : drive->reason();
     CO_TRY(co_await lose(number, drive == nullptr || why.find("gone") != std::string::npos ? fmt::format("{}: {}", kMissing, why) : why));
-  }
-  if (any_down) {
-    Result<void> restored = co_await log_.restore_copies();
-    if (!restored && restored.error().code() != Code::unavailable) co_return restored;
   }
   co_return Result<void>();
 }

@@ -172,6 +172,7 @@ Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* repor
   for (;;) {
     CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
     if (rows.empty()) break;
+    if (plane_.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
     options.range.begin = after(rows.back().key);
     for (const meta::KeyValue& row : rows) {
       ++report->data_rows;
@@ -236,6 +237,12 @@ Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* repor
     }
   }
   co_return Result<void>();
+}
+
+Task<Result<uint64_t>> Auditor::find_missing() {
+  DataPlane::FsckReport report;
+  CO_TRY(co_await check_rows(true, &report));
+  co_return report.missing_chunks;
 }
 
 Task<Result<DataPlane::FsckReport>> Auditor::fsck(bool repair) {

@@ -15,6 +15,8 @@ class Auditor {
 
   // repair: removes orphans, and hands damaged writes to repair.
   Task<Result<DataPlane::FsckReport>> fsck(bool repair);
+  // Looks whether every shard of every write is there, and asks repair for what is not. Returns how many shards are missing.
+  Task<Result<uint64_t>> find_missing();
   // Removes data chunks from the drive that no row names, or that belong elsewhere by now.
   struct Leftovers {
     size_t removed = 0;

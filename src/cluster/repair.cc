@@ -11,8 +11,9 @@ namespace quarry::cluster {
 namespace {
 
 constexpr size_t kRowBatch = 128;
-constexpr size_t kWritesParallel = 4;
-constexpr size_t kStripesParallel = 4;
+constexpr size_t kGroupsParallel = 4;   // so that all drives take part
+constexpr size_t kWritesParallel = 4;   // of a group
+constexpr size_t kStripesParallel = 4;  // of a write
 constexpr Duration kIdle = std::chrono::seconds(5);
 
 const Counter& repaired_bytes() {
@@ -136,26 +137,33 @@ Task<Result<bool>> Repairer::repair_groups() {
   }
   if (work.empty()) co_return true;
   std::sort(work.begin(), work.end(), [](const GroupWork& a, const GroupWork& b) { return std::pair(b.endangered, a.key) < std::pair(a.endangered, b.key); });
-  bool all = true;
-  const TimePoint begin = Executor::here().now();
-  for (size_t i = 0; i < work.size() && !plane_.background.stopping(); ++i) {
-    set_activity(describe_group(topology->map, work[i].key));
-    {
-      std::lock_guard lock(mutex_);
-      status_.pending_writes = work.size() - i;
-      const double seconds = static_cast<double>((Executor::here().now() - begin).count()) / 1e9;
-      if (i > 0) status_.eta_seconds = static_cast<int64_t>(seconds / static_cast<double>(i) * static_cast<double>(work.size() - i));
-    }
-    Result<bool> complete = co_await repair_group(work[i]);
-    if (!complete) LOG_WARNING("a group could not be repaired", {"group", work[i].key.group}, {"error", complete.error().to_string()});
-    all = all && complete && *complete;
-  }
+  GroupQueue queue{.work = std::move(work), .began = Executor::here().now()};
+  TaskGroup workers;
+  for (size_t i = 0; i < std::min(kGroupsParallel, queue.work.size()); ++i) workers.spawn(repair_some(&queue));
+  co_await workers.join();
   std::lock_guard lock(mutex_);
   status_.pending_writes = 0;
-  co_return all;
+  co_return queue.all;
 }
 
-Task<Result<bool>> Repairer::repair_group(GroupWork work) {
+Task<void> Repairer::repair_some(GroupQueue* queue) {
+  while (queue->next < queue->work.size() && !plane_.background.stopping()) {
+    const GroupWork work = queue->work[queue->next++];
+    set_activity(describe_group(plane_.drives.topology()->map, work.key));
+    Result<bool> complete = co_await repair_group(work, &queue->rows);
+    if (!complete) LOG_WARNING("a group could not be repaired", {"group", work.key.group}, {"error", complete.error().to_string()});
+    queue->all = queue->all && complete && *complete;
+    ++queue->done;
+    // Groups hold about as many writes as each other: what was seen tells how many are left.
+    const double share = static_cast<double>(queue->work.size() - queue->done) / static_cast<double>(queue->done);
+    const double seconds = static_cast<double>((Executor::here().now() - queue->began).count()) / 1e9;
+    std::lock_guard lock(mutex_);
+    status_.pending_writes = static_cast<uint64_t>(static_cast<double>(queue->rows) * share);
+    status_.eta_seconds = static_cast<int64_t>(seconds * share);
+  }
+}
+
+Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
   auto topology = plane_.drives.topology();
   const Members* found = topology->map.find_members(work.key.width, work.key.group);
   if (found == nullptr) co_return true;
@@ -178,6 +186,7 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work) {
     CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
     if (rows.empty() || plane_.background.stopping()) break;
     options.range.begin = after(rows.back().key);
+    *rows_seen += rows.size();
     std::vector<DataLayout> layouts;
     for (const meta::KeyValue& row : rows) {
       Decoder in(row.value);

@@ -42,7 +42,16 @@ class Repairer {
     unsigned endangered = 0;  // pending positions whose shard can only be rebuilt
   };
   Task<Result<bool>> repair_groups();
-  Task<Result<bool>> repair_group(GroupWork work);
+  // What is left of a round, most endangered first; several tasks take from it.
+  struct GroupQueue {
+    std::vector<GroupWork> work;
+    TimePoint began{};
+    size_t next = 0, done = 0;
+    uint64_t rows = 0;
+    bool all = true;
+  };
+  Task<void> repair_some(GroupQueue* queue);
+  Task<Result<bool>> repair_group(GroupWork work, uint64_t* rows_seen);
   Task<Result<Outcome>> settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth);
   Task<Result<bool>> repair_queue();
   Task<Result<bool>> has_retired(GroupKey key);

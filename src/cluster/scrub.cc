@@ -97,6 +97,14 @@ Task<Result<void>> Scrubber::pass() {
   for (auto& result : results) {
     if (!result && !error) error = std::move(result).error();
   }
+  if (!error) {
+    Result<uint64_t> missing = co_await auditor_.find_missing();
+    if (!missing) {
+      error = std::move(missing).error();
+    } else if (*missing > 0) {
+      LOG_WARNING("shards are missing and will be rebuilt", {"shards", *missing});
+    }
+  }
   {
     std::lock_guard lock(mutex_);
     status_.state = "idle";

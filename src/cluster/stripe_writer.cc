@@ -189,7 +189,7 @@ Task<void> discard(StatePointer state) {
   if (!removed || !reachable) {
     // Some of it stays where it is: the session's row keeps covering it, so the next start looks again.
     state->plane.unsettled = true;
-    LOG_WARNING("an abandoned write could not be removed everywhere", {"write", layout.write_id}, {"error", removed ? "a drive is away" : removed.error().to_string()});
+    LOG_DEBUG("an abandoned write could not be removed everywhere", {"write", layout.write_id}, {"error", removed ? "a drive is away" : removed.error().to_string()});
   }
   co_await state->executor.enter();
   state.reset();  // its events belong to that executor
