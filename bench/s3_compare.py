@@ -3,7 +3,9 @@
 (`quarry bench`), in one run. Prints for each row both servers' rates, their CPU-seconds, and the ratios of the issue's table.
 
 What differs: MinIO keeps its drives as directories of one ext4 file system (it offers nothing else), Quarry as files with O_DIRECT. Both
-sync before they acknowledge. "cold": MinIO's page cache is dropped and Quarry is restarted (its cache is its own memory) before the row.
+sync before they acknowledge. "cold": MinIO's page cache is dropped and Quarry is restarted (its cache is its own memory), then both read as
+much of other data as Quarry's cache holds (--cache), so that neither pays for memory that it takes for the first time; then every object is
+read once. "warm" rows begin after every object was read twice. Each server is warmed up by a short run before a row is measured.
 
 usage: bench/s3_compare.py [--rows put10m,get10m-cold,get10m,put4k,get4k,mixed4k] [--seconds 10] [--drives 6] [--parity 2] [--sign-body]"""
 import argparse
@@ -20,7 +22,7 @@ import time
 import urllib.request
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-QUARRY = os.path.join(HERE, "build/release/quarry")
+QUARRY = os.environ.get("QUARRY", os.path.join(HERE, "build/release/quarry"))
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--rows", default="put10m,get10m-cold,get10m,put4k,get4k,mixed4k")
 parser.add_argument("--seconds", type=int, default=10)
@@ -31,12 +33,14 @@ parser.add_argument("--large-connections", type=int, default=8, help="for the 10
 parser.add_argument("--sign-body", action="store_true", help="sign the SHA-256 of every body, as SDKs do over plain HTTP")
 parser.add_argument("--server-cpus", default="", help="taskset list for the servers, e.g. 0; with --client-cpus gives each its own core")
 parser.add_argument("--client-cpus", default="")
+parser.add_argument("--nice", type=int, default=0, help="of the servers and the load alike; negative on a machine that others use")
+parser.add_argument("--cache", default="768MiB", help="Quarry's read cache; MinIO has the machine's page cache")
 parser.add_argument("--json", action="store_true")
 args = parser.parse_args()
 
 ROWS = {  # name: (operation, size, objects, cold)
     "put10m": ("put", "10MiB", 60, False),
-    "get10m-cold": ("get", "10MiB", 60, True),
+    "get10m-cold": ("get", "10MiB", 160, True),
     "get10m": ("get", "10MiB", 60, False),
     "put4k": ("put", "4KiB", 5000, False),
     "get4k-cold": ("get", "4KiB", 5000, True),
@@ -52,6 +56,8 @@ def free_port():
 
 
 def pinned(cpus, command):
+    if args.nice != 0:
+        command = ["nice", "-n", str(args.nice), *command]
     return ["taskset", "-c", cpus, *command] if cpus else command
 
 
@@ -86,7 +92,7 @@ class Quarry(Server):
         k = args.drives - args.parity
         self.process = subprocess.Popen(
             pinned(args.server_cpus, [QUARRY, "up", "--root", self.root, "--s3", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}",
-                                      "--drives", str(args.drives), "--drive-size", "8GiB", "--profile", f"ec:{k}+{args.parity}", "--log-level", "warning"]),
+                                      "--drives", str(args.drives), "--drive-size", "8GiB", "--profile", f"ec:{k}+{args.parity}", "--cache-size", args.cache, "--log-level", "warning"]),
             stdout=subprocess.DEVNULL, stderr=open(os.path.join(self.root, "log"), "ab"))
         while not os.path.exists(endpoints):
             if self.process.poll() is not None:
@@ -130,15 +136,16 @@ class Minio(Server):
         open("/proc/sys/vm/drop_caches", "w").write("3")
 
 
-def load(server, operation, size, objects, connections, keep_prepared=False, prepare_only=False):
+def load(server, operation, size, objects, connections, seconds=0, prepare=False, bucket=None):
+    """seconds 0: each object once."""
     secret = os.path.join(work, "secret")
     with open(secret, "w") as f:
         f.write(server.secret)
     os.chmod(secret, 0o600)
     command = [QUARRY, "bench", operation, "--size", size, "--objects", str(objects), "--connections", str(connections), "--s3", server.url, "--admin", server.url,
-               "--access-key", server.access, "--secret-key-file", secret, "--json", "--keep", "--bucket", "bench-" + size.lower(),
-               "--duration", "1s" if prepare_only else f"{args.seconds}s"]
-    if keep_prepared:
+               "--access-key", server.access, "--secret-key-file", secret, "--json", "--keep", "--bucket", bucket or "bench-" + size.lower()]
+    command += ["--duration", f"{seconds}s"] if seconds else ["--each-once"]
+    if not prepare:
         command.append("--no-prepare")
     if args.sign_body:
         command.append("--sign-body")
@@ -158,12 +165,19 @@ try:
         connections = args.large_connections if size.endswith("MiB") else args.connections
         measured = {}
         for server in servers:
-            # the data the row reads, made by the server itself
-            load(server, "get" if operation != "put" else "put", size, objects, connections, prepare_only=True)
+            # The data of the row, made by the server itself; and a warm-up.
+            load(server, "put", size, objects, connections, prepare=True)
+            if operation == "put":
+                load(server, "put", size, objects, connections, seconds=2)
             if cold:
+                load(server, "put", "10MiB", 110, 8, prepare=True, bucket="bench-other")
                 server.make_cold()
+                load(server, "get", "10MiB", 110, 8, bucket="bench-other")
+            elif operation != "put":
+                for _ in range(2):
+                    load(server, "get", size, objects, connections)
             before = server.cpu_seconds()
-            result = load(server, operation, size, objects, connections, keep_prepared=True)
+            result = load(server, operation, size, objects, connections, seconds=0 if cold else args.seconds)
             result["server_cpu_seconds"] = server.cpu_seconds() - before
             result["server_peak_mib"] = server.peak_memory_mib()
             measured[server.name] = result

@@ -1,6 +1,7 @@
 #include "daemon/node.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <thread>
 
 #include "auth/identity.h"
+#include "base/buffer_arena.h"
 #include "cluster/cluster.h"
 #include "daemon/drives.h"
 #include "daemon/listeners.h"
@@ -25,8 +27,18 @@ namespace {
 
 constexpr const char* kVersion = "0.1.0";
 constexpr std::string_view kAdministrator = "admin";
+constexpr size_t kBuffersInMotion = 256 * kMiB;  // registered memory beside what the read cache holds
 
 uint64_t memory_bytes() { return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
+
+// Processors this process may run on: fewer than the machine has in a container or under taskset, where a loop for each of the
+// machine's would only make them wait for one another.
+unsigned processors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return static_cast<unsigned>(CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
 
 // Each connection and drive takes a descriptor; the default soft limit of 1,024 is for programs that use select().
 void raise_descriptor_limit() {
@@ -171,8 +183,9 @@ Result<void> RunningNode::open_store() {
   fs::permissions(config_.root, fs::perms::owner_all, error);
   TRY_ASSIGN(lock_, RootLock::take(config_.root));
   raise_descriptor_limit();
-  if (config_.cores == 0) config_.cores = std::max(1u, std::thread::hardware_concurrency());
+  if (config_.cores == 0) config_.cores = processors();
   if (config_.cache_bytes == 0) config_.cache_bytes = std::min<uint64_t>(memory_bytes() / 4, 4 * kGiB);
+  set_buffer_arena_limit(config_.cache_bytes + kBuffersInMotion);  // before the first Buffer: what the cache keeps must not crowd out the rest
   const bool beyond_loopback = !config_.s3.is_loopback() || !config_.admin.is_loopback();
   if (beyond_loopback && !config_.tls) {
     config_.tls = true;
