@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "codec/digest.h"
+#include "object/engine/records.h"
 #include "object/testing/harness.h"
 
 namespace quarry::object {
@@ -237,6 +238,44 @@ TEST(Listing, groups_by_any_delimiter_and_passes_whole_groups) {
   EXPECT_THAT(within->common_prefixes, ElementsAre("d/"));
   EXPECT_TRUE(h.list("b", {.prefix = "a/", .after = "b"})->objects.empty());
   EXPECT_THAT(names_of(h.list("b", {.prefix = "c", .after = "a"})->objects), ElementsAre("c--1", "c--2", "c-3"));
+}
+
+TEST(Listing, of_100_000_keys_touches_what_it_shows) {
+  Harness h;
+  auto bucket = h.make_bucket("b");
+  ASSERT_TRUE(bucket);
+  VersionRecord record;
+  record.sequence = 1;
+  record.null_version = true;
+  record.md5 = std::string(16, 'm');
+  const std::string value = encode(record);
+  constexpr size_t kKeys = 100'000;
+  for (size_t i = 0; i < kKeys;) {
+    auto transaction = h.executor.run(h.meta->begin());
+    ASSERT_TRUE(transaction);
+    for (size_t end = i + 10'000; i < end; ++i) (*transaction)->put(current_key(bucket->id, fmt::format("{:03}/{:05}", i / 1000, i)), value);
+    ASSERT_TRUE(h.executor.run((*transaction)->commit()));
+  }
+  auto first = h.list("b");
+  ASSERT_EQ(first->objects.size(), 1000u);
+  EXPECT_EQ(first->objects.back().key, "000/00999");
+  EXPECT_TRUE(first->truncated);
+  auto last = h.list("b", {.after = "098/98999"});
+  ASSERT_EQ(last->objects.size(), 1000u);
+  EXPECT_EQ(last->objects.back().key, "099/99999");
+  EXPECT_FALSE(last->truncated);
+  auto grouped = h.list("b", {.delimiter = "/"});
+  EXPECT_EQ(grouped->common_prefixes.size(), 100u);
+  size_t seen = 0;
+  ListOptions options;
+  for (;;) {
+    auto page = h.list("b", options);
+    ASSERT_TRUE(page);
+    seen += page->objects.size();
+    if (!page->truncated) break;
+    options.after = page->next;
+  }
+  EXPECT_EQ(seen, kKeys);
 }
 
 }  // namespace

@@ -91,6 +91,7 @@ class CompleteUpload : public PublishVersion {
     context.transaction.remove_range(part_rows(upload_id_));
     context.transaction.remove(upload_key(context.bucket.id, key_, upload_id_));
     context.usage.bytes -= static_cast<int64_t>(present_bytes_);
+    if (!left_out_.empty()) context.usage.retired = true;
     co_return Result<void>();
   }
 

@@ -160,7 +160,7 @@ Task<Result<void>> Engine::run_change(const RequestContext& ctx, std::string buc
       if (!charged) co_return after_unknown(std::move(charged).error(), change.is_unknown());
       auto committed = co_await transaction.commit();
       if (committed) {
-        data().retired();
+        if (context.usage.retired) data().retired();
         co_return Result<void>();
       }
       conflict = committed.error().code() == Code::conflict;
@@ -214,13 +214,14 @@ Task<Result<void>> Engine::run_batch(const RequestContext& ctx, std::string buck
       if (*applied == Applied::commit) to_commit = true;
       usage.objects += context.usage.objects;
       usage.bytes += context.usage.bytes;
+      usage.retired |= context.usage.retired;
     }
     if (state && !to_commit) co_return Result<void>();
     if (state) state = co_await charge(transaction, info, usage);
     if (state) {
       auto committed = co_await transaction.commit();
       if (committed) {
-        data().retired();
+        if (usage.retired) data().retired();
         co_return Result<void>();
       }
       state = std::move(committed).error();

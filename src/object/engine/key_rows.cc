@@ -108,7 +108,10 @@ Task<Result<void>> KeyRows::discard_payload(VersionRecord record) {
   switch (record.payload) {
     case PayloadKind::none: break;
     case PayloadKind::inlined: transaction_.remove(payload_key(bucket_, key_, record.slot(), 0)); break;
-    case PayloadKind::data: data_.retire(transaction_, *record.layout); break;
+    case PayloadKind::data:
+      data_.retire(transaction_, *record.layout);
+      usage_.retired = true;
+      break;
     case PayloadKind::parts: {
       // The pages change only together with the version's row, which is a conflict already.
       meta::Transaction* transaction = &transaction_;
@@ -117,6 +120,7 @@ Task<Result<void>> KeyRows::discard_payload(VersionRecord record) {
       for (const auto& part : parts) {
         if (part.layout) data_.retire(transaction_, *part.layout);
       }
+      usage_.retired = true;
       for (uint32_t page = 0; page < record.page_count; ++page) transaction_.remove(payload_key(bucket_, key_, record.slot(), page));
       break;
     }

@@ -11,10 +11,11 @@
 
 namespace quarry::object {
 
-// What a transaction changes in its bucket's counters.
+// What a transaction changes in its bucket's counters, and whether it leaves data to be removed.
 struct UsageDelta {
   int64_t objects = 0;
   int64_t bytes = 0;
+  bool retired = false;
 };
 
 // The part list of a multipart version. `get` reads a row: outside a transaction, or inside one.

@@ -1,5 +1,7 @@
 #include "object/engine/reader.h"
 
+#include "io/sync.h"
+
 namespace quarry::object {
 
 void Reader::set_range(uint64_t offset, uint64_t length) {
@@ -18,10 +20,7 @@ void Reader::open() {
     start += part.size;
   }
   found_.parts.clear();
-  for (size_t i = 0; i < std::min(pieces_.size(), kReadersAheadMax); ++i) {
-    readers_.push_back(data_.read(pieces_[i].layout, pieces_[i].offset, pieces_[i].length, cluster::CachePolicy::normal));
-  }
-  if (readers_.size() == pieces_.size()) guard_.reset();
+  for (size_t i = 0; i < std::min(pieces_.size(), kReadersAheadMax); ++i) open_piece(i);
   if (!pieces_.empty()) piece_left_ = pieces_.front().length;
 }
 
@@ -45,19 +44,44 @@ Task<Result<SharedBytes>> Reader::next(size_t max_bytes) {
     ++piece_;
     if (piece_ == pieces_.size()) co_return fail(Code::corrupt, "key '{}': its parts end {} bytes early", info_.key, left_);
     piece_left_ = pieces_[piece_].length;
-    if (piece_ == readers_.size()) {
-      const Piece& piece = pieces_[piece_];
-      readers_.push_back(data_.read(piece.layout, piece.offset, piece.length, cluster::CachePolicy::normal));
-      if (readers_.size() == pieces_.size()) guard_.reset();
-    }
+    open_piece(piece_);
   }
-  auto bytes = co_await readers_[piece_]->next(max_bytes);
+  auto bytes = co_await take(max_bytes);
   if (!bytes) co_return std::move(bytes).error().with(fmt::format("key '{}'", info_.key));
   if (bytes->empty()) co_return fail(Code::corrupt, "key '{}': its data ends {} bytes early", info_.key, left_);
   if (bytes->size() > piece_left_) co_return fail(Code::corrupt, "key '{}': its data is longer than its record says", info_.key);
   piece_left_ -= bytes->size();
   left_ -= bytes->size();
   co_return std::move(*bytes);
+}
+
+void Reader::open_piece(size_t piece) {
+  if (piece < readers_.size()) return;
+  const Piece& p = pieces_[piece];
+  readers_.push_back(data_.read(p.layout, p.offset, p.length, cluster::CachePolicy::normal));
+  if (readers_.size() == pieces_.size()) guard_.reset();
+}
+
+Task<Result<SharedBytes>> Reader::take(size_t max_bytes) {
+  if (primed_ && primed_piece_ == piece_) {
+    auto first = std::move(*primed_);
+    primed_.reset();
+    co_return first;
+  }
+  const bool prime_next = !primed_ && piece_left_ <= max_bytes && piece_ + 1 < pieces_.size();
+  if (!prime_next) {
+    auto bytes = co_await readers_[piece_]->next(max_bytes);
+    co_return bytes;
+  }
+  open_piece(piece_ + 1);
+  std::vector<Task<Result<SharedBytes>>> tasks;
+  tasks.push_back(readers_[piece_]->next(max_bytes));
+  tasks.push_back(readers_[piece_ + 1]->next(max_bytes));
+  auto both = co_await when_all(std::move(tasks));
+  // This piece may not be at its end yet (max_bytes is a hint); what was read ahead waits until it is.
+  primed_.emplace(std::move(both[1]));
+  primed_piece_ = piece_ + 1;
+  co_return std::move(both[0]);
 }
 
 }  // namespace quarry::object

@@ -1,4 +1,6 @@
 // Reader: the bytes of one version, whatever happens to its key meanwhile. One task at a time.
+//
+// At the end of one part the beginning of the next is read already, so that its own read-ahead is under way when it is reached.
 #pragma once
 #include "object/engine/lookup.h"
 
@@ -14,6 +16,8 @@ class Reader final : public ObjectReader {
 
  private:
   void open();
+  void open_piece(size_t piece);
+  Task<Result<SharedBytes>> take(size_t max_bytes);
   struct Piece {
     cluster::DataLayout layout;
     uint64_t offset = 0, length = 0;
@@ -31,6 +35,8 @@ class Reader final : public ObjectReader {
   std::vector<std::unique_ptr<cluster::DataReader>> readers_;  // of pieces_[0 ...)
   size_t piece_ = 0;
   uint64_t piece_left_ = 0;
+  std::optional<Result<SharedBytes>> primed_;  // first bytes of piece primed_piece_
+  size_t primed_piece_ = 0;
 };
 
 }  // namespace quarry::object

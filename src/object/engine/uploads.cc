@@ -56,6 +56,7 @@ class PutPart : public KeyChange {
     if (before) {
       if (before->layout) context.data.retire(context.transaction, *before->layout);
       context.usage.bytes -= static_cast<int64_t>(before->size);
+      context.usage.retired = true;
     }
     if (part_.layout) context.data.record(context.transaction, *part_.layout, layout_owner(context.bucket.id, key_, part_.unique));
     context.transaction.put(row, encode(part_));
@@ -83,6 +84,7 @@ class AbortUpload : public KeyChange {
       if (part.layout) context.data.retire(context.transaction, *part.layout);
       context.usage.bytes -= static_cast<int64_t>(part.size);
     }
+    context.usage.retired = !parts.empty();
     context.transaction.remove_range(part_rows(upload_id_));
     context.transaction.remove(row);
     co_return Applied::commit;
