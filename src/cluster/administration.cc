@@ -113,12 +113,17 @@ Task<Result<void>> Administration::add_drive(std::string path, bool force) {
 Task<Result<void>> Administration::drain_drive(uint32_t number) {
   co_await turn_.acquire();
   Turn turn{turn_};
-  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+  co_return co_await start_drain(number, "");
+}
+
+Task<Result<void>> Administration::start_drain(uint32_t number, std::string reason) {
+  CO_TRY(co_await maps_.change([number, reason](ClusterMap& map) -> Result<void> {
     auto drive = map.drives.find(number);
     if (drive == map.drives.end() || drive->second.state == DriveState::removed) return fail(Code::not_found, "drive {}", number);
     if (drive->second.state == DriveState::draining) return {};
     if (drive->second.state != DriveState::active) return fail(Code::precondition_failed, "drive {} is {}", number, drive_state_name(drive->second.state));
     drive->second.state = DriveState::draining;
+    drive->second.reason = reason;
     for (uint8_t width : map.widths()) {
       if (map.active_domains() < width) {
         return fail(Code::precondition_failed, "without drive {} there are {} drives, and data is stored over {}: add or replace a drive instead", number,
@@ -193,6 +198,24 @@ Task<Result<void>> Administration::replace_drive(uint32_t number, std::string pa
     return {};
   }));
   repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+// A drive that refuses writes after a failure keeps what it has for now: its data moves away while it can be read.
+Task<Result<void>> Administration::leave_read_only(uint32_t number, Drive& drive, TimePoint now) {
+  if (drive.condition() != DriveCondition::read_only) {
+    read_only_since_.erase(number);
+    co_return Result<void>();
+  }
+  const TimePoint since = read_only_since_.try_emplace(number, now).first->second;
+  if (now - since < plane_.tuning.missing_grace) co_return Result<void>();
+  const std::string reason = fmt::format("it refuses writes: {}", drive.reason());
+  Result<void> drained = co_await start_drain(number, reason);
+  if (!drained && drained.error().code() != Code::precondition_failed) co_return drained;
+  if (!drained) {
+    read_only_since_[number] = now;  // asked again after another grace
+    LOG_WARNING("a drive that refuses writes cannot be drained", {"drive", number}, {"error", drained.error().to_string()});
+  }
   co_return Result<void>();
 }
 
@@ -290,6 +313,7 @@ Task<Result<void>> Administration::look() {
       away_since_.erase(number);
       if (known.state == DriveState::failed && known.reason.starts_with(kMissing)) CO_TRY(co_await readmit(number));
       if (known.audit && known.state != DriveState::failed && may_clean(number, now)) CO_TRY(co_await clean(number));
+      if (known.state == DriveState::active) CO_TRY(co_await leave_read_only(number, *drive, now));
       if (known.state == DriveState::draining && !holds_data(drives_.topology()->map, number)) CO_TRY(co_await part(number));
       continue;
     }

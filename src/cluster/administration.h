@@ -38,6 +38,8 @@ class Administration {
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
   Task<Result<void>> lose(uint32_t number, std::string reason);
   Task<Result<void>> readmit(uint32_t number);
+  Task<Result<void>> start_drain(uint32_t number, std::string reason);
+  Task<Result<void>> leave_read_only(uint32_t number, Drive& drive, TimePoint now);
   bool may_clean(uint32_t number, TimePoint now);
   Task<Result<void>> clean(uint32_t number);
   bool holds_data(const ClusterMap& map, uint32_t number) const;
@@ -53,7 +55,7 @@ class Administration {
   Auditor& auditor_;
   OpenNewDrive open_drive_;
   Semaphore turn_{1};
-  std::map<uint32_t, TimePoint> away_since_, cleaned_at_;
+  std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;
   mutable std::mutex mutex_;
   std::string read_only_reason_;  // guarded
 

@@ -92,17 +92,24 @@ std::string_view drive_state_name(DriveState state) {
   return "?";
 }
 
-std::vector<PlacementDrive> ClusterMap::placement() const {
+const ClusterMap::Ranking& ClusterMap::ranking() const {
   std::vector<PlacementDrive> list;
   for (const auto& [number, drive] : drives) {
     if (drive.state == DriveState::active) list.push_back({number, drive.id, drive.domain, drive.weight});
   }
-  return list;
+  if (ranking_ == nullptr || ranking_->drives != list || ranking_->groups.size() != group_count) {
+    auto fresh = std::make_shared<Ranking>();
+    fresh->groups.reserve(group_count);
+    for (uint32_t group = 0; group < group_count; ++group) fresh->groups.push_back(rank_drives(list, static_cast<GroupId>(group)));
+    fresh->drives = std::move(list);
+    ranking_ = std::move(fresh);
+  }
+  return *ranking_;
 }
 
-Members ClusterMap::computed(uint8_t width, GroupId group, const std::vector<PlacementDrive>& list) const {
-  if (list.size() < width) return {};
-  const std::vector<uint32_t> ranked = rank_drives(list, group);
+Members ClusterMap::computed(uint8_t width, GroupId group, const Ranking& ranking) {
+  const std::vector<uint32_t>& ranked = ranking.groups.at(group);
+  if (ranked.size() < width) return {};
   Members members(width);
   for (size_t i = 0; i < width; ++i) members[i].at.drive = ranked[i];
   return members;
@@ -116,7 +123,7 @@ const Members* ClusterMap::find_members(uint8_t width, GroupId group) const {
 
 Members ClusterMap::members(uint8_t width, GroupId group) const {
   if (const Members* found = find_members(width, group)) return *found;
-  return computed(width, group, placement());
+  return computed(width, group, ranking());
 }
 
 std::vector<uint8_t> ClusterMap::widths() const {
@@ -127,10 +134,10 @@ std::vector<uint8_t> ClusterMap::widths() const {
 
 bool ClusterMap::register_width(uint8_t width) {
   if (tables_.contains(width)) return true;
-  const auto list = placement();
-  if (width == 0 || list.size() < width) return false;
+  const Ranking& order = ranking();
+  if (width == 0 || order.drives.size() < width) return false;
   std::vector<Members> table(group_count);
-  for (uint32_t group = 0; group < group_count; ++group) table[group] = computed(width, static_cast<GroupId>(group), list);
+  for (uint32_t group = 0; group < group_count; ++group) table[group] = computed(width, static_cast<GroupId>(group), order);
   tables_.emplace(width, std::move(table));
   return true;
 }
@@ -138,14 +145,14 @@ bool ClusterMap::register_width(uint8_t width) {
 void ClusterMap::set_members(GroupKey key, Members members) { tables_.at(key.width).at(key.group) = std::move(members); }
 
 size_t ClusterMap::replan() {
-  const auto list = placement();
+  const Ranking& order = ranking();
   std::set<uint32_t> eligible;
-  for (const PlacementDrive& drive : list) eligible.insert(drive.number);
+  for (const PlacementDrive& drive : order.drives) eligible.insert(drive.number);
   size_t changed = 0;
   for (auto& [width, table] : tables_) {
     for (uint32_t group = 0; group < group_count; ++group) {
       Members& members = table[group];
-      std::vector<uint32_t> ranked = rank_drives(list, static_cast<GroupId>(group));
+      std::vector<uint32_t> ranked = order.groups[group];
       ranked.resize(std::min<size_t>(ranked.size(), width));
       const std::set<uint32_t> target(ranked.begin(), ranked.end());
       std::set<uint32_t> present;
@@ -226,10 +233,10 @@ std::map<std::string, std::string> ClusterMap::rows() const {
   for (const auto& [width, table] : tables_) e.u8(width);
   rows.emplace(keys::map_head(), std::move(head));
   for (const auto& [number, drive] : drives) rows.emplace(keys::drive(number), encode_drive(drive));
-  const auto list = placement();
+  const Ranking& order = ranking();
   for (const auto& [width, table] : tables_) {
     for (uint32_t group = 0; group < group_count; ++group) {
-      if (table[group] == computed(width, static_cast<GroupId>(group), list)) continue;
+      if (table[group] == computed(width, static_cast<GroupId>(group), order)) continue;
       rows.emplace(keys::group(width, static_cast<GroupId>(group)), encode_members(table[group]));
     }
   }
@@ -266,10 +273,10 @@ Result<std::optional<ClusterMap>> ClusterMap::decode(const std::vector<meta::Key
     }
   }
   if (!found) return std::optional<ClusterMap>();
-  const auto list = map.placement();
+  const Ranking& order = map.ranking();
   for (uint8_t width : widths) {
     std::vector<Members> table(map.group_count);
-    for (uint32_t group = 0; group < map.group_count; ++group) table[group] = map.computed(width, static_cast<GroupId>(group), list);
+    for (uint32_t group = 0; group < map.group_count; ++group) table[group] = computed(width, static_cast<GroupId>(group), order);
     map.tables_.emplace(width, std::move(table));
   }
   for (const meta::KeyValue& row : rows) {

@@ -4,6 +4,7 @@
 // A value: built, then read by many (immutable once shared). A change is made on a copy, its rows are committed, then it is published.
 #pragma once
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -81,6 +82,9 @@ class ClusterMap {
   // Returns the number of positions that changed.
   size_t replan();
 
+  // Computes what const calls would compute on demand; before the map is shared between threads.
+  void prepare() { static_cast<void>(ranking()); }
+
   struct Health {
     size_t pending = 0;     // positions being moved or rebuilt
     size_t without = 0;     // positions on failed drives with no drive to replace them
@@ -96,9 +100,15 @@ class ClusterMap {
   static Result<std::optional<ClusterMap>> decode(const std::vector<meta::KeyValue>& rows);
 
  private:
-  std::vector<PlacementDrive> placement() const;
-  Members computed(uint8_t width, GroupId group, const std::vector<PlacementDrive>& drives) const;
+  // The order of preference of every group over the active drives; computed once for a set of drives and shared by copies of the map.
+  struct Ranking {
+    std::vector<PlacementDrive> drives;
+    std::vector<std::vector<uint32_t>> groups;
+  };
+  const Ranking& ranking() const;
+  static Members computed(uint8_t width, GroupId group, const Ranking& ranking);
   std::map<uint8_t, std::vector<Members>> tables_;  // by width, then group
+  mutable std::shared_ptr<const Ranking> ranking_;  // refreshed by changes, before the map is shared
 };
 
 }  // namespace quarry::cluster

@@ -26,6 +26,7 @@ std::vector<Drive*> DriveSet::all() const {
 void DriveSet::publish(ClusterMap map) {
   auto topology = std::make_shared<Topology>();
   topology->map = std::move(map);
+  topology->map.prepare();
   std::lock_guard lock(mutex_);
   for (const auto& drive : drives_) {
     if (topology->by_number.size() <= drive->number()) topology->by_number.resize(drive->number() + 1);

@@ -16,6 +16,7 @@ struct PlacementDrive {
   Uuid id;
   std::string domain;
   uint64_t weight = 1;  // > 0; share of the data
+  bool operator==(const PlacementDrive&) const = default;
 };
 
 // All drives in order of preference for a group: first the best drive of each domain, in order of the domains; then the second drives;

@@ -186,6 +186,20 @@ TEST_F(RepairTest, a_drained_drive_ends_empty_and_can_be_removed) {
   check_all();
 }
 
+TEST_F(RepairTest, a_drive_that_refuses_writes_is_drained) {
+  add_media(6);
+  tuning.missing_grace = Duration(0);
+  ASSERT_TRUE(create("ec:2+2"));
+  fill(12);
+  media[1]->read_only = true;
+  fill(12);
+  settle();
+  EXPECT_EQ(cluster->data().drives()[1].state, "draining");
+  EXPECT_EQ(count_chunks(1), 0u);
+  EXPECT_EQ(fsck(), "");
+  check_all();
+}
+
 TEST_F(RepairTest, draining_below_the_width_is_refused) {
   add_media(4);
   ASSERT_TRUE(create("ec:2+2"));

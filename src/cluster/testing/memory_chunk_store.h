@@ -23,6 +23,7 @@ struct MemoryMedium {
   std::string label;
   // Faults.
   bool gone = false;
+  bool read_only = false;
   Duration delay{0};              // of every read
   Duration put_delay{0};
   uint64_t fail_puts = 0;         // so many next puts fail with io_error
@@ -55,6 +56,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     for (ByteView part : parts) bytes.append(text_of(part));
     co_await sleep_for(m_->put_delay);
     CO_TRY(usable());
+    if (m_->read_only) co_return fail(Code::read_only, "memory drive refuses writes");
     ++m_->puts;
     if (m_->fail_puts > 0) {
       --m_->fail_puts;
@@ -143,6 +145,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
   chunk::StoreHealth health() const override {
     chunk::StoreHealth health;
+    if (m_->read_only) health = {.state = chunk::StoreState::read_only, .reason = "a write failed"};
     if (m_->gone || closed_) health = {.state = chunk::StoreState::failed, .reason = "gone"};
     return health;
   }
