@@ -25,8 +25,8 @@ struct TlsIdentity {
 // Errors: not_found, permission_denied, malformed (no PEM inside).
 Result<TlsIdentity> load_tls_identity(const std::string& certificate_path, const std::string& key_path);
 // For a first start: ECDSA P-256, signed by itself, valid from yesterday for `validity`; names are DNS names or IP addresses, which
-// go into subjectAltName. Clients trust it by taking the certificate itself as their CA.
-Result<TlsIdentity> make_self_signed_identity(const std::vector<std::string>& names, Duration validity = std::chrono::hours(24 * 825));
+// go into subjectAltName. Clients trust it by taking the certificate itself as their CA; many refuse one of more than 825 days in all.
+Result<TlsIdentity> make_self_signed_identity(const std::vector<std::string>& names, Duration validity = std::chrono::hours(24 * 824));
 
 class TlsServerContext {
  public:

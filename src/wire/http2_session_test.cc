@@ -277,6 +277,8 @@ TEST(Http2, a_refusal_tells_the_peer_to_stop_sending) {
   f.pump();
   EXPECT_EQ(f.answers[id].status, "403");
   EXPECT_EQ(f.answers[id].body, "no");
+  EXPECT_FALSE(f.answers[id].closed);  // it may still end by itself, but no more is invited
+  f.pump(seconds(2));
   EXPECT_TRUE(f.answers[id].closed);
   EXPECT_EQ(f.answers[id].error, 0u);
   EXPECT_LT(f.upload_offset, 1'000'000u);
@@ -289,6 +291,27 @@ TEST(Http2, a_refusal_tells_the_peer_to_stop_sending) {
     f.pump();
     EXPECT_EQ(f.answers[sink].body, "3000000");
   }
+}
+
+TEST(Http2, a_mistake_behind_an_early_answer_is_still_an_error) {
+  Fixture f;
+  size_t next = 0;
+  nghttp2_data_provider body{};
+  body.source.ptr = &next;
+  body.read_callback = [](nghttp2_session*, int32_t, uint8_t* into, size_t, uint32_t*, nghttp2_data_source* source, void*) -> ssize_t {
+    size_t& size = *static_cast<size_t*>(source->ptr);
+    if (size == 0) return NGHTTP2_ERR_DEFERRED;
+    std::memset(into, 'x', size);
+    return static_cast<ssize_t>(std::exchange(size, 0));
+  };
+  const int32_t id = f.request("PUT", "/refuse", &body, {{"content-length", "5"}});
+  f.pump();
+  EXPECT_EQ(f.answers[id].status, "403");
+  next = 6;  // one more than was announced
+  nghttp2_session_resume_data(f.session, id);
+  f.pump();
+  EXPECT_TRUE(f.answers[id].closed);
+  EXPECT_EQ(f.answers[id].error, static_cast<uint32_t>(NGHTTP2_PROTOCOL_ERROR));
 }
 
 TEST(Http2, broken_answers_and_vanished_peers_are_errors) {

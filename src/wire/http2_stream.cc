@@ -54,8 +54,8 @@ int Http2Stream::finish_head(bool end_stream) {
 }
 
 void Http2Stream::deliver(ByteView bytes) {
-  if (handled) {  // nobody will read it
-    nghttp2_session_consume(link_.session, id_, bytes.size());
+  if (handled) {  // nobody will read it: it gives back the connection's window, but no more is invited on the stream
+    nghttp2_session_consume_connection(link_.session, bytes.size());
     return;
   }
   if (waiting_have_ < waiting_into_.size()) {
@@ -322,10 +322,16 @@ Task<void> Http2Stream::handle() {
   // What was received and not read opens the connection's window again for the other streams.
   size_t unread = 0;
   for (const auto& [buffer, taken] : received_) unread += buffer.size() - taken;
-  if (unread > 0) nghttp2_session_consume(link_.session, id_, unread);
+  if (unread > 0) nghttp2_session_consume_connection(link_.session, unread);
   received_.clear();
   while (finished_ && !end_sent && usable()) co_await sent_.wait();
-  // The answer is complete and the peer still sends: it may stop (RFC 9113 8.1).
+  // The answer is complete and the peer still sends: it may stop (RFC 9113 8.1). What is on its way is judged first, so that a mistake
+  // in it gets the error that the standard wants instead of being passed over on a stream that we have closed.
+  const TimePoint grace_until = link_.after(serving.options.http2_late_body_grace);
+  while (!remote_ended_ && !closed_ && !link_.dead && link_.executor.now() < grace_until) {
+    const bool woken = co_await readable_.wait_until(grace_until);
+    if (!woken) break;
+  }
   if (!remote_ended_ && usable()) nghttp2_submit_rst_stream(link_.session, NGHTTP2_FLAG_NONE, id_, NGHTTP2_NO_ERROR);
   link_.wake_sender();
   --serving.stats.requests_active;

@@ -32,6 +32,7 @@ struct HttpServerOptions {
   // When a connection is closed under a peer that still sends, its bytes are dropped for a while, so that it can read the answer.
   Duration linger_timeout = std::chrono::seconds(3);
   uint64_t linger_bytes_max = 64 << 20;
+  Duration http2_late_body_grace = std::chrono::seconds(1);  // the same for one stream, before it is reset
   std::string server_header = "Quarry";        // empty: none
   const Clock* clock = nullptr;                // for Date; null: the system's
   bool enable_http2 = true;

@@ -109,6 +109,9 @@ class OwnedServer(Server):
             raise RuntimeError(problem)
         self.log_path.unlink(missing_ok=True)
 
+    def check(self):
+        """Proves the invariants of the store, where the server can."""
+
     def make_certificate(self, folder, certificate, key):
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
@@ -134,6 +137,12 @@ class Quarry(OwnedServer):
         described = json.loads((self.root / "endpoints.json").read_text())
         self.access_key, self.secret_key = described["access_key"], described["secret_key"]
         self.endpoint = described["s3"] if "://" in described["s3"] else f"{'https' if self.tls else 'http'}://{described['s3']}"
+
+    def check(self):
+        """Its own proof of its invariants, on the stopped or running node; raises with the report when it is not sound."""
+        done = subprocess.run([self.binary, "fsck", "--root", self.root], capture_output=True, text=True, timeout=120, env=environment.clean())
+        if done.returncode != 0:
+            raise RuntimeError(f"fsck: {(done.stdout + done.stderr).strip()[-1500:]}")
 
     def add_user(self, access_key, secret_key, role="user"):
         """The one place that knows Quarry's command line for users. The name of the user is its access key."""

@@ -74,7 +74,7 @@ def one_run(context, program, case, deletes, versioned, kills, seconds):
     violations = re.findall(r"^VIOLATION.*$", done.stdout, re.M)
     context.note(f"{case}: {words[0] if words else 'no verdict'}" + (f"; killed {killer.done} times" if kills else ""))
     if killer.problem:
-        raise RuntimeError(f"the node did not come back after a kill: {killer.problem}")
+        raise RuntimeError(f"after a kill: {killer.problem}")
     if done.returncode != 0:
         raise AssertionError("; ".join(violations[:3] + words) or done.stdout.strip()[-500:])
     if kills and killer.done < 2:
@@ -82,7 +82,7 @@ def one_run(context, program, case, deletes, versioned, kills, seconds):
 
 
 class Killer(threading.Thread):
-    """Kills and restarts the node at random moments, spread over the run."""
+    """Kills and restarts the node at random moments, spread over the run; its own check must find nothing after each."""
 
     def __init__(self, server, kills, seconds):
         super().__init__(daemon=True)
@@ -94,7 +94,11 @@ class Killer(threading.Thread):
         while self.done < self.kills and not self.stopping.wait(random.uniform(0.5, 1.2) * self.pause) and time.monotonic() < self.until:
             try:
                 self.server.kill()
+                if self.done % 2 == 0:
+                    self.server.check()  # stopped, as the crash left it
                 self.server.start()
+                if self.done % 2 == 1:
+                    self.server.check()  # running, under load
                 self.done += 1
             except Exception as e:
                 self.problem = e
