@@ -377,6 +377,10 @@ TEST_P(MetaConformance, limits_are_kept) {
               for (int i = 0; i < 65; ++i) t.put(fmt::format("k{}", i), std::string(kValueSizeMax, 'v'));
             }),
             Code::too_large);
+  EXPECT_EQ(code_of([](Transaction& t) {
+              for (int i = 0; i < 2'500'000; ++i) t.remove("k");  // short keys, but too many of them
+            }),
+            Code::too_large);
   EXPECT_TRUE(scan({}).empty());
 
   const std::string longest(kKeySizeMax, '\xff');

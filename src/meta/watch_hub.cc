@@ -130,8 +130,8 @@ void WatchHub::publish(Version version, std::string_view ops) {
   }
 }
 
-Task<Result<Version>> WatchHub::watch(std::string prefix, Version after, TimePoint deadline) {
-  Waiter waiter(*this, std::move(prefix), after, deadline);
+Task<Result<Version>> WatchHub::watch(std::shared_ptr<WatchHub> hub, std::string prefix, Version after, TimePoint deadline) {
+  Waiter waiter(*hub, std::move(prefix), after, deadline);
   Result<Version> result = co_await waiter;
   co_return result;
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -24,8 +25,8 @@ class WatchHub {
 
   // One transaction's operations, in order of versions; call when its effect is visible. ops: encoded, without stamps.
   void publish(Version version, std::string_view ops);
-  // The contract of MetaStore::watch; prefix is a row prefix.
-  Task<Result<Version>> watch(std::string prefix, Version after, TimePoint deadline);
+  // The contract of MetaStore::watch; prefix is a row prefix. The task shares the hub, since its timer may come after the store's end.
+  static Task<Result<Version>> watch(std::shared_ptr<WatchHub> hub, std::string prefix, Version after, TimePoint deadline);
   // Ends all waits, and later ones, with this error.
   void close(Error error);
   size_t watching() const;

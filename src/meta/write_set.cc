@@ -152,8 +152,9 @@ bool WriteSet::admit(std::string_view key, size_t bytes) {
     return false;
   }
   bytes_ += bytes;
-  if (bytes_ > kTransactionSizeMax) {
-    error_ = fail(Code::too_large, "a transaction writes more than {} bytes: split it", kTransactionSizeMax);
+  constexpr size_t kOverheadMax = 32;  // of one operation, encoded
+  if (bytes_ > kTransactionSizeMax || ops_.size() + bytes + kOverheadMax > kEncodedMax) {
+    error_ = fail(Code::too_large, "a transaction writes more than {} bytes, or about a million rows: split it", kTransactionSizeMax);
     return false;
   }
   ++op_count_;

@@ -93,6 +93,8 @@ class WriteSet {
   const Overlay& overlay();
 
  private:
+  // Encoded, many tiny operations are larger than their keys and values: the bound that keeps a transaction inside one frame.
+  static constexpr size_t kEncodedMax = 6u << 20;
   bool admit(std::string_view key, size_t bytes);
   char space_;
   bool has_stamps_ = false;

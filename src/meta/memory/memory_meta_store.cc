@@ -294,7 +294,7 @@ class MemoryMetaStoreImpl final : public MemoryMetaStore, CommitSink {
  public:
   MemoryMetaStoreImpl(std::shared_ptr<MemoryMetaMedia> media, MemoryMetaFaults faults, Clock* clock)
       : instance_(std::make_shared<Instance>(std::move(media), faults)),
-        hub_(instance_->media->version()),
+        hub_(std::make_shared<WatchHub>(instance_->media->version())),
         clock_(clock != nullptr ? *clock : system_clock()) {}
 
   Task<Result<std::optional<std::string>>> get(std::string key) override {
@@ -336,7 +336,7 @@ class MemoryMetaStoreImpl final : public MemoryMetaStore, CommitSink {
   Task<Result<Version>> watch(std::string prefix, Version after, TimePoint deadline) override {
     CO_TRY(instance_->alive());
     std::string row = row_key(space::kUser, prefix);
-    Task<Result<Version>> wait = hub_.watch(std::move(row), after, deadline);
+    Task<Result<Version>> wait = WatchHub::watch(hub_, std::move(row), after, deadline);
     Result<Version> result = co_await std::move(wait);
     co_return result;
   }
@@ -378,7 +378,7 @@ class MemoryMetaStoreImpl final : public MemoryMetaStore, CommitSink {
       const std::lock_guard lock(instance_->mutex);
       instance_->closed = true;
     }
-    hub_.close(closed());
+    hub_->close(closed());
     co_return Result<void>();
   }
 
@@ -396,7 +396,7 @@ class MemoryMetaStoreImpl final : public MemoryMetaStore, CommitSink {
       const std::lock_guard lock(instance_->mutex);
       instance_->dead = true;
     }
-    hub_.close(crashed());
+    hub_->close(crashed());
   }
   std::shared_ptr<MemoryMetaMedia> media() const override { return instance_->media; }
   size_t row_versions() const override { return instance_->media->row_versions(); }
@@ -406,7 +406,7 @@ class MemoryMetaStoreImpl final : public MemoryMetaStore, CommitSink {
   CommitFault draw_fault();
 
   std::shared_ptr<Instance> instance_;
-  WatchHub hub_;
+  std::shared_ptr<WatchHub> hub_;
   Clock& clock_;
   std::atomic<uint64_t> commits_ = 0, conflicts_ = 0;
 };
@@ -453,7 +453,7 @@ Task<Result<Version>> MemoryMetaStoreImpl::commit_rows(Version read_version, Rea
   if (fault == CommitFault::unavailable) co_return fail(Code::unavailable, "an injected outage");
   Result<Version> version = Version{0};
   if (fault != CommitFault::unknown_not_applied) {
-    version = instance->media->commit(read_version, reads, writes, [this](Version v, std::string_view ops) { hub_.publish(v, ops); });
+    version = instance->media->commit(read_version, reads, writes, [this](Version v, std::string_view ops) { hub_->publish(v, ops); });
     if (!version) {
       ++conflicts_;
       co_return version;

@@ -28,6 +28,7 @@ class Checkpointer {
   Task<Result<void>> run_at_close();
   // Waits for what runs; later calls do nothing.
   Task<void> stop();
+  void release_database() { database_.reset(); }  // after stop and run_at_close
   void die() { dead_ = true; }
 
   struct Progress {

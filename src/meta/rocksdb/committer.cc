@@ -88,7 +88,7 @@ Committer::Committer(const RocksdbMetaOptions& options, CommitLog& log, std::sha
       database_(std::move(database)),
       pool_(pool),
       pool_reads_(pool_reads),
-      hub_(start.version),
+      hub_(std::make_shared<WatchHub>(start.version)),
       window_(start.version, options.conflict_window_entries, options.conflict_window_bytes),
       assigned_(start) {
   counters_.frame_appended = counters_.frame_applied = start.frame;
@@ -327,7 +327,7 @@ Task<Result<void>> Committer::apply(Frame& frame) {
   if (die("apply.after")) co_return fail(Code::unavailable, "died");
   publish_view(frame.applied.version);
   Version version = frame.first_version;
-  for (const auto ops : decoded->transactions) hub_.publish(version++, ops);
+  for (const auto ops : decoded->transactions) hub_->publish(version++, ops);
   co_return Result<void>();
 }
 
@@ -358,7 +358,8 @@ Task<void> Committer::stop(bool finish_accepted) {
     const std::lock_guard lock(view_mutex_);
     view_.reset();
   }
-  hub_.close(stopped_error());
+  hub_->close(stopped_error());
+  database_.reset();
 }
 
 }  // namespace quarry::meta

@@ -40,7 +40,7 @@ class Committer final : public CommitSink {
   // The newest published view; null after stop. Any thread.
   std::shared_ptr<DatabaseView> view() const;
   Version version() const { return version_.load(std::memory_order_acquire); }
-  WatchHub& watches() { return hub_; }
+  std::shared_ptr<WatchHub> watches() const { return hub_; }
   const Counters& counters() const { return counters_; }
   size_t queued() const;
   std::string failure() const;
@@ -49,7 +49,8 @@ class Committer final : public CommitSink {
   // Stops taking commits, for ever; what waits is finished. Also used when the database itself fails.
   void fail_with(Error error);
 
-  // On the log's executor. finish: what was accepted is committed; else it is dropped as if the process died.
+  // On the log's executor. finish: what was accepted is committed; else it is dropped as if the process died. Lets go of the database;
+  // the committer stays, to refuse what comes later.
   Task<void> stop(bool finish);
 
  private:
@@ -89,7 +90,7 @@ class Committer final : public CommitSink {
   std::shared_ptr<Database> database_;
   ThreadPool& pool_;
   std::atomic<uint64_t>& pool_reads_;
-  WatchHub hub_;
+  const std::shared_ptr<WatchHub> hub_;
   ConflictWindow window_;
   Applied assigned_;  // as if every frame made so far were applied
   std::deque<std::unique_ptr<Frame>> in_flight_;

