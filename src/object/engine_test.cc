@@ -166,6 +166,8 @@ TEST(Conditions, guard_writes) {
   EXPECT_EQ(code_of(h.put("b", "k", "two", {.conditions = {.if_match = {"00"}}})), Code::precondition_failed);
   EXPECT_TRUE(h.put("b", "k", "two", {.conditions = {.if_match = {made->etag}}}));
   EXPECT_EQ(*h.get("b", "k"), "two");
+  auto early = h.executor.run(h.engine->put(h.ctx, "b", "k", {.conditions = {.if_none_match = {"*"}}, .size = 1'000'000}));
+  EXPECT_EQ(code_of(early), Code::precondition_failed) << "before its bytes come";
   EXPECT_EQ(code_of(h.remove("b", "k", "", {.if_match = {made->etag}})), Code::precondition_failed);
   EXPECT_EQ(code_of(h.remove("b", "k", "", {.if_match_size = 4})), Code::precondition_failed);
   EXPECT_TRUE(h.remove("b", "k", "", {.if_match = {"*"}, .if_match_size = 3}));

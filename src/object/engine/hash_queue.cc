@@ -41,7 +41,7 @@ BodyDigest::Values BodyDigest::finish() {
   return values;
 }
 
-bool HashQueue::want_drain_locked() const { return !jobs_.empty() && (draining_ == 0 || jobs_.size() > slots_ / 2); }
+bool HashQueue::want_drain_locked() const { return !jobs_.empty() && (draining_ == 0 || (!gathering_ && jobs_.size() >= slots_)); }
 
 void HashQueue::start(Job& job) {
   if (pool_ == nullptr || job.bytes_.size() < kSmallPiece) return;
@@ -53,8 +53,17 @@ void HashQueue::start(Job& job) {
     jobs_.push_back(&job);
     drain_now = want_drain_locked();
     if (drain_now) ++draining_;
+    if (gathering_ && jobs_.size() >= expected_) came_.notify_one();
   }
   if (drain_now) pool_->submit([this] { drain(); });
+}
+
+void HashQueue::gather(std::unique_lock<std::mutex>& lock) {
+  if (gathering_ || slots_ == 1 || jobs_.size() >= expected_) return;
+  gathering_ = true;
+  came_.wait_for(lock, kGatherMax, [this] { return jobs_.size() >= expected_; });
+  gathering_ = false;
+  expected_ = std::clamp<size_t>(jobs_.size(), 1, slots_);
 }
 
 void HashQueue::drain() {
@@ -63,7 +72,8 @@ void HashQueue::drain() {
     std::array<Md5Update, kSlotsMax> updates{};
     size_t count = 0;
     {
-      const std::lock_guard lock(mutex_);
+      std::unique_lock lock(mutex_);
+      gather(lock);
       for (; count < slots_ && !jobs_.empty(); ++count) {
         taken[count] = jobs_.front();
         jobs_.pop_front();
@@ -79,9 +89,14 @@ void HashQueue::drain() {
     } else {
       md5_update_many(std::span(updates).first(count));
     }
+    for (size_t i = 0; i < count; ++i) taken[i]->digest_.update_others(taken[i]->bytes_);
+    {
+      // Before anybody is told: these bodies come again, and those that wait now are others.
+      const std::lock_guard lock(mutex_);
+      expected_ = std::clamp(count + jobs_.size(), expected_, slots_);
+    }
     for (size_t i = 0; i < count; ++i) {
       Job& job = *taken[i];
-      job.digest_.update_others(job.bytes_);
       Executor* home = job.home_;
       void* waiter = job.state_.exchange(kDone, std::memory_order_acq_rel);  // from here the job may be gone
       if (waiter != nullptr) home->post(std::coroutine_handle<>::from_address(waiter));

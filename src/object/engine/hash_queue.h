@@ -4,8 +4,11 @@
 // side by side in the lanes of a vector unit (codec/md5_multi.h), on the compute pool, while the loop that received them goes on
 // with I/O. Without a pool, or for small pieces, the work is done in place, in slices, with a yield between them.
 //
-// A second thread joins in only when half a vector of pieces waits: full lanes do five times the bytes per CPU-second of one.
+// Full lanes do five to eight times the bytes per CPU-second of one, so a drain gathers: bodies whose pieces were hashed together a moment
+// ago are about to bring their next ones, and it waits for as many as came last time, at most kGatherMax. When they do not come in that
+// time it expects fewer the next time, so a lone body never waits. A second thread joins in only when a whole vector of pieces waits.
 #pragma once
+#include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <optional>
@@ -69,13 +72,18 @@ class HashQueue {
   static constexpr size_t kSmallPiece = 16 * 1024;   // below, a hop to the pool costs more than it saves
   static constexpr size_t kSlice = 64 * 1024;        // without a pool: bytes hashed between two yields (about 100 us)
   static constexpr size_t kSlotsMax = 16;            // jobs taken together, at most the lanes there are
+  static constexpr Duration kGatherMax = std::chrono::milliseconds(2);  // about what one piece of 1 MiB takes alone
   void drain();
   bool want_drain_locked() const;
+  void gather(std::unique_lock<std::mutex>& lock);
   ThreadPool* pool_;
   const size_t slots_ = std::clamp<size_t>(md5_lanes(), 1, kSlotsMax);
   std::mutex mutex_;
+  std::condition_variable came_;  // a job, while a drain gathers
   std::deque<Job*> jobs_;
-  size_t draining_ = 0;  // drains submitted or running
+  size_t draining_ = 0;   // drains submitted or running
+  bool gathering_ = false;
+  size_t expected_ = 1;   // pieces that come together, as last seen
 };
 
 }  // namespace quarry::object

@@ -83,6 +83,15 @@ Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ct
   if (options.size && bucket->info.quota.bytes != 0 && *options.size > bucket->info.quota.bytes) {
     co_return fail(Code::quota_exceeded, "bucket '{}': {} bytes wanted, the quota is {}", bucket->info.name, *options.size, bucket->info.quota.bytes);
   }
+  // So is a condition that does not hold now, before a large body is taken; the transaction checks it again.
+  if (!options.conditions.empty() && (!options.size || *options.size > policy.pack_limit)) {
+    CO_TRY_ASSIGN(auto row, co_await meta().get(current_key(bucket->info.id, key)));
+    std::optional<VersionRecord> current;
+    if (row) {
+      CO_TRY_ASSIGN(current, decode_version_head(*row));
+    }
+    CO_TRY(check_write_conditions(options.conditions, current ? &*current : nullptr, key));
+  }
   co_return std::unique_ptr<ObjectWriter>(
       std::make_unique<PutWriter>(*this, context, std::move(bucket), std::move(key), std::move(options), std::move(limits)));
 }
