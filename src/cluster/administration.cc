@@ -9,6 +9,7 @@ namespace {
 
 constexpr Duration kLook = std::chrono::seconds(1);
 constexpr Duration kCleanAgain = std::chrono::minutes(10);
+constexpr std::string_view kReplaced = "replaced by drive";  // start of the reason of a drive whose successor takes its places
 constexpr std::string_view kMissing = "missing";  // start of the reason of a drive that was given up because it was away
 
 struct Turn {
@@ -162,6 +163,12 @@ Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
       return {};
     }));
   }
+  CO_TRY(co_await retire(number));
+  repairer_.alarm.ring();
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::retire(uint32_t number) {
   CO_TRY(co_await part(number));
   CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
     map.drives.at(number).state = DriveState::removed;
@@ -176,7 +183,6 @@ Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
     Result<void> closed = co_await drive->close();
     std::move(closed).ignore("it is removed");
   }
-  repairer_.alarm.ring();
   co_return Result<void>();
 }
 
@@ -193,7 +199,7 @@ Task<Result<void>> Administration::replace_drive(uint32_t number, std::string pa
     MapDrive& old = map.drives.at(number);
     if (old.state == DriveState::failed) return {};
     old.state = readable ? DriveState::draining : DriveState::failed;
-    old.reason = fmt::format("replaced by drive {}", successor);
+    old.reason = fmt::format("{} {}", kReplaced, successor);
     map.replan();
     return {};
   }));
@@ -309,6 +315,11 @@ Task<Result<void>> Administration::look() {
     Drive* drive = topology->drive(number);
     const bool here = drive != nullptr && drive->readable();
     if (known.state == DriveState::removed) continue;
+    if (known.reason.starts_with(kReplaced) && known.state != DriveState::active && !holds_data(drives_.topology()->map, number)) {
+      CO_TRY(co_await retire(number));
+      LOG_INFO("a replaced drive holds nothing any more and is removed", {"drive", number});
+      continue;
+    }
     if (here) {
       away_since_.erase(number);
       if (known.state == DriveState::failed && known.reason.starts_with(kMissing)) CO_TRY(co_await readmit(number));

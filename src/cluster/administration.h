@@ -42,6 +42,8 @@ class Administration {
   Task<Result<void>> leave_read_only(uint32_t number, Drive& drive, TimePoint now);
   bool may_clean(uint32_t number, TimePoint now);
   Task<Result<void>> clean(uint32_t number);
+  // Forgets a drive that holds nothing that is needed: its metadata copies, its label, its place in the map.
+  Task<Result<void>> retire(uint32_t number);
   bool holds_data(const ClusterMap& map, uint32_t number) const;
   void judge_speed();
   void update_read_only();
