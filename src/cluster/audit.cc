@@ -267,7 +267,7 @@ Task<Result<DataPlane::FsckReport>> Auditor::fsck(bool repair) {
     }
   }
   const MetadataLog::Status log = log_.status();
-  if (log.copies_min < log_.writable_copies_min()) {
+  if (log.copies_min < log_.writable_copies_min() && log.drives_away == 0) {
     violation(&report, fmt::format("the metadata log has a chunk with {} copies; {} are needed", log.copies_min, log_.writable_copies_min()));
   }
   co_return report;

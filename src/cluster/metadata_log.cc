@@ -790,6 +790,8 @@ MetadataLog::Status MetadataLog::status() const {
   status.files = file_sizes_.size();
   status.file_pieces = pieces_.size();
   status.copies = status.copies_min = options_.copies;
+  status.drives_away = options_.absent.size();
+  for (Drive* drive : options_.drives) status.drives_away += !drive->readable();
   for (const ChunkName& name : names(true)) status.copies_min = std::min(status.copies_min, counted(*copies_of(name)));
   return status;
 }

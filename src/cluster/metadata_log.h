@@ -92,6 +92,7 @@ class MetadataLog : public meta::CommitLog {
     meta::FrameNumber last_frame = 0, checkpoint_frame = 0;
     uint64_t frames = 0, files = 0, file_pieces = 0;
     unsigned copies = 0, copies_min = 0;  // wanted; of the least copied chunk in use
+    size_t drives_away = 0;               // that should hold copies
   };
   Status status() const;
   // Whether the log uses this chunk on this drive (for fsck); false: a leftover that may be removed.
