@@ -20,9 +20,7 @@ double cpu_seconds() {
   const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6; };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct Settings {
   double seconds = 2;
@@ -113,11 +111,12 @@ Task<void> commits(const Settings& settings) {
       const double wall = now_seconds() - begin, used = cpu_seconds() - cpu;
       std::sort(load.latencies.begin(), load.latencies.end());
       const auto stats = store.store->stats();
-      std::printf("commit  log %3ld us  %2d clients  %7.0f /s  %5.1f us CPU each  p50 %4.0f us  p99 %5.0f us  %4.1f per frame  failed %lu\n",
-                  static_cast<long>(delay), clients, static_cast<double>(load.done) / wall, used / static_cast<double>(load.done) * 1e6,
-                  static_cast<double>(load.latencies[load.latencies.size() / 2]) * 1e6,
-                  static_cast<double>(load.latencies[load.latencies.size() * 99 / 100]) * 1e6,
-                  static_cast<double>(stats.commits) / static_cast<double>(stats.commit_groups), load.failed);
+      std::printf(
+          "commit  log %3ld us  %2d clients  %7.0f /s  %5.1f us CPU each  p50 %4.0f us  p99 %5.0f us  %4.1f per frame  failed %lu\n",
+          static_cast<long>(delay), clients, static_cast<double>(load.done) / wall, used / static_cast<double>(load.done) * 1e6,
+          static_cast<double>(load.latencies[load.latencies.size() / 2]) * 1e6,
+          static_cast<double>(load.latencies[load.latencies.size() * 99 / 100]) * 1e6,
+          static_cast<double>(stats.commits) / static_cast<double>(stats.commit_groups), load.failed);
       co_await store.store->kill();
     }
   }
@@ -147,7 +146,8 @@ Task<void> reads_and_recovery(const Settings& settings) {
   double begin = now_seconds(), cpu = cpu_seconds();
   co_await fill(store, settings.rows);
   std::printf("fill    %lu rows of 240 bytes: %.0f rows/s, %.2f us CPU each\n", settings.rows,
-              static_cast<double>(settings.rows) / (now_seconds() - begin), (cpu_seconds() - cpu) / static_cast<double>(settings.rows) * 1e6);
+              static_cast<double>(settings.rows) / (now_seconds() - begin),
+              (cpu_seconds() - cpu) / static_cast<double>(settings.rows) * 1e6);
 
   // Replay: nothing but the log.
   co_await store.store->kill();
@@ -169,7 +169,8 @@ Task<void> reads_and_recovery(const Settings& settings) {
   }
   begin = now_seconds();
   CHECK((co_await store.store->checkpoint()).has_value());
-  std::printf("checkpoint, second: %.1f MB in %.2f s\n", static_cast<double>(store.log->bytes_stored() - first) * 1e-6, now_seconds() - begin);
+  std::printf("checkpoint, second: %.1f MB in %.2f s\n", static_cast<double>(store.log->bytes_stored() - first) * 1e-6,
+              now_seconds() - begin);
   CHECK((co_await store.store->close()).has_value());
 
   begin = now_seconds();

@@ -21,15 +21,15 @@ using FrameNumber = uint64_t;
 inline constexpr size_t kFrameSizeMax = 8u << 20;
 
 struct CheckpointFile {
-  std::string name;       // unique among all files ever stored under this log (e.g. "000123.sst")
+  std::string name;  // unique among all files ever stored under this log (e.g. "000123.sst")
   uint64_t size = 0;
-  uint64_t handle = 0;    // chosen by the log when the file was stored
+  uint64_t handle = 0;  // chosen by the log when the file was stored
 };
 
 struct CheckpointManifest {
-  FrameNumber frame = 0;               // all frames <= this are contained
+  FrameNumber frame = 0;  // all frames <= this are contained
   std::vector<CheckpointFile> files;
-  std::string extra;                   // backend's own data
+  std::string extra;  // backend's own data
 };
 
 class CommitLog {

@@ -28,7 +28,8 @@ TEST_P(MetaConformance, what_was_committed_is_read_and_what_was_removed_is_not) 
 }
 
 TEST_P(MetaConformance, any_bytes_are_keys_in_order_of_bytes) {
-  const std::vector<std::string> keys{std::string("\0", 1), std::string("\0\0", 2), "\x01", "a", std::string("a\0", 2), "aa", "b", "\x7f", "\x80", "\xff", "\xff\xff"};
+  const std::vector<std::string> keys{
+      std::string("\0", 1), std::string("\0\0", 2), "\x01", "a", std::string("a\0", 2), "aa", "b", "\x7f", "\x80", "\xff", "\xff\xff"};
   for (const auto& key : keys) put(key, to_hex(bytes_of(key)));
   const auto rows = scan({});
   ASSERT_EQ(rows.size(), keys.size());

@@ -26,7 +26,7 @@ struct Record {
   Version acknowledged_before = 0;  // newest acknowledged version when it began
   std::vector<Access> accesses;     // in order; own writes are seen by own reads
   bool writes = false;
-  std::optional<Version> version;   // acknowledged, or found afterwards
+  std::optional<Version> version;  // acknowledged, or found afterwards
   std::optional<Code> error;
 };
 
@@ -179,9 +179,8 @@ inline void check(std::vector<Record> records, const std::vector<KeyValue>& mark
   }
   ASSERT_TRUE(found.empty()) << "a transaction nobody made";
   // Writers at their version; readers just after the writer whose version they saw.
-  std::sort(order.begin(), order.end(), [](const Record* a, const Record* b) {
-    return std::pair(*a->version, !a->writes) < std::pair(*b->version, !b->writes);
-  });
+  std::sort(order.begin(), order.end(),
+            [](const Record* a, const Record* b) { return std::pair(*a->version, !a->writes) < std::pair(*b->version, !b->writes); });
   Model model;
   Version last = 0;
   for (const Record* record : order) {

@@ -60,7 +60,8 @@ Task<Result<void>> drop_lease(std::unique_ptr<Transaction> transaction, std::str
   CO_TRY_ASSIGN(const std::optional<std::string> old, co_await transaction->get(name));
   if (!old) co_return fail(Code::not_found, "lease '{}' is not held", name);
   CO_TRY_ASSIGN(const LeaseRow row, LeaseRow::decode(*old));
-  if (row.grant.holder != holder) co_return fail(Code::not_found, "lease '{}' is held by '{}', not by '{}'", name, row.grant.holder, holder);
+  if (row.grant.holder != holder)
+    co_return fail(Code::not_found, "lease '{}' is held by '{}', not by '{}'", name, row.grant.holder, holder);
   transaction->remove(std::move(name));
   CO_TRY(co_await transaction->commit());
   co_return Result<void>();

@@ -45,8 +45,10 @@ Result<LogFrameHeader> decode_log_frame_header(ByteView bytes) {
   const auto check = load_le<uint32_t>(at + kCheckAt);
   if (crc32c(0, bytes.first(kCheckAt)) != check) return fail(Code::corrupt, "the header of a log frame fails its checksum");
   const auto version = load_le<uint16_t>(at + kVersionAt);
-  if (version != kLogFrameVersion) return fail(Code::incompatible, "log frame of version {}; this program reads version {}", version, kLogFrameVersion);
-  if (const auto flags = load_le<uint16_t>(at + kFlagsAt); flags != 0) return fail(Code::incompatible, "log frame with unknown flags {:#x}", flags);
+  if (version != kLogFrameVersion)
+    return fail(Code::incompatible, "log frame of version {}; this program reads version {}", version, kLogFrameVersion);
+  if (const auto flags = load_le<uint16_t>(at + kFlagsAt); flags != 0)
+    return fail(Code::incompatible, "log frame with unknown flags {:#x}", flags);
   LogFrameHeader header;
   header.number = load_le<uint64_t>(at + kNumberAt);
   header.first_version = load_le<uint64_t>(at + kFirstVersionAt);
@@ -58,8 +60,8 @@ Result<LogFrameHeader> decode_log_frame_header(ByteView bytes) {
     return fail(Code::corrupt, "log frame {} has fields that cannot be", header.number);
   }
   if (load_le<uint32_t>(at + kPayloadSizeAt) != bytes.size() - kLogFrameHeaderSize) {
-    return fail(Code::corrupt, "log frame {} has {} bytes of payload, its header says {}", header.number, bytes.size() - kLogFrameHeaderSize,
-                load_le<uint32_t>(at + kPayloadSizeAt));
+    return fail(Code::corrupt, "log frame {} has {} bytes of payload, its header says {}", header.number,
+                bytes.size() - kLogFrameHeaderSize, load_le<uint32_t>(at + kPayloadSizeAt));
   }
   return header;
 }

@@ -17,11 +17,11 @@ inline constexpr size_t kLogFrameHeaderSize = 64;
 
 struct LogFrameHeader {
   FrameNumber number = 0;
-  Version first_version = 0;       // of the first transaction; the others follow one by one
-  uint32_t transactions = 0;       // at least 1
+  Version first_version = 0;  // of the first transaction; the others follow one by one
+  uint32_t transactions = 0;  // at least 1
   Uuid store;
-  uint32_t previous_check = 0;     // of frame number - 1; 0 for frame 1
-  uint32_t check = 0;              // of this frame: CRC32C of the header, which holds that of the payload
+  uint32_t previous_check = 0;  // of frame number - 1; 0 for frame 1
+  uint32_t check = 0;           // of this frame: CRC32C of the header, which holds that of the payload
 };
 
 // Collects transactions, then seals: header in front, checksums in place.

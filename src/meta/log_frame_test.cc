@@ -88,13 +88,13 @@ TEST(LogFrame, bytes_that_lie_with_good_checksums_are_refused) {
   };
   EXPECT_EQ(changed(4, 2).error().code(), Code::incompatible);
   EXPECT_EQ(changed(6, 1).error().code(), Code::incompatible);
-  EXPECT_EQ(changed(12, 3).error().code(), Code::corrupt);   // more transactions than there are
-  EXPECT_EQ(changed(12, 1).error().code(), Code::corrupt);   // fewer
-  EXPECT_EQ(changed(16, 0).error().code(), Code::corrupt);   // frame 0
-  EXPECT_EQ(changed(56, 1).error().code(), Code::corrupt);   // reserved
-  EXPECT_EQ(changed(65, 9).error().code(), Code::corrupt);   // unknown operation
-  EXPECT_EQ(changed(65, 5).error().code(), Code::corrupt);   // a stamp that was never filled in
-  EXPECT_EQ(changed(67, 1).error().code(), Code::corrupt);   // a row of the system's space
+  EXPECT_EQ(changed(12, 3).error().code(), Code::corrupt);  // more transactions than there are
+  EXPECT_EQ(changed(12, 1).error().code(), Code::corrupt);  // fewer
+  EXPECT_EQ(changed(16, 0).error().code(), Code::corrupt);  // frame 0
+  EXPECT_EQ(changed(56, 1).error().code(), Code::corrupt);  // reserved
+  EXPECT_EQ(changed(65, 9).error().code(), Code::corrupt);  // unknown operation
+  EXPECT_EQ(changed(65, 5).error().code(), Code::corrupt);  // a stamp that was never filled in
+  EXPECT_EQ(changed(67, 1).error().code(), Code::corrupt);  // a row of the system's space
   EXPECT_FALSE(decode_log_frame(bytes_of(sealed_again(bytes + "x"))));
 }
 

@@ -25,22 +25,22 @@ struct MemoryLogMedia {
     std::string bytes;
   };
   std::mutex mutex;
-  std::map<FrameNumber, std::string> frames;   // retained, contiguous
-  std::map<uint64_t, StoredFile> files;        // by handle
+  std::map<FrameNumber, std::string> frames;  // retained, contiguous
+  std::map<uint64_t, StoredFile> files;       // by handle
   std::optional<CheckpointManifest> manifest;
-  FrameNumber last_frame = 0;                  // also when its bytes were trimmed
+  FrameNumber last_frame = 0;  // also when its bytes were trimmed
   uint64_t next_handle = 1;
-  std::map<FrameNumber, Code> unreadable;      // frames that answer this error
+  std::map<FrameNumber, Code> unreadable;  // frames that answer this error
 };
 
 struct MemoryLogFaults {
-  Duration append_delay{0};                 // each append takes this; the next does not wait for it
-  Duration append_jitter{0};                // plus up to this, drawn
+  Duration append_delay{0};   // each append takes this; the next does not wait for it
+  Duration append_jitter{0};  // plus up to this, drawn
   uint64_t seed = 1;
-  std::optional<FrameNumber> fail_append;   // this append and all later answer unavailable (the frame itself survives or not, drawn)
-  std::optional<uint64_t> fail_store_after; // so many store_file calls work, then no_space
+  std::optional<FrameNumber> fail_append;    // this append and all later answer unavailable (the frame itself survives or not, drawn)
+  std::optional<uint64_t> fail_store_after;  // so many store_file calls work, then no_space
   bool fail_publish = false;
-  ThreadPool* pool = nullptr;               // where pieces of files are read; null: in place
+  ThreadPool* pool = nullptr;  // where pieces of files are read; null: in place
 };
 
 class MemoryCommitLog : public CommitLog {

@@ -84,7 +84,8 @@ class RocksdbFixture : public MetaFixture {
 
 const MetaBackend kMemory{"memory", [](SimExecutor&) { return std::make_unique<MemoryFixture>(); }};
 const MetaBackend kRocksdb{"rocksdb", [](SimExecutor& executor) { return std::make_unique<RocksdbFixture>(executor, false); }};
-const MetaBackend kRocksdbFromLog{"rocksdb_from_log", [](SimExecutor& executor) { return std::make_unique<RocksdbFixture>(executor, true); }};
+const MetaBackend kRocksdbFromLog{"rocksdb_from_log",
+                                  [](SimExecutor& executor) { return std::make_unique<RocksdbFixture>(executor, true); }};
 
 INSTANTIATE_TEST_SUITE_P(Backends, MetaConformance, ::testing::Values(kMemory, kRocksdb, kRocksdbFromLog), backend_name);
 

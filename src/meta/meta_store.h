@@ -41,7 +41,7 @@ enum class Direction : uint8_t { forward, backward };
 
 struct ScanOptions {
   KeyRange range;
-  size_t limit = 1000;               // rows
+  size_t limit = 1000;  // rows
   // Stop once so many bytes of keys and values are there (the row that reaches it is returned). So a result with fewer than
   // `limit` rows and fewer than bytes_max bytes reached the end of the range.
   size_t bytes_max = 4u << 20;
@@ -106,7 +106,7 @@ class Transaction {
 
 struct LeaseGrant {
   std::string holder;
-  Version epoch = 0;   // fencing token: grows with every new holder
+  Version epoch = 0;       // fencing token: grows with every new holder
   int64_t expires_at = 0;  // wall time, ns
 };
 

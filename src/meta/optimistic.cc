@@ -17,9 +17,7 @@ class OptimisticTransaction final : public Transaction {
   void remove(std::string key) override { writes_.remove(key); }
   void remove_range(KeyRange range) override { writes_.remove_range(range); }
   void add(std::string key, int64_t delta) override { writes_.add(key, delta); }
-  void put_versionstamped(std::string key, std::string value, uint32_t offset) override {
-    writes_.put_versionstamped(key, value, offset);
-  }
+  void put_versionstamped(std::string key, std::string value, uint32_t offset) override { writes_.put_versionstamped(key, value, offset); }
   void put_at_versionstamped_key(std::string key, uint32_t offset, std::string value) override {
     writes_.put_at_versionstamped_key(key, offset, value);
   }
@@ -55,9 +53,7 @@ Task<Result<std::optional<std::string>>> OptimisticTransaction::read(std::string
         case Overlay::Entry::Kind::value: co_return std::optional<std::string>(own->second.value);
         case Overlay::Entry::Kind::absent: co_return std::optional<std::string>();
         case Overlay::Entry::Kind::unreadable: co_return unreadable_error();
-        case Overlay::Entry::Kind::add:
-          add = true;
-          delta = own->second.delta;
+        case Overlay::Entry::Kind::add: add = true; delta = own->second.delta;
       }
     } else if (overlay.removed(row)) {
       co_return std::optional<std::string>();

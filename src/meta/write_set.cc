@@ -197,7 +197,8 @@ void WriteSet::add(std::string_view key, int64_t delta) {
 
 void WriteSet::put_versionstamped(std::string_view key, std::string_view value, uint32_t offset) {
   if (auto valid = check_value(value); !valid && !error_) error_ = std::move(valid).error();
-  if (uint64_t{offset} + 8 > value.size() && !error_) error_ = fail(Code::invalid_argument, "the version stamp does not fit into the value");
+  if (uint64_t{offset} + 8 > value.size() && !error_)
+    error_ = fail(Code::invalid_argument, "the version stamp does not fit into the value");
   if (!admit(key, key.size() + value.size())) return;
   has_stamps_ = true;
   append_kind(ops_, OpKind::put_stamped_value);

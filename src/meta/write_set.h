@@ -65,7 +65,7 @@ struct Overlay {
     std::string value{};
     int64_t delta = 0;
   };
-  std::map<std::string, Entry, std::less<>> entries;                // by row key
+  std::map<std::string, Entry, std::less<>> entries;               // by row key
   std::map<std::string, std::string, std::less<>> removed_ranges;  // begin -> end, disjoint
   bool removed(std::string_view key) const;
   void apply(const Op& op);

@@ -64,7 +64,8 @@ class MemoryMetaMedia {
     const std::lock_guard lock(mutex_);
     for (const auto& key : reads.keys) {
       const auto found = rows_.find(key);
-      if (found != rows_.end() && found->second.back().version > read_version) return fail(Code::conflict, "a key that was read has changed");
+      if (found != rows_.end() && found->second.back().version > read_version)
+        return fail(Code::conflict, "a key that was read has changed");
     }
     for (const auto& range : reads.ranges) {
       for (auto at = rows_.lower_bound(range.begin); at != rows_.end() && at->first < range.end; ++at) {

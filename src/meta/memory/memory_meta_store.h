@@ -26,12 +26,12 @@ struct MemoryMetaFaults {
 
 enum class CommitFault : uint8_t {
   none,
-  conflict,                 // nothing happened
-  unavailable,              // nothing happened
-  unknown_applied,          // answers unknown_outcome, and it happened
-  unknown_not_applied,      // answers unknown_outcome, and nothing happened
-  crash_before,             // the store crashes just before the instant of commit; the caller gets unknown_outcome
-  crash_after,              // just after it
+  conflict,             // nothing happened
+  unavailable,          // nothing happened
+  unknown_applied,      // answers unknown_outcome, and it happened
+  unknown_not_applied,  // answers unknown_outcome, and nothing happened
+  crash_before,         // the store crashes just before the instant of commit; the caller gets unknown_outcome
+  crash_after,          // just after it
 };
 
 class MemoryMetaMedia;  // the rows and versions: what survives a crash
@@ -40,7 +40,8 @@ std::shared_ptr<MemoryMetaMedia> make_memory_meta_media();
 class MemoryMetaStore : public MetaStore {
  public:
   // clock: for leases; null: the system's. It must outlive the store.
-  static std::unique_ptr<MemoryMetaStore> open(std::shared_ptr<MemoryMetaMedia> media, MemoryMetaFaults faults = {}, Clock* clock = nullptr);
+  static std::unique_ptr<MemoryMetaStore> open(std::shared_ptr<MemoryMetaMedia> media, MemoryMetaFaults faults = {},
+                                               Clock* clock = nullptr);
   // A fresh, empty one.
   static std::unique_ptr<MemoryMetaStore> create(MemoryMetaFaults faults = {}, Clock* clock = nullptr);
 

@@ -49,7 +49,8 @@ std::string seal(std::string bytes) {
 Result<std::string_view> unseal(std::string_view bytes, std::string_view what) {
   if (bytes.size() < 4) return fail(Code::corrupt, "{} is cut short", what);
   const std::string_view body = bytes.substr(0, bytes.size() - 4);
-  if (crc32c(0, bytes_of(body)) != load_le<uint32_t>(bytes_of(bytes).last(4).data())) return fail(Code::corrupt, "{} fails its checksum", what);
+  if (crc32c(0, bytes_of(body)) != load_le<uint32_t>(bytes_of(bytes).last(4).data()))
+    return fail(Code::corrupt, "{} fails its checksum", what);
   return body;
 }
 
@@ -74,7 +75,8 @@ Result<CheckpointExtra> CheckpointExtra::decode(std::string_view bytes) {
   if (in.u32() != kCheckpointMagic) return fail(Code::corrupt, "the description of the metadata checkpoint has no magic number");
   const uint16_t version = in.u16(), flags = in.u16();
   if (in.ok() && (version != kCheckpointVersion || flags != 0)) {
-    return fail(Code::incompatible, "a metadata checkpoint of version {}, flags {:#x}; this program reads version {}", version, flags, kCheckpointVersion);
+    return fail(Code::incompatible, "a metadata checkpoint of version {}, flags {:#x}; this program reads version {}", version, flags,
+                kCheckpointVersion);
   }
   CheckpointExtra extra;
   const std::string_view applied = in.text(256);

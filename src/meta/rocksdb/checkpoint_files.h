@@ -33,7 +33,7 @@ struct CheckpointExtra {
 // directory, and names the database's identity, so that it is never believed for another one. Losing it costs a full checkpoint.
 struct KnownFiles {
   std::string identity;
-  std::map<std::string, CheckpointEntry> files;  // by name
+  std::map<std::string, CheckpointEntry> files;                                                // by name
   static KnownFiles load(const std::string& database_directory, const std::string& identity);  // empty if not to be believed. Blocks
   Result<void> save(const std::string& database_directory) const;                              // blocks
 };

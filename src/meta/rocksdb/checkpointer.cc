@@ -58,7 +58,8 @@ Checkpointer::Checkpointer(const RocksdbMetaOptions& options, CommitLog& log, st
 
 uint64_t Checkpointer::threshold() const {
   const auto scaled = static_cast<uint64_t>(options_.checkpoint_ratio * static_cast<double>(last_size_));
-  return std::min(std::max(options_.checkpoint_log_bytes, scaled), std::max(options_.checkpoint_log_bytes, options_.checkpoint_log_bytes_max));
+  return std::min(std::max(options_.checkpoint_log_bytes, scaled),
+                  std::max(options_.checkpoint_log_bytes, options_.checkpoint_log_bytes_max));
 }
 
 bool Checkpointer::dying(std::string_view point) {
@@ -211,8 +212,8 @@ Task<Result<void>> Checkpointer::attempt(uint64_t bytes_to_store_max) {
     manifest.files.push_back(std::move(file));
     progress_.bytes_done += entry.size;
     if (options_.checkpoint_bytes_per_second > 0 && !stopping_) {
-      co_await sleep_for(Duration(static_cast<Duration::rep>(1e9 * static_cast<double>(entry.size) /
-                                                            static_cast<double>(options_.checkpoint_bytes_per_second))));
+      co_await sleep_for(Duration(
+          static_cast<Duration::rep>(1e9 * static_cast<double>(entry.size) / static_cast<double>(options_.checkpoint_bytes_per_second))));
     }
   }
   if (dying("checkpoint.stored")) co_return fail(Code::cancelled, "died");

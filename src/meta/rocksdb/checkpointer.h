@@ -40,7 +40,7 @@ class Checkpointer {
 
  private:
   struct Plan {
-    CheckpointExtra extra;                // files without a stored name are to be stored
+    CheckpointExtra extra;                       // files without a stored name are to be stored
     std::map<std::string, CheckpointFile> held;  // by stored name: already in the log
     uint64_t bytes_to_store = 0, bytes = 0;
   };

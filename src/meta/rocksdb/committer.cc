@@ -298,7 +298,8 @@ Task<void> Committer::drain() {
         broken_ = fail(Code::unavailable, "the metadata index failed ({}): restart, it is rebuilt if needed", applied.error().to_string());
         LOG_ERROR("metadata index failed", {"frame", frame.number}, {"error", applied.error().to_string()});
         fail_with(*broken_);
-        const Error unknown = fail(Code::unknown_outcome, "the commit is durable but cannot be shown before a restart: {}", broken_->context());
+        const Error unknown =
+            fail(Code::unknown_outcome, "the commit is durable but cannot be shown before a restart: {}", broken_->context());
         finish(frame, &unknown);
       } else {
         finish(frame, nullptr);

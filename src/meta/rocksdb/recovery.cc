@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kFramesReadAhead = 8;       // during replay
+constexpr size_t kFramesReadAhead = 8;  // during replay
 constexpr size_t kRestorePiece = 4u << 20;
 constexpr size_t kRestoreFilesAtOnce = 4;
 constexpr char kDamagedName[] = "DAMAGED";
@@ -38,8 +38,8 @@ Result<void> remove_tree(const std::string& path) {
 }
 
 Database::Settings settings_of(const RocksdbMetaOptions& options, std::function<void(const std::string&)> on_damage) {
-  return {options.directory + "/db", options.block_cache_bytes, options.memtable_bytes, options.table_file_bytes, options.open_files_max,
-          options.background_jobs,   options.blob_size_min,     std::move(on_damage)};
+  return {options.directory + "/db", options.block_cache_bytes, options.memtable_bytes, options.table_file_bytes,
+          options.open_files_max,    options.background_jobs,   options.blob_size_min,  std::move(on_damage)};
 }
 
 // Why a directory is not believed, and what becomes of it. Damaged and stale ones are deleted; one that knows what the log does not
@@ -140,7 +140,8 @@ Task<Result<void>> restore_file(CommitLog& log, ThreadPool& pool, std::string di
   co_return Result<void>();
 }
 
-Task<Result<void>> restore_files(CommitLog& log, ThreadPool& pool, std::string directory, CheckpointExtra extra, CheckpointManifest manifest) {
+Task<Result<void>> restore_files(CommitLog& log, ThreadPool& pool, std::string directory, CheckpointExtra extra,
+                                 CheckpointManifest manifest) {
   std::map<std::string, CheckpointFile> stored;
   for (const auto& file : manifest.files) stored.emplace(file.name, file);
   for (size_t next = 0; next < extra.files.size();) {
@@ -177,7 +178,8 @@ struct Standing {
 Task<Result<Standing>> place_in_history(CommitLog& log, Applied applied, Uuid store, const std::optional<CheckpointExtra>& extra) {
   const FrameNumber last = log.last_frame();
   const FrameNumber base = extra ? extra->applied.frame : 0;
-  if (applied.store != store) co_return Standing{fmt::format("it belongs to another store ({}, not {})", applied.store.to_string(), store.to_string()), true};
+  if (applied.store != store)
+    co_return Standing{fmt::format("it belongs to another store ({}, not {})", applied.store.to_string(), store.to_string()), true};
   if (applied.frame > last) co_return Standing{fmt::format("it is at frame {}, but the log ends at {}", applied.frame, last), true};
   if (applied.frame < base) co_return Standing{fmt::format("it is at frame {}, and the log begins after {}", applied.frame, base)};
   const Standing diverged{fmt::format("its history differs from the log's at frame {}", applied.frame), true};
@@ -258,7 +260,8 @@ Task<Result<Recovered>> recover(const RocksdbMetaOptions& options, CommitLog& lo
   std::optional<CheckpointExtra> extra;
   if (manifest) {
     CO_TRY_ASSIGN(extra, CheckpointExtra::decode(manifest->extra));
-    if (extra->applied.frame != manifest->frame) co_return fail(Code::corrupt, "the metadata checkpoint contradicts itself about its frame");
+    if (extra->applied.frame != manifest->frame)
+      co_return fail(Code::corrupt, "the metadata checkpoint contradicts itself about its frame");
   }
   const FrameNumber base = extra ? extra->applied.frame : 0;
   const FrameNumber last = log.last_frame();
@@ -356,7 +359,8 @@ Task<Result<Recovered>> recover(const RocksdbMetaOptions& options, CommitLog& lo
         TRY(out.database->apply({}, start, true));
       } else {
         TRY_ASSIGN(const auto applied, out.database->applied());
-        if (!applied || applied->encode() != start.encode()) return fail(Code::corrupt, "the restored metadata checkpoint is not at the frame it states");
+        if (!applied || applied->encode() != start.encode())
+          return fail(Code::corrupt, "the restored metadata checkpoint is not at the frame it states");
       }
       out.applied = start;
       out.known.identity = out.database->identity();

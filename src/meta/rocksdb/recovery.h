@@ -7,7 +7,7 @@ namespace quarry::meta {
 
 struct Recovered {
   std::shared_ptr<Database> database;
-  Applied applied;              // current with the log
+  Applied applied;  // current with the log
   KnownFiles known;
   uint64_t checkpoint_log_bytes = 0;  // Applied::log_bytes of the newest checkpoint
   uint64_t checkpoint_size = 0;

@@ -120,7 +120,7 @@ class RocksdbCrash : public ::testing::Test {
 };
 
 TEST_F(RocksdbCrash, a_death_at_any_point_keeps_what_was_acknowledged_and_nothing_half) {
-  const std::vector<std::string> points{"append.before",     "append.after",      "apply.after",         "checkpoint.flushed",
+  const std::vector<std::string> points{"append.before",      "append.after",      "apply.after",          "checkpoint.flushed",
                                         "checkpoint.storing", "checkpoint.stored", "checkpoint.published", "close.flush"};
   std::map<std::string, int> died;
   SeededRandom random(42);
@@ -132,7 +132,9 @@ TEST_F(RocksdbCrash, a_death_at_any_point_keeps_what_was_acknowledged_and_nothin
     for (int life = 0; life < 3; ++life) {
       const std::string point = points[random.below(points.size())];
       const bool checkpoints = point.starts_with("checkpoint");
-      auto countdown = std::make_shared<std::atomic<int>>(1 + static_cast<int>(random.below(checkpoints ? 2 : point == "close.flush" ? 1 : 25)));
+      auto countdown = std::make_shared<std::atomic<int>>(1 + static_cast<int>(random.below(checkpoints              ? 2
+                                                                                            : point == "close.flush" ? 1
+                                                                                                                     : 25)));
       auto dead = std::make_shared<std::atomic<bool>>(false);
       shared.stop = false;
       shared.workload.seed = seed * 100 + static_cast<uint64_t>(life);

@@ -22,26 +22,26 @@
 namespace quarry::meta {
 
 struct RocksdbMetaOptions {
-  std::string directory;              // created if missing; nothing else may live in it
-  ThreadPool* pool = nullptr;         // for calls that block; null: an own pool of own_pool_threads
+  std::string directory;       // created if missing; nothing else may live in it
+  ThreadPool* pool = nullptr;  // for calls that block; null: an own pool of own_pool_threads
   size_t own_pool_threads = 4;
-  Clock* clock = nullptr;             // leases; null: the system's
-  Random* random = nullptr;           // identities; null: the system's
+  Clock* clock = nullptr;    // leases; null: the system's
+  Random* random = nullptr;  // identities; null: the system's
 
   // Memory: about block_cache_bytes + 3 * memtable_bytes + the conflict window (below).
   size_t block_cache_bytes = 256u << 20;  // blocks, filters, indexes and small blobs; a hard limit but for pinned blocks
   size_t memtable_bytes = 64u << 20;
-  size_t table_file_bytes = 32u << 20;    // table files: the unit of compaction and of incremental checkpoints
+  size_t table_file_bytes = 32u << 20;  // table files: the unit of compaction and of incremental checkpoints
   int open_files_max = 1024;
   int background_jobs = 2;
-  uint64_t blob_size_min = 1536;      // values of this size and more live in blob files, out of the way of compactions
+  uint64_t blob_size_min = 1536;  // values of this size and more live in blob files, out of the way of compactions
 
   // Commits.
   size_t frames_in_flight_max = 4;
-  size_t group_bytes_max = 1u << 20;         // a group is closed at this size (one transaction may exceed it)
-  size_t queued_transactions_max = 65536;    // more: overloaded
-  size_t queued_bytes_max = 256u << 20;      // likewise
-  size_t conflict_window_entries = 131072;   // remembered recent writes; a transaction older than the window conflicts
+  size_t group_bytes_max = 1u << 20;        // a group is closed at this size (one transaction may exceed it)
+  size_t queued_transactions_max = 65536;   // more: overloaded
+  size_t queued_bytes_max = 256u << 20;     // likewise
+  size_t conflict_window_entries = 131072;  // remembered recent writes; a transaction older than the window conflicts
   size_t conflict_window_bytes = 32u << 20;
 
   // Checkpoints: when the log has grown by max(checkpoint_log_bytes, checkpoint_ratio * size of the last checkpoint), at most
@@ -61,19 +61,19 @@ struct RocksdbMetaOptions {
 
 // Where the store stands, beyond MetaStore::Stats. For status pages and tests.
 struct RocksdbMetaStatus {
-  std::string opened_by;            // "directory" (with the replay of the log's rest), "checkpoint" (restored), "empty"
-  std::string reason;               // why the directory was not believed; empty if it was
+  std::string opened_by;  // "directory" (with the replay of the log's rest), "checkpoint" (restored), "empty"
+  std::string reason;     // why the directory was not believed; empty if it was
   uint64_t frames_replayed = 0;
-  uint64_t frame_appended = 0;      // durable
+  uint64_t frame_appended = 0;  // durable
   uint64_t frame_applied = 0;
-  uint64_t checkpoint_frame = 0;    // of the newest published checkpoint
+  uint64_t checkpoint_frame = 0;  // of the newest published checkpoint
   bool checkpoint_running = false;
   uint64_t checkpoint_bytes_done = 0, checkpoint_bytes_total = 0;  // of the running or the last one: to be stored
   uint64_t checkpoints = 0, checkpoint_failures = 0;
-  std::string checkpoint_error;     // of the last failure, empty after a success
-  std::string failure;              // why the store takes no more commits; empty if it does
+  std::string checkpoint_error;  // of the last failure, empty after a success
+  std::string failure;           // why the store takes no more commits; empty if it does
   size_t queued_transactions = 0;
-  uint64_t reads_on_pool = 0;       // reads that had to hop to the blocking pool
+  uint64_t reads_on_pool = 0;  // reads that had to hop to the blocking pool
 };
 
 class RocksdbMetaStore : public MetaStore {
