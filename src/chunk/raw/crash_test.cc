@@ -37,6 +37,7 @@ struct Workload {
   bool reopen = false;
   double remove_share = 0.35;
   double large_share = 0.3;
+  DriveClass drive_class = DriveClass::nvme;
 };
 
 struct Runner {
@@ -100,6 +101,7 @@ struct Runner {
   void run(const Workload& w) {
     disk = SimDisk::create({.size = 64 * kMiB,
                             .discard = SimDiscard::pattern,
+                            .drive_class = w.drive_class,
                             .latency_min = std::chrono::microseconds(20),
                             .latency_max = std::chrono::microseconds(400),
                             .seed = w.seed});
@@ -111,6 +113,7 @@ struct Runner {
     timeline.record(*disk);
     RawStoreOptions options;
     options.compaction_live_below = w.compact ? 0.97 : 0.5;
+    options.discard_after = std::chrono::milliseconds(1);  // so that discards meet the crashes
     const int rounds = w.reopen ? 3 : 1;
     for (int round = 0; round < rounds; ++round) {
       auto opened = executor.run(RawStore::open(disk->open(), options));
@@ -141,6 +144,7 @@ void check_image(const CrashImage& image, const std::map<uint64_t, size_t>& size
   SimExecutor executor;
   RawStoreOptions options;
   options.background = number % 2 == 0;
+  options.discard_after = std::chrono::milliseconds(1);  // so that discards meet the crashes
   auto opened = executor.run(RawStore::open(image.disks[0]->open(), options));
   ASSERT_TRUE(opened) << opened.error().to_string();
   auto& store = *opened;
@@ -229,6 +233,9 @@ TEST(RawStoreCrash, mixed_sizes) { crash_everywhere({.seed = 1}); }
 TEST(RawStoreCrash, small_chunks_only) { crash_everywhere({.seed = 2, .operations = 300, .workers = 12, .large_share = 0}); }
 TEST(RawStoreCrash, large_chunks_in_reused_space) { crash_everywhere({.seed = 3, .operations = 150, .large_max = 2'500'000, .remove_share = 0.55, .large_share = 0.8}); }
 TEST(RawStoreCrash, while_compacting) { crash_everywhere({.seed = 4, .operations = 200, .compact = true, .remove_share = 0.45, .large_share = 0.1}); }
+TEST(RawStoreCrash, on_a_file_with_zeros_written_ahead) {
+  crash_everywhere({.seed = 6, .operations = 250, .large_share = 0.02, .drive_class = DriveClass::file});
+}
 TEST(RawStoreCrash, across_reopens) { crash_everywhere({.seed = 5, .operations = 120, .reopen = true}); }
 
 }  // namespace

@@ -106,45 +106,70 @@ void RawStoreImpl::adopt(Recovered& recovered) {
     log.dirty = true;
   }
   space_.recount();
-  for (uint32_t i = 0; i < space_.segments(); ++i) {
-    if (space_[i].role == Role::extent) space_.open_extents(i);
-  }
   const Geometry& geometry = space_.geometry();
   multi_ = std::move(recovered.multi);
-  std::vector<IndexEntry> kept;
-  kept.reserve(recovered.entries.size());
-  for (const auto& entry : recovered.entries) {
-    bool sound = true;
-    if (entry.packed()) {
-      const uint32_t index = geometry.segment_at(entry.offset());
-      sound = index != kNoSegment && space_[index].role == Role::packed;
-      if (sound) {
-        Segment& s = space_[index];
-        ++s.live;
-        s.live_bytes += entry.size;
-        stored_bytes_ += round_up(entry.size, kItemAlignment) + kFrameItemSize;
-      }
-    } else {
-      const auto runs = runs_of(entry);
-      size_t claimed = 0;
-      while (claimed < runs.size() && space_.claim(runs[claimed])) ++claimed;
-      sound = claimed == runs.size();
-      for (size_t i = 0; i < claimed; ++i) {
-        if (!sound) {
-          space_.release(runs[i]);
-          continue;
-        }
-        Segment& s = space_[geometry.segment_of(runs[i])];
-        ++s.live;
-        s.live_bytes += static_cast<uint64_t>(runs[i].blocks) * kBlock;
-        stored_bytes_ += static_cast<uint64_t>(runs[i].blocks) * kBlock;
-      }
+
+  // Which blocks of each extent segment are whose; where two claim one, neither order of events can be told: the later place yields.
+  std::vector<IndexEntry>& entries = recovered.entries;
+  std::vector<bool> dropped(entries.size());
+  struct Used {
+    uint32_t block, blocks;
+    size_t entry;
+  };
+  std::vector<std::vector<Used>> used(space_.segments());
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].packed()) {
+      const uint32_t index = geometry.segment_at(entries[i].offset());
+      dropped[i] = index == kNoSegment || space_[index].role != Role::packed;
+      continue;
     }
-    if (!sound) {
+    for (const auto& run : runs_of(entries[i])) {
+      const uint32_t index = geometry.segment_of(run);
+      if (index == kNoSegment || space_[index].role != Role::extent) {
+        dropped[i] = true;
+        continue;
+      }
+      used[index].push_back({static_cast<uint32_t>(run.block - geometry.block_of(index)), run.blocks, i});
+    }
+  }
+  for (auto& runs : used) {
+    std::sort(runs.begin(), runs.end(), [](const Used& a, const Used& b) { return a.block < b.block; });
+    uint32_t at = 0;
+    for (const auto& run : runs) {
+      if (run.block < at) dropped[run.entry] = true;
+      else if (!dropped[run.entry]) at = run.block + run.blocks;
+    }
+  }
+  for (uint32_t i = 0; i < space_.segments(); ++i) {
+    Segment& s = space_[i];
+    if (s.role != Role::extent) continue;
+    std::vector<FreeRun> taken;
+    taken.reserve(used[i].size());
+    for (const auto& run : used[i]) {
+      if (dropped[run.entry]) continue;
+      taken.push_back({run.block, run.blocks});
+      ++s.live;
+      s.live_bytes += static_cast<uint64_t>(run.blocks) * kBlock;
+      stored_bytes_ += static_cast<uint64_t>(run.blocks) * kBlock;
+    }
+    space_.restore_extents(i, taken);
+    used[i] = {};
+  }
+  std::vector<IndexEntry> kept;
+  kept.reserve(entries.size());
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const IndexEntry& entry = entries[i];
+    if (dropped[i]) {
       report_.damage.push_back(fmt::format("chunk {} at {} shares its place with another: dropped", entry.id.to_string(), entry.offset()));
       LOG_ERROR("a drive is damaged", {"device", device_->info().path}, {"what", report_.damage.back()});
       multi_.erase(entry.id);
       continue;
+    }
+    if (entry.packed()) {
+      Segment& s = space_[geometry.segment_at(entry.offset())];
+      ++s.live;
+      s.live_bytes += entry.size;
+      stored_bytes_ += round_up(entry.size, kItemAlignment) + kFrameItemSize;
     }
     payload_bytes_ += entry.size;
     kept.push_back(entry);

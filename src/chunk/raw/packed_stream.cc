@@ -7,6 +7,10 @@ namespace quarry::chunk::raw {
 namespace {
 // An inventory frame is written after so many items, or so much data: what recovery scans at most.
 constexpr size_t kUnlistedMax = 4096;
+// Zero-ahead: how far, how long a gap is left for frames issued meanwhile, and frames so large that the journal commit does not matter.
+constexpr uint32_t kZeroAheadBlocks = 8 * kMiB / kBlock;
+constexpr uint32_t kZeroAheadGap = 2 * kMiB / kBlock;
+constexpr uint32_t kZeroAheadFrameMax = 256 * kKiB / kBlock;
 uint64_t unlisted_bytes_max(uint64_t segment_size) { return std::max<uint64_t>(1 * kMiB, segment_size / 16); }
 }  // namespace
 
@@ -126,7 +130,7 @@ Task<Result<void>> PackedStream::write_items() {
       ++store_.stats_.segments_retired;
       store_.space_[segment_].state = SegmentState::retired;
       store_.space_[segment_].dirty = true;
-      segment_ = kNoSegment;
+      co_await leave_segment();
       unlisted_.clear();
       if (store_.health_.write_errors <= kWriteErrorsMax) {
         queue_.insert(queue_.begin(), batch.begin(), batch.end());
@@ -180,6 +184,8 @@ Task<Result<void>> PackedStream::write_frame(FrameHeader header, Buffer frame, u
   header.after = store_.journal_.durable();
   const uint32_t crc = encode_frame_header(header, store_.supers_.superblock().salt, frame.mutable_view());
   const uint64_t offset = store_.space_.geometry().offset_of(segment_) + static_cast<uint64_t>(before.data_end) * kBlock;
+  const uint32_t frame_end = before.data_end + header.blocks;
+  while (zeroing_ && frame_end > zero_from_) co_await zeroed_.wait();
   auto written = co_await store_.device_->write(offset, frame, Durability::durable);
   if (!written) co_return store_.noted(std::move(written).error(), true);
   Segment& s = store_.space_[segment_];
@@ -188,7 +194,48 @@ Task<Result<void>> PackedStream::write_frame(FrameHeader header, Buffer frame, u
   s.chain = crc;
   if (crc_out != nullptr) *crc_out = crc;
   ++store_.stats_.packed_frames;
+  zero_ahead(header.blocks);
   co_return Result<void>{};
+}
+
+void PackedStream::zero_ahead(uint32_t frame_blocks) {
+  if (store_.device_->info().drive_class != DriveClass::file || !store_.options_.background || store_.closing_ || zeroing_) return;
+  const uint32_t data_end = store_.space_[segment_].data_end;
+  zeroed_end_ = std::max(zeroed_end_, data_end);
+  if (frame_blocks > kZeroAheadFrameMax || zeroed_end_ > data_end + kZeroAheadBlocks / 2) return;
+  const uint32_t from = std::max(zeroed_end_, data_end + kZeroAheadGap);
+  const uint32_t to = std::min(from + kZeroAheadBlocks, store_.space_.geometry().data_blocks());
+  if (from >= to) return;
+  zeroing_ = true;
+  zero_from_ = from;
+  store_.background_.spawn(run_zero_ahead(store_.space_.geometry().offset_of(segment_), from, to));
+}
+
+Task<void> PackedStream::run_zero_ahead(uint64_t offset, uint32_t from, uint32_t to) {
+  Buffer zeros(1 * kMiB);
+  std::memset(zeros.data(), 0, zeros.size());
+  bool good = true;
+  for (uint32_t at = from; at < to && good;) {
+    const uint32_t count = std::min<uint32_t>(to - at, static_cast<uint32_t>(zeros.size() / kBlock));
+    auto written = co_await store_.device_->write(offset + static_cast<uint64_t>(at) * kBlock, zeros.view().first(static_cast<size_t>(count) * kBlock),
+                                                  Durability::volatile_);
+    good = written.has_value();
+    at += count;
+  }
+  if (good) {
+    auto flushed = co_await store_.device_->flush();
+    good = flushed.has_value();
+  }
+  // Whatever went wrong here meets the next frame too, and is dealt with there.
+  zeroed_end_ = to;
+  zeroing_ = false;
+  zeroed_.pulse();
+}
+
+Task<void> PackedStream::leave_segment() {
+  while (zeroing_) co_await zeroed_.wait();
+  segment_ = kNoSegment;
+  zeroed_end_ = 0;
 }
 
 Task<Result<void>> PackedStream::write_inventory() {
@@ -214,7 +261,7 @@ Task<Result<void>> PackedStream::write_inventory() {
     if (written.error().code() == Code::io_error) {
       store_.space_[segment_].state = SegmentState::retired;
       store_.space_[segment_].dirty = true;
-      segment_ = kNoSegment;
+      co_await leave_segment();
       unlisted_.clear();
     }
     co_return std::move(written).error();
@@ -244,7 +291,7 @@ Task<Result<void>> PackedStream::seal() {
   if (!listed && segment_ == kNoSegment) co_return Result<void>{};  // retired instead
   if (!listed) co_return std::move(listed).error();
   const uint32_t segment = segment_;
-  segment_ = kNoSegment;
+  co_await leave_segment();
   store_.space_[segment].state = SegmentState::sealed;
   store_.space_[segment].dirty = true;
   store_.packed_segment_sealed(segment);

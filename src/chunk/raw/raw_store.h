@@ -40,6 +40,7 @@ struct RawStoreOptions {
   bool read_only = false;       // nothing is written, not even repairs
   AllocationPolicy policy = AllocationPolicy::automatic;
   bool background = true;       // compaction, zero-ahead and discards run by themselves
+  Duration discard_after = std::chrono::seconds(30);  // what was freed and not taken again for so long is discarded
   double compaction_live_below = 0.70;      // packed segments with less live data are worth compacting
   double compaction_share = 0.10;           // of the device's time, at most, while requests are served
   Duration idle_seal = std::chrono::milliseconds(50);  // after this much quiet the tails of log and frames are recorded twice

@@ -69,6 +69,11 @@ class PackedStream {
   Task<Result<void>> seal();
   uint32_t inventory_blocks(size_t items) const;
   void fail_queue(const Error& error);
+  // Files that stand for drives are sparse: the first write to a place costs the file system a journal commit, several times the write.
+  // Zeros are written ahead, in the background, so that small frames are pure overwrites.
+  void zero_ahead(uint32_t frame_blocks);
+  Task<void> run_zero_ahead(uint64_t offset, uint32_t from, uint32_t to);
+  Task<void> leave_segment();
 
   RawStoreImpl& store_;
   const uint8_t stream_;
@@ -78,6 +83,10 @@ class PackedStream {
   bool writing_ = false;
   Semaphore turn_{1};
   TaskGroup tasks_;
+  uint32_t zeroed_end_ = 0;  // blocks of segment_ before this are allocated in the file
+  uint32_t zero_from_ = 0;   // zeros are being written from here on, while zeroing_
+  bool zeroing_ = false;
+  Event zeroed_;
 };
 
 inline constexpr uint8_t kStreamCompacted = 3;  // survivors of compaction, kept apart: they live longer

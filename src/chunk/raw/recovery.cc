@@ -10,7 +10,7 @@
 namespace quarry::chunk::raw {
 namespace {
 
-constexpr uint64_t kReadsInFlight = 32;
+constexpr uint64_t kReadsInFlight = 64;
 constexpr size_t kDamageListMax = 1000;  // sentences kept; the rest is counted
 
 // A copy of a chunk, or one run of it.

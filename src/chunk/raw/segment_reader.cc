@@ -11,40 +11,43 @@ namespace {
 // One frame is in flight in a segment at a time: a frame that follows a damaged one starts within the largest frame's size.
 constexpr uint32_t kLookAheadBlocks = kFrameSizeMax / kBlock + 1;
 constexpr uint32_t kWindowBlocks = 2 * kLookAheadBlocks;
+// Read of a slot together with its header: most lists are no longer.
+constexpr uint64_t kSlotPeek = 20 * kKiB;
 
 bool is_dead(const std::vector<uint32_t>& dead, uint32_t offset) { return std::binary_search(dead.begin(), dead.end(), offset / kItemAlignment); }
 
 }  // namespace
 
+Task<Result<void>> SegmentReader::read_slot(uint32_t index, uint32_t which, std::optional<SlotHeader>& out) const {
+  const uint64_t segment_size = geometry.segment_size();
+  const uint64_t offset = geometry.slot_offset(index, which);
+  Buffer bytes(std::min(slot_size(segment_size), kSlotPeek));
+  CO_TRY(co_await read_tolerant(device, offset, bytes.mutable_view()));
+  auto header = decode_slot_header(bytes.view().first(kBlock), superblock.drive, index);
+  if (!header && header.error().code() == Code::incompatible) co_return std::move(header).error();
+  if (!header || header->slot.sequence % 2 != which || header->body_bytes > slot_body_size(segment_size)) co_return Result<void>{};
+  Result<void> body;
+  if (kBlock + header->body_bytes <= bytes.size()) {
+    body = decode_slot_body(*header, bytes.view().subspan(kBlock), segment_size);
+  } else {
+    Buffer list(round_up(header->body_bytes, kBlock));
+    CO_TRY(co_await read_tolerant(device, offset + kBlock, list.mutable_view()));
+    body = decode_slot_body(*header, list, segment_size);
+  }
+  if (body) out = std::move(*header);
+  co_return Result<void>{};
+}
+
 Task<Result<void>> SegmentReader::read_slots(SegmentContents& contents, SlotSummary expected, std::vector<uint32_t>& dead) const {
   const uint32_t index = contents.index;
-  const uint64_t segment_size = geometry.segment_size();
-  const uint64_t slots = 2 * slot_size(segment_size);
-  const bool whole = slots <= 128 * kKiB;
-  Buffer bytes(whole ? slots : 2 * kBlock);
   std::array<std::optional<SlotHeader>, 2> found;
-  if (whole) {
-    CO_TRY(co_await read_tolerant(device, geometry.offset_of(index) + slot_at(segment_size, 0), bytes.mutable_view()));
-  } else {
-    CO_TRY(co_await read_tolerant(device, geometry.slot_offset(index, 0), bytes.mutable_view().first(kBlock)));
-    CO_TRY(co_await read_tolerant(device, geometry.slot_offset(index, 1), bytes.mutable_view().subspan(kBlock)));
-  }
-  for (uint32_t i = 0; i < 2; ++i) {
-    const size_t at = whole ? i * slot_size(segment_size) : i * kBlock;
-    auto header = decode_slot_header(bytes.view().subspan(at, kBlock), superblock.drive, index);
-    if (!header && header.error().code() == Code::incompatible) co_return std::move(header).error();
-    if (!header || header->slot.sequence % 2 != i) continue;
-    Result<void> body;
-    if (header->body_bytes > slot_body_size(segment_size)) continue;
-    if (whole) {
-      body = decode_slot_body(*header, bytes.view().subspan(at + kBlock, slot_body_size(segment_size)), segment_size);
-    } else {
-      Buffer list(round_up(header->body_bytes, kBlock));
-      if (header->body_bytes > 0) CO_TRY(co_await read_tolerant(device, geometry.slot_offset(index, i) + kBlock, list.mutable_view()));
-      body = decode_slot_body(*header, list, segment_size);
-    }
-    if (body) found[i] = std::move(*header);
-  }
+  const auto is_expected = [&expected](const std::optional<SlotHeader>& header) {
+    return header && header->slot.sequence == expected.sequence && header->header_crc == expected.header_crc;
+  };
+  // After a clean close the slot that the log names is the newest; else the other one may be newer still.
+  const uint32_t first = expected.sequence % 2;
+  CO_TRY(co_await read_slot(index, first, found[first]));
+  if (!superblock.clean || !is_expected(found[first])) CO_TRY(co_await read_slot(index, 1 - first, found[1 - first]));
   SlotHeader* best = nullptr;
   for (auto& candidate : found) {
     if (candidate && (best == nullptr || candidate->slot.sequence > best->slot.sequence)) best = &*candidate;

@@ -49,6 +49,7 @@ struct SegmentReader {
   Task<Result<std::vector<std::pair<ChunkHeader, uint32_t>>>> find_chunks(uint32_t index, uint32_t from, uint32_t to) const;
 
  private:
+  Task<Result<void>> read_slot(uint32_t index, uint32_t which, std::optional<SlotHeader>& out) const;
   Task<Result<void>> read_slots(SegmentContents& contents, SlotSummary expected, std::vector<uint32_t>& dead) const;
   Task<Result<void>> read_inventories(SegmentContents& contents, const std::vector<uint32_t>& dead) const;
   struct ScanFrom {

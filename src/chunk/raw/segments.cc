@@ -241,8 +241,17 @@ void RawStoreImpl::discard_later(uint64_t offset, uint64_t length) {
   }
 }
 
+// A freed segment is discarded when nothing has taken it for discard_after (at most twice that): space that is soon written again would
+// be trimmed for nothing, and on a file it would be allocated anew within the next write's sync.
 Task<void> RawStoreImpl::run_discards() {
+  size_t ripe = 0;
   while (!discards_.empty() && !closing_) {
+    if (ripe == 0) {
+      ripe = discards_.size();
+      const bool stopped = co_await stop_.wait_until(Executor::here().now() + options_.discard_after);
+      if (stopped) break;
+    }
+    --ripe;
     const auto [offset, length] = discards_.front();
     discards_.pop_front();
     const uint32_t segment = space_.geometry().segment_at(offset);

@@ -173,31 +173,18 @@ void SpaceMap::retire(uint32_t index) {
   s.dirty = true;
 }
 
-bool SpaceMap::claim(const Run& run) {
-  const uint32_t index = geometry_.segment_of(run);
-  if (index == kNoSegment || segments_[index].role != Role::extent) return false;
+void SpaceMap::restore_extents(uint32_t index, const std::vector<FreeRun>& used) {
   Segment& s = segments_[index];
-  const auto block = static_cast<uint32_t>(run.block - geometry_.block_of(index));
-  auto at = std::upper_bound(s.free_runs.begin(), s.free_runs.end(), block, [](uint32_t b, const FreeRun& r) { return b < r.block; });
-  if (at == s.free_runs.begin()) return false;
-  --at;
-  if (block + run.blocks > at->block + at->blocks) return false;
-  unindex_segment(index);
-  const FreeRun hole = *at;
-  const FreeRun before{hole.block, block - hole.block}, after{block + run.blocks, hole.block + hole.blocks - block - run.blocks};
-  if (before.blocks > 0 && after.blocks > 0) {
-    *at = before;
-    s.free_runs.insert(std::next(at), after);
-  } else if (before.blocks > 0) {
-    *at = before;
-  } else if (after.blocks > 0) {
-    *at = after;
-  } else {
-    s.free_runs.erase(at);
+  uint32_t at = 0;
+  for (const auto& run : used) {
+    CHECK(run.block >= at && run.blocks <= geometry_.data_blocks() - run.block);
+    if (run.block > at) s.free_runs.push_back({at, run.block - at});
+    at = run.block + run.blocks;
   }
-  free_run_blocks_ -= run.blocks;
+  if (at < geometry_.data_blocks()) s.free_runs.push_back({at, geometry_.data_blocks() - at});
+  s.free_runs.shrink_to_fit();
+  for (const auto& run : s.free_runs) free_run_blocks_ += run.blocks;
   index_segment(index);
-  return true;
 }
 
 size_t SpaceMap::bytes() const {

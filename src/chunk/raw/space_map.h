@@ -78,8 +78,8 @@ class SpaceMap {
   void release(const Run& run);
   // Nothing more is put into this segment.
   void retire(uint32_t index);
-  // Recovery: marks a run as used; false if part of it is not free.
-  bool claim(const Run& run);
+  // Recovery: an extent segment whose `used` runs (ascending, disjoint) hold chunks; the rest is free.
+  void restore_extents(uint32_t index, const std::vector<FreeRun>& used);
   uint64_t free_run_blocks() const { return free_run_blocks_; }
   size_t bytes() const;
 
