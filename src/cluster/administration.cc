@@ -316,9 +316,10 @@ Task<Result<void>> Administration::look() {
     const bool here = drive != nullptr && drive->readable();
     if (known.state == DriveState::removed) continue;
     if (known.reason.starts_with(kReplaced) && known.state != DriveState::active && !holds_data(drives_.topology()->map, number)) {
-      CO_TRY(co_await retire(number));
-      LOG_INFO("a replaced drive holds nothing any more and is removed", {"drive", number});
-      continue;
+      Result<void> gone = co_await retire(number);
+      if (gone) LOG_INFO("a replaced drive holds nothing any more and is removed", {"drive", number});
+      if (!gone && gone.error().code() != Code::unavailable) co_return gone;  // unavailable: no drive for the metadata copies yet
+      if (gone) continue;
     }
     if (here) {
       away_since_.erase(number);
