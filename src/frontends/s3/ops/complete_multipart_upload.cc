@@ -1,6 +1,7 @@
 #include <charconv>
 
 #include "frontends/s3/checksum_headers.h"
+#include "frontends/s3/documents.h"
 #include "frontends/s3/object_headers.h"
 #include "frontends/s3/ops/operations.h"
 #include "frontends/s3/slow_answer.h"
@@ -16,56 +17,6 @@ std::string lower(std::string_view text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
   }
   return out;
-}
-
-// A part as the client lists it.
-struct ListedPart {
-  object::CompletedPart part;
-  ChecksumAlgorithm algorithm = ChecksumAlgorithm::none;
-};
-
-S3Result<ListedPart> parse_part(const XmlNode& node) {
-  if (node.name != "Part" || node.count("PartNumber") != 1 || node.count("ETag") != 1) return S3Error(E::malformed_xml);
-  ListedPart listed;
-  const std::string_view number = node.child_text("PartNumber");
-  int64_t value = 0;
-  const auto [end, fault] = std::from_chars(number.data(), number.data() + number.size(), value);
-  if (fault != std::errc() || end != number.data() + number.size()) return S3Error(E::malformed_xml);
-  if (value < 1) return invalid_argument("PartNumber must be >= 1", "PartNumber", number);
-  if (value > object::kPartNumberMax) return invalid_argument("Part number must be an integer between 1 and 10000, inclusive.", "partNumber", number);
-  listed.part.number = static_cast<uint32_t>(value);
-  listed.part.etag = unquoted(node.child_text("ETag"));
-
-  constexpr std::string_view kPrefix = "Checksum";
-  std::string all;
-  size_t count = 0;
-  for (const auto& child : node.children) {
-    if (!child.name.starts_with(kPrefix)) continue;
-    const std::string_view name = std::string_view(child.name).substr(kPrefix.size());
-    const auto algorithm = algorithm_of(name);
-    if (!algorithm) return S3Error(E::malformed_xml);
-    all += fmt::format("{}:{};", name, child.text);
-    ++count;
-    listed.algorithm = *algorithm;
-    auto raw = decode_checksum(*algorithm, child.text);
-    if (!raw && count == 1) return invalid_argument("Invalid Base64 or multiple checksums present in request", "Checksum", child.text);
-    if (raw) listed.part.checksum = std::move(*raw);
-  }
-  if (count > 1) return invalid_argument("Invalid Base64 or multiple checksums present in request", "Checksum", all);
-  return listed;
-}
-
-S3Result<std::vector<ListedPart>> parse_parts(std::string_view document) {
-  const auto root = parse_xml(document);
-  if (!root || root->name != "CompleteMultipartUpload" || root->children.empty()) return S3Error(E::malformed_xml);
-  if (root->children.size() > object::kPartNumberMax) return S3Error(E::malformed_xml);
-  std::vector<ListedPart> parts;
-  parts.reserve(root->children.size());
-  for (const auto& node : root->children) {
-    TRY_ASSIGN(auto part, parse_part(node));
-    parts.push_back(std::move(part));
-  }
-  return parts;
 }
 
 // The parts' checksums must be those of the upload, and all there where the object's checksum is made of them.
@@ -182,7 +133,7 @@ std::string complete_document(const Request& request, const object::ObjectInfo& 
 Task<S3Result<void>> complete_multipart_upload(Request& request) {
   auto document = co_await read_document(request, Digests::ignored, EmptyBody::allowed);
   if (!document) co_return std::move(document).error();
-  CO_TRY_ASSIGN(const auto parts, parse_parts(*document));
+  CO_TRY_ASSIGN(const auto parts, parse_completed_parts(*document));
   object::CompleteOptions options;
   CO_TRY_ASSIGN(options.conditions, parse_write_conditions(request));
   CO_TRY_ASSIGN(options.expected_size, parse_object_size(request));
