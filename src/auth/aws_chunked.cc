@@ -9,13 +9,16 @@ namespace {
 constexpr std::string_view kSignatureField = "chunk-signature=";
 constexpr std::string_view kTrailerSignature = "x-amz-trailer-signature:";
 
-std::unexpected<Refusal> refused(std::string_view code, std::string message) { return std::unexpected(Refusal{code, std::move(message), {}}); }
+std::unexpected<Refusal> refused(std::string_view code, std::string message) {
+  return std::unexpected(Refusal{code, std::move(message), {}});
+}
 std::unexpected<Refusal> incomplete() { return refused("IncompleteBody", "The request body terminated unexpectedly"); }
 std::unexpected<Refusal> length_mismatch() {
   return refused("IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header");
 }
 std::unexpected<Refusal> malformed_trailer() {
-  return refused("MalformedTrailerError", "The request contained trailing data that was not well-formed or did not conform to our published schema.");
+  return refused("MalformedTrailerError",
+                 "The request contained trailing data that was not well-formed or did not conform to our published schema.");
 }
 
 std::string_view trim(std::string_view text) {
@@ -33,8 +36,9 @@ Refusal AwsChunkedDecoder::cut_short() const { return incomplete().error(); }
 
 Checked<void> AwsChunkedDecoder::verify(const std::string& expected, std::string_view given) {
   if (equal_constant_time(bytes_of(expected), bytes_of(given))) return {};
-  auto refusal = refused("SignatureDoesNotMatch",
-                         "The request signature we calculated does not match the signature you provided. Check your key and signing method.");
+  auto refusal =
+      refused("SignatureDoesNotMatch",
+              "The request signature we calculated does not match the signature you provided. Check your key and signing method.");
   refusal.error().details = {{"AWSAccessKeyId", options_.access_key}, {"SignatureProvided", std::string(given)}};
   return refusal;
 }

@@ -1,6 +1,6 @@
-// Incremental decoder of aws-chunked bodies: `hex-size[;chunk-signature=...]\r\n data \r\n ... 0[;...]\r\n [trailers] \r\n`, with the chain of
-// chunk signatures and the trailing checksum. It holds no payload: it says how many payload bytes come next, the caller brings them to their
-// place (straight from the socket) and shows them once, for their signature. Bounded memory: one line of at most kChunkLineMax bytes.
+// Incremental decoder of aws-chunked bodies: `hex-size[;chunk-signature=...]\r\n data \r\n ... 0[;...]\r\n [trailers] \r\n`, with the chain
+// of chunk signatures and the trailing checksum. It holds no payload: it says how many payload bytes come next, the caller brings them to
+// their place (straight from the socket) and shows them once, for their signature. Bounded memory: one line of at most kChunkLineMax bytes.
 //
 //   while (!decoder.done()) {
 //     if (decoder.payload_left() > 0) { read up to that many bytes to where they belong; decoder.payload(bytes); check }
@@ -23,10 +23,10 @@ inline constexpr uint64_t kChunkSizeMin = 8192;  // of every chunk but the last
 
 struct AwsChunkedOptions {
   PayloadKind kind = PayloadKind::streaming_unsigned_trailer;
-  uint64_t decoded_length = 0;     // x-amz-decoded-content-length
-  std::string trailer;             // x-amz-trailer, lower case; empty: none announced
-  ChunkSigningContext signing;     // for the signed kinds
-  std::string access_key;          // for error documents
+  uint64_t decoded_length = 0;  // x-amz-decoded-content-length
+  std::string trailer;          // x-amz-trailer, lower case; empty: none announced
+  ChunkSigningContext signing;  // for the signed kinds
+  std::string access_key;       // for error documents
 };
 
 class AwsChunkedDecoder {

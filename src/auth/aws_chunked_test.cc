@@ -64,7 +64,8 @@ std::string signed_body(const std::vector<std::string>& chunks, std::string_view
   body += fmt::format("0;chunk-signature={}\r\n", sign_chunk(context, sha256({})));
   if (!trailer_name.empty()) {
     const std::string canonical = fmt::format("{}:{}\n", trailer_name, trailer_value);
-    body += fmt::format("{}:{}\r\nx-amz-trailer-signature:{}\r\n", trailer_name, trailer_value, sign_trailer(context, sha256(bytes_of(canonical))));
+    body += fmt::format("{}:{}\r\nx-amz-trailer-signature:{}\r\n", trailer_name, trailer_value,
+                        sign_trailer(context, sha256(bytes_of(canonical))));
   }
   return body + "\r\n";
 }

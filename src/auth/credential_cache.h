@@ -1,5 +1,5 @@
-// Bounded cache of opened credentials. An entry is used for kCredentialLife at most, so a change made by another process takes effect within
-// a second; changes made through this store take effect at once (erase, clear). Thread-safe. Internal to auth.
+// Bounded cache of opened credentials. An entry is used for kCredentialLife at most, so a change made by another process takes effect
+// within a second; changes made through this store take effect at once (erase, clear). Thread-safe. Internal to auth.
 #pragma once
 #include <memory>
 #include <mutex>

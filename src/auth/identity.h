@@ -12,15 +12,15 @@
 namespace quarry::auth {
 
 struct User {
-  std::string id;            // stable, 32 hex digits
-  std::string name;          // unique, what people type
+  std::string id;    // stable, 32 hex digits
+  std::string name;  // unique, what people type
   bool administrator = false;
   bool enabled = true;
   WallTime created = 0;
 };
 
 struct AccessKey {
-  std::string access_key;    // public
+  std::string access_key;  // public
   std::string user_id;
   bool enabled = true;
   WallTime created = 0;
@@ -28,7 +28,7 @@ struct AccessKey {
 
 struct NewKey {
   std::string access_key;
-  std::string secret_key;    // shown once; never logged
+  std::string secret_key;  // shown once; never logged
 };
 
 // A key with what is needed to check its signatures. Kept in memory only; wiped when dropped from the cache.

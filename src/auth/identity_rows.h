@@ -1,9 +1,10 @@
 // Rows of users and access keys behind the metadata contract. Page: docs/formats/identity-rows.md. Internal to auth.
-//   "au" key_text(user id)                    -> version u8 = 1 | text name | u8 flags | u64 created       (flags: 1 administrator, 2 enabled)
-//   "an" key_text(user name)                  -> version u8 = 1 | text user id
-//   "ak" key_text(access key)                 -> version u8 = 1 | text user id | u8 flags | u64 created | text sealed secret   (flags: 2 enabled)
-//   "ai" key_text(user id) key_text(access key) -> version u8 = 1
-// The secret is sealed (codec/aead.h) under the master key, with the row's own key as associated data: a box moved to another row does not open.
+//   "au" key_text(user id)                    -> version u8 = 1 | text name | u8 flags | u64 created       (flags: 1 administrator, 2
+//   enabled) "an" key_text(user name)                  -> version u8 = 1 | text user id "ak" key_text(access key)                 ->
+//   version u8 = 1 | text user id | u8 flags | u64 created | text sealed secret   (flags: 2 enabled) "ai" key_text(user id) key_text(access
+//   key) -> version u8 = 1
+// The secret is sealed (codec/aead.h) under the master key, with the row's own key as associated data: a box moved to another row does not
+// open.
 #pragma once
 #include <string>
 #include <string_view>

@@ -17,14 +17,16 @@ constexpr size_t kUsersListedMax = 100'000;  // more users than that are refused
 bool is_name(std::string_view text) {
   if (text.empty() || text.size() > kNameSizeMax) return false;
   return std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("+.@_-").find(c) != std::string_view::npos;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("+.@_-").find(c) != std::string_view::npos;
   });
 }
 
 bool is_access_key(std::string_view text) {
   if (text.size() < kAccessKeySizeMin || text.size() > kAccessKeySizeMax) return false;
   return std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::string_view("._@+-").find(c) != std::string_view::npos;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view("._@+-").find(c) != std::string_view::npos;
   });
 }
 
@@ -107,9 +109,11 @@ class MetaIdentityStore : public IdentityStore {
   Task<Result<NewKey>> create_key(std::string user_name, std::string access_key, std::string secret_key) override {
     NewKey made;
     made.access_key = access_key.empty() ? random_text(20, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") : std::move(access_key);
-    made.secret_key = secret_key.empty() ? random_text(40, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") : std::move(secret_key);
+    made.secret_key =
+        secret_key.empty() ? random_text(40, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") : std::move(secret_key);
     if (!is_access_key(made.access_key)) {
-      co_return fail(Code::invalid_argument, "access key '{}': {} to {} letters, digits or . _ @ + -", made.access_key, kAccessKeySizeMin, kAccessKeySizeMax);
+      co_return fail(Code::invalid_argument, "access key '{}': {} to {} letters, digits or . _ @ + -", made.access_key, kAccessKeySizeMin,
+                     kAccessKeySizeMax);
     }
     if (!is_secret(made.secret_key)) {
       co_return fail(Code::invalid_argument, "secret key: {} to {} printable characters without spaces", kSecretSizeMin, kSecretSizeMax);

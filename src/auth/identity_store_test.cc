@@ -101,7 +101,8 @@ TEST_F(Identities, damaged_rows_are_corrupt_and_later_versions_incompatible) {
   row.key.user_id = "u";
   const std::string good = encode_key(row);
   EXPECT_TRUE(decode_key("k", good));
-  for (size_t size = 0; size < good.size(); ++size) EXPECT_EQ(decode_key("k", std::string_view(good).substr(0, size)).error().code(), Code::corrupt) << size;
+  for (size_t size = 0; size < good.size(); ++size)
+    EXPECT_EQ(decode_key("k", std::string_view(good).substr(0, size)).error().code(), Code::corrupt) << size;
   std::string later = good;
   later[0] = 9;
   EXPECT_EQ(decode_key("k", later).error().code(), Code::incompatible);

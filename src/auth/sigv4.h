@@ -71,8 +71,8 @@ struct RequestToSign {
 // Adds x-amz-date, x-amz-content-sha256 and Authorization to headers; signs Host, Content-Type, Content-MD5 and all x-amz-* that are there.
 //   payload_hash: sha256_hex(body), kUnsignedPayload, or a STREAMING-... name
 // Returns the hex signature (the seed of a chunk chain). `key` may be given to save its derivation (a load generator's inner loop).
-std::string sign_request(const SigningCredentials& credentials, const RequestToSign& request, HeaderBlock& headers, std::string_view payload_hash,
-                         WallTime now, const Sha256Bytes* key = nullptr);
+std::string sign_request(const SigningCredentials& credentials, const RequestToSign& request, HeaderBlock& headers,
+                         std::string_view payload_hash, WallTime now, const Sha256Bytes* key = nullptr);
 
 // The raw query, with signature, of a presigned URL: host + raw_path + '?' + result. headers: what the user of the URL must send too.
 std::string presign_query(const SigningCredentials& credentials, const RequestToSign& request, std::span<const HttpField> headers,
@@ -97,16 +97,16 @@ struct RequestSignature {
   std::string_view access_key, date, region;
   std::string_view signed_headers;  // "host;x-amz-date"
   std::string_view signature;
-  std::string timestamp;            // 20130524T000000Z
-  int64_t time = 0;                 // the same, seconds since 1970
-  int64_t expires_seconds = 0;      // query form
+  std::string timestamp;        // 20130524T000000Z
+  int64_t time = 0;             // the same, seconds since 1970
+  int64_t expires_seconds = 0;  // query form
   PayloadKind payload = PayloadKind::absent;
-  std::string_view payload_text;    // x-amz-content-sha256 as sent
-  Sha256Bytes payload_sha256{};     // of kind sha256
+  std::string_view payload_text;  // x-amz-content-sha256 as sent
+  Sha256Bytes payload_sha256{};   // of kind sha256
 };
 
 struct VerifyOptions {
-  std::string_view region;          // of this server
+  std::string_view region;  // of this server
   WallTime now = 0;
   int64_t skew_seconds_max = 15 * 60;
 };
@@ -117,12 +117,13 @@ Checked<RequestSignature> parse_signature(const RequestHead& request, const Veri
 // Continues where the head's signature ended: signatures of chunks and trailers.
 struct ChunkSigningContext {
   Sha256Bytes key{};
-  std::string timestamp, scope;       // scope: date/region/s3/aws4_request
-  std::string previous_signature;     // hex; at first the seed signature
+  std::string timestamp, scope;    // scope: date/region/s3/aws4_request
+  std::string previous_signature;  // hex; at first the seed signature
 };
 
 // Compares the signature with the one the secret's owner would have made (in constant time). signing_key: derive_signing_key(secret, ...).
-Checked<ChunkSigningContext> verify_signature(const RequestHead& request, const RequestSignature& signature, const Sha256Bytes& signing_key);
+Checked<ChunkSigningContext> verify_signature(const RequestHead& request, const RequestSignature& signature,
+                                              const Sha256Bytes& signing_key);
 
 // Hex signature of the next chunk (its payload's SHA-256), or of the trailers (SHA-256 of their canonical text); advances the context.
 std::string sign_chunk(ChunkSigningContext& context, const Sha256Bytes& payload_sha256);

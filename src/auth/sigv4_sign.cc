@@ -74,7 +74,8 @@ std::string amz_timestamp(WallTime now) {
 }
 
 Result<int64_t> parse_amz_timestamp(std::string_view text) {
-  if (text.size() != 16 || text[8] != 'T' || text[15] != 'Z') return fail(Code::malformed, "'{}' is not of the form yyyyMMdd'T'HHmmss'Z'", text);
+  if (text.size() != 16 || text[8] != 'T' || text[15] != 'Z')
+    return fail(Code::malformed, "'{}' is not of the form yyyyMMdd'T'HHmmss'Z'", text);
   unsigned fields[6] = {};
   constexpr size_t kStarts[6] = {0, 4, 6, 9, 11, 13};
   constexpr size_t kSizes[6] = {4, 2, 2, 2, 2, 2};
@@ -117,8 +118,8 @@ Sha256Bytes SigningKeyCache::get(std::string_view access_key, std::string_view s
   return key;
 }
 
-std::string sign_request(const SigningCredentials& credentials, const RequestToSign& request, HeaderBlock& headers, std::string_view payload_hash,
-                         WallTime now, const Sha256Bytes* key) {
+std::string sign_request(const SigningCredentials& credentials, const RequestToSign& request, HeaderBlock& headers,
+                         std::string_view payload_hash, WallTime now, const Sha256Bytes* key) {
   const std::string timestamp = amz_timestamp(now);
   const std::string_view date = std::string_view(timestamp).substr(0, 8);
   headers.add("x-amz-date", timestamp);
@@ -143,7 +144,8 @@ std::string sign_request(const SigningCredentials& credentials, const RequestToS
   const std::string scope = credential_scope(date, credentials.region);
   const Sha256Bytes signing_key = key != nullptr ? *key : derive_signing_key(credentials.secret_key, date, credentials.region, "s3");
   std::string signature = hex_hmac(signing_key, string_to_sign(timestamp, scope, canonical));
-  headers.add("Authorization", fmt::format("{} Credential={}/{}, SignedHeaders={}, Signature={}", kAlgorithm, credentials.access_key, scope, names, signature));
+  headers.add("Authorization", fmt::format("{} Credential={}/{}, SignedHeaders={}, Signature={}", kAlgorithm, credentials.access_key, scope,
+                                           names, signature));
   return signature;
 }
 

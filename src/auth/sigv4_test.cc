@@ -1,4 +1,5 @@
-// Signature V4 against the examples that AWS publishes for S3 (Authenticating Requests, "Examples: Signature Calculations"), and against itself.
+// Signature V4 against the examples that AWS publishes for S3 (Authenticating Requests, "Examples: Signature Calculations"), and against
+// itself.
 #include "auth/sigv4.h"
 
 #include <gtest/gtest.h>
@@ -68,13 +69,15 @@ TEST(SigV4, query_examples_of_aws) {
       "GET /?lifecycle HTTP/1.1\r\nHost: examplebucket.s3.amazonaws.com\r\nx-amz-date: 20130524T000000Z\r\n"
       "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n"
       "Authorization: AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
-      "SignedHeaders=host;x-amz-content-sha256;x-amz-date,Signature=fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543\r\n\r\n");
+      "SignedHeaders=host;x-amz-content-sha256;x-amz-date,Signature="
+      "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543\r\n\r\n");
   EXPECT_TRUE(check(lifecycle.head));
   Parsed list(
       "GET /?prefix=J&max-keys=2 HTTP/1.1\r\nHost: examplebucket.s3.amazonaws.com\r\nx-amz-date: 20130524T000000Z\r\n"
       "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n"
       "Authorization: AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
-      "SignedHeaders=host;x-amz-content-sha256;x-amz-date,Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7\r\n\r\n");
+      "SignedHeaders=host;x-amz-content-sha256;x-amz-date,Signature="
+      "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7\r\n\r\n");
   EXPECT_TRUE(check(list.head));
 }
 
@@ -101,8 +104,10 @@ TEST(SigV4, chunk_example_of_aws) {
   context.timestamp = "20130524T000000Z";
   context.scope = "20130524/us-east-1/s3/aws4_request";
   context.previous_signature = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9";
-  EXPECT_EQ(sign_chunk(context, sha256(bytes_of(std::string(65536, 'a')))), "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648");
-  EXPECT_EQ(sign_chunk(context, sha256(bytes_of(std::string(1024, 'a')))), "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497");
+  EXPECT_EQ(sign_chunk(context, sha256(bytes_of(std::string(65536, 'a')))),
+            "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648");
+  EXPECT_EQ(sign_chunk(context, sha256(bytes_of(std::string(1024, 'a')))),
+            "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497");
   EXPECT_EQ(sign_chunk(context, sha256({})), "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9");
 }
 
@@ -184,8 +189,9 @@ TEST(SigV4, malformed_authorization_headers_get_their_own_answers) {
       {"AWS4-HMAC-SHA256 Credential=,SignedHeaders=,Signature=", "AuthorizationHeaderMalformed"},
   };
   for (const auto& [authorization, code] : cases) {
-    const Parsed request(fmt::format("GET / HTTP/1.1\r\nHost: h\r\nx-amz-date: 20130524T000000Z\r\nx-amz-content-sha256: UNSIGNED-PAYLOAD\r\nAuthorization: {}\r\n\r\n",
-                                     authorization));
+    const Parsed request(fmt::format(
+        "GET / HTTP/1.1\r\nHost: h\r\nx-amz-date: 20130524T000000Z\r\nx-amz-content-sha256: UNSIGNED-PAYLOAD\r\nAuthorization: {}\r\n\r\n",
+        authorization));
     const auto checked = check(request.head);
     ASSERT_FALSE(checked) << authorization;
     EXPECT_EQ(checked.error().code, code) << authorization;

@@ -15,11 +15,13 @@ Refusal refuse(std::string_view code, std::string message) { return Refusal{code
 std::unexpected<Refusal> refused(std::string_view code, std::string message) { return std::unexpected(refuse(code, std::move(message))); }
 
 std::unexpected<Refusal> invalid_argument(std::string message, std::string_view name, std::string_view value) {
-  return std::unexpected(Refusal{"InvalidArgument", std::move(message), {{"ArgumentName", std::string(name)}, {"ArgumentValue", std::string(value)}}});
+  return std::unexpected(
+      Refusal{"InvalidArgument", std::move(message), {{"ArgumentName", std::string(name)}, {"ArgumentValue", std::string(value)}}});
 }
 template <class... Args>
 std::unexpected<Refusal> malformed_header(fmt::format_string<Args...> format, Args&&... args) {
-  return refused("AuthorizationHeaderMalformed", "The authorization header is malformed; " + fmt::format(format, std::forward<Args>(args)...));
+  return refused("AuthorizationHeaderMalformed",
+                 "The authorization header is malformed; " + fmt::format(format, std::forward<Args>(args)...));
 }
 template <class... Args>
 std::unexpected<Refusal> bad_query(fmt::format_string<Args...> format, Args&&... args) {
@@ -30,8 +32,8 @@ std::string iso_time(int64_t seconds) {
   const auto time = static_cast<time_t>(seconds);
   tm parts{};
   gmtime_r(&time, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min,
-                     parts.tm_sec);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
+                     parts.tm_min, parts.tm_sec);
 }
 
 bool is_date(std::string_view text) {
@@ -101,7 +103,8 @@ Checked<void> parse_payload(std::string_view text, RequestSignature& signature) 
     if (!bytes) {
       return invalid_argument(
           "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-UNSIGNED-PAYLOAD-TRAILER, STREAMING-AWS4-HMAC-SHA256-PAYLOAD, "
-          "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER "
+          "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER, STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD, "
+          "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER "
           "or a valid sha256 value.",
           "x-amz-content-sha256", text);
     }
@@ -197,8 +200,9 @@ Checked<RequestSignature> parse_header_form(const RequestHead& request, std::str
   const CredentialParts credential = parse_credential(values[0]);
   if (credential.fault != CredentialFault::none) return malformed_header("{}", credential_fault_text(credential));
   if (credential.region != options.region) {
-    Refusal wrong = refuse("AuthorizationHeaderMalformed", fmt::format("The authorization header is malformed; the region \"{}\" is wrong; expecting \"{}\"",
-                                                                      credential.region, options.region));
+    Refusal wrong = refuse("AuthorizationHeaderMalformed",
+                           fmt::format("The authorization header is malformed; the region \"{}\" is wrong; expecting \"{}\"",
+                                       credential.region, options.region));
     wrong.details = {{"Region", std::string(options.region)}};
     return std::unexpected(std::move(wrong));
   }
@@ -241,7 +245,8 @@ Checked<RequestSignature> parse_query_form(const RequestHead& request, const Ver
   }
   if (request.has_query("X-Amz-Security-Token")) return std::unexpected(invalid_token());
   if (credential.region != options.region) {
-    return bad_query("Error parsing the X-Amz-Credential parameter; the region \"{}\" is wrong; expecting \"{}\"", credential.region, options.region);
+    return bad_query("Error parsing the X-Amz-Credential parameter; the region \"{}\" is wrong; expecting \"{}\"", credential.region,
+                     options.region);
   }
 
   const std::string_view date = query_of(request, "X-Amz-Date");
@@ -249,7 +254,8 @@ Checked<RequestSignature> parse_query_form(const RequestHead& request, const Ver
   const auto time = parse_amz_timestamp(date);
   if (!time) return bad_query("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"");
   if (date.substr(0, 8) != credential.date) {
-    return bad_query("Invalid credential date \"{}\". This date is not the same as X-Amz-Date: \"{}\".", credential.date, date.substr(0, 8));
+    return bad_query("Invalid credential date \"{}\". This date is not the same as X-Amz-Date: \"{}\".", credential.date,
+                     date.substr(0, 8));
   }
   signature.time = *time;
   signature.timestamp = date;
@@ -263,8 +269,10 @@ Checked<RequestSignature> parse_query_form(const RequestHead& request, const Ver
   const std::string_view expires = query_of(request, "X-Amz-Expires");
   if (expires.empty()) return missing();
   const auto [end, fault] = std::from_chars(expires.data(), expires.data() + expires.size(), signature.expires_seconds);
-  if (fault == std::errc::result_out_of_range || (fault == std::errc() && end == expires.data() + expires.size() && signature.expires_seconds > kPresignedSecondsMax)) {
-    return bad_query("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds");
+  if (fault == std::errc::result_out_of_range ||
+      (fault == std::errc() && end == expires.data() + expires.size() && signature.expires_seconds > kPresignedSecondsMax)) {
+    return bad_query(
+        "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds");
   }
   if (fault != std::errc() || end != expires.data() + expires.size()) return bad_query("X-Amz-Expires should be a number");
   if (signature.expires_seconds < 0) return bad_query("X-Amz-Expires must be non-negative");
@@ -325,7 +333,8 @@ std::string canonical_request(const RequestHead& request, const RequestSignature
   canonical.append(request.method).append("\n");
   append_canonical_path(request.raw_path, canonical);
   canonical.push_back('\n');
-  append_canonical_query(request.query, signature.place == SignaturePlace::query ? std::string_view("X-Amz-Signature") : std::string_view(), canonical);
+  append_canonical_query(request.query, signature.place == SignaturePlace::query ? std::string_view("X-Amz-Signature") : std::string_view(),
+                         canonical);
   canonical.push_back('\n');
   size_t at = 0;
   while (at <= signature.signed_headers.size()) {
@@ -385,7 +394,8 @@ Checked<RequestSignature> parse_signature(const RequestHead& request, const Veri
   return anonymous;
 }
 
-Checked<ChunkSigningContext> verify_signature(const RequestHead& request, const RequestSignature& signature, const Sha256Bytes& signing_key) {
+Checked<ChunkSigningContext> verify_signature(const RequestHead& request, const RequestSignature& signature,
+                                              const Sha256Bytes& signing_key) {
   if (auto all = check_all_signed(request, signature); !all) return std::unexpected(std::move(all).error());
   const std::string canonical = canonical_request(request, signature);
   ChunkSigningContext context;
@@ -395,8 +405,9 @@ Checked<ChunkSigningContext> verify_signature(const RequestHead& request, const 
   const std::string to_sign = string_to_sign(context.timestamp, context.scope, canonical);
   context.previous_signature = to_hex(hmac_sha256(signing_key, to_sign));
   if (!equal_constant_time(bytes_of(context.previous_signature), bytes_of(signature.signature))) {
-    Refusal refusal = refuse("SignatureDoesNotMatch",
-                             "The request signature we calculated does not match the signature you provided. Check your key and signing method.");
+    Refusal refusal =
+        refuse("SignatureDoesNotMatch",
+               "The request signature we calculated does not match the signature you provided. Check your key and signing method.");
     refusal.details = {{"AWSAccessKeyId", std::string(signature.access_key)},
                        {"StringToSign", to_sign},
                        {"SignatureProvided", std::string(signature.signature)},

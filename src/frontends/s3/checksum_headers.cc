@@ -22,7 +22,9 @@ S3Error unsupported_algorithm() {
                  "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
                  "[CRC32, CRC32C, CRC64NVME, MD5, SHA1, SHA256, SHA512, XXHASH128, XXHASH3, XXHASH64]");
 }
-S3Error invalid_value(std::string_view header) { return S3Error(E::invalid_request, fmt::format("Value for {} header is invalid.", header)); }
+S3Error invalid_value(std::string_view header) {
+  return S3Error(E::invalid_request, fmt::format("Value for {} header is invalid.", header));
+}
 
 bool is_cyclic(ChecksumAlgorithm algorithm) { return algorithm != ChecksumAlgorithm::none && checksum_is_crc(kind_of(algorithm)); }
 
@@ -70,15 +72,18 @@ S3Result<SentChecksum> parse_sent_checksum(const Request& request) {
     if (equal_ignoring_case(name, "mode") || equal_ignoring_case(name, "type") || equal_ignoring_case(name, "algorithm")) continue;
     const auto algorithm = algorithm_of(name);
     if (!algorithm) return S3Error(E::invalid_request, "The algorithm type you specified in x-amz-checksum- header is invalid.");
-    if (++values > 1) return S3Error(E::invalid_request, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
+    if (++values > 1)
+      return S3Error(E::invalid_request, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
     sent.algorithm = *algorithm;
     value_header = field.value;
   }
 
   const std::string_view trailer = request.header_or("x-amz-trailer");
-  if (values > 0 && !trailer.empty()) return S3Error(E::invalid_request, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
+  if (values > 0 && !trailer.empty())
+    return S3Error(E::invalid_request, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
   if (sdk_algorithm && values == 0 && trailer.empty()) {
-    return S3Error(E::invalid_request, "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.");
+    return S3Error(E::invalid_request,
+                   "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.");
   }
   if (!trailer.empty()) {
     const bool named = trailer.size() > kPrefix.size() && equal_ignoring_case(trailer.substr(0, kPrefix.size()), kPrefix);
@@ -120,15 +125,16 @@ S3Result<UploadChecksum> parse_upload_checksum(const Request& request) {
     checksum.algorithm = *algorithm;
   }
   TRY_ASSIGN(const auto type, parse_checksum_type(request));
-  if (type && name.empty()) return S3Error(E::invalid_request, "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.");
+  if (type && name.empty())
+    return S3Error(E::invalid_request, "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.");
   if (checksum.algorithm == ChecksumAlgorithm::none) return checksum;
   const bool only_full = checksum.algorithm == ChecksumAlgorithm::crc64nvme;
   checksum.explicit_type = type.has_value();
   checksum.type = type.value_or(only_full ? ChecksumType::full_object : ChecksumType::composite);
   const bool possible = checksum.type == ChecksumType::composite ? !only_full : is_cyclic(checksum.algorithm);
   if (!possible) {
-    return S3Error(E::invalid_request, fmt::format("The {} checksum type cannot be used with the {} checksum algorithm.", checksum_type_name(checksum.type),
-                                                   lower(algorithm_name(checksum.algorithm))));
+    return S3Error(E::invalid_request, fmt::format("The {} checksum type cannot be used with the {} checksum algorithm.",
+                                                   checksum_type_name(checksum.type), lower(algorithm_name(checksum.algorithm))));
   }
   return checksum;
 }
@@ -136,7 +142,8 @@ S3Result<UploadChecksum> parse_upload_checksum(const Request& request) {
 S3Result<void> verify_document(const Request& request, std::string_view body, bool required) {
   TRY_ASSIGN(const auto md5_sent, parse_content_md5(request));
   TRY_ASSIGN(const SentChecksum sent, parse_sent_checksum(request));
-  if (required && !md5_sent && !sent.value) return S3Error(E::invalid_request, "Missing required header for this request: Content-MD5 OR x-amz-checksum-*");
+  if (required && !md5_sent && !sent.value)
+    return S3Error(E::invalid_request, "Missing required header for this request: Content-MD5 OR x-amz-checksum-*");
   if (md5_sent) {
     const auto calculated = md5(bytes_of(body));
     if (text_of(calculated) != *md5_sent) {
@@ -147,7 +154,8 @@ S3Result<void> verify_document(const Request& request, std::string_view body, bo
     S3Checksum calculated(kind_of(sent.algorithm));
     calculated.update(bytes_of(body));
     if (text_of(calculated.finish()) != *sent.value) {
-      return S3Error(E::bad_digest, fmt::format("The {} you specified did not match the calculated checksum.", algorithm_name(sent.algorithm)));
+      return S3Error(E::bad_digest,
+                     fmt::format("The {} you specified did not match the calculated checksum.", algorithm_name(sent.algorithm)));
     }
   }
   return {};

@@ -12,11 +12,11 @@ namespace quarry::frontends::s3 {
 using object::ChecksumAlgorithm;
 using object::ChecksumType;
 
-std::string_view algorithm_name(ChecksumAlgorithm algorithm);           // "CRC64NVME"; empty for none
-std::string_view checksum_type_name(ChecksumType type);                 // "FULL_OBJECT", "COMPOSITE"
-std::string checksum_header_name(ChecksumAlgorithm algorithm);          // "x-amz-checksum-crc64nvme"
-std::string checksum_element_name(ChecksumAlgorithm algorithm);         // "ChecksumCRC64NVME"
-std::optional<ChecksumAlgorithm> algorithm_of(std::string_view name);   // any case
+std::string_view algorithm_name(ChecksumAlgorithm algorithm);          // "CRC64NVME"; empty for none
+std::string_view checksum_type_name(ChecksumType type);                // "FULL_OBJECT", "COMPOSITE"
+std::string checksum_header_name(ChecksumAlgorithm algorithm);         // "x-amz-checksum-crc64nvme"
+std::string checksum_element_name(ChecksumAlgorithm algorithm);        // "ChecksumCRC64NVME"
+std::optional<ChecksumAlgorithm> algorithm_of(std::string_view name);  // any case
 // The raw checksum of a base64 value, if it is one of this algorithm.
 std::optional<std::string> decode_checksum(ChecksumAlgorithm algorithm, std::string_view base64);
 // As S3 writes it: base64, and "-N" behind a composite one of N parts.

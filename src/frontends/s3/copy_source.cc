@@ -41,7 +41,8 @@ Task<S3Result<std::unique_ptr<object::ObjectReader>>> open_copy_source(Request& 
   auto reader = co_await request.services.objects.get(request.ctx, source.bucket, source.key, source.version_id);
   if (!reader) co_return to_s3_error(reader.error(), {.bucket = source.bucket, .key = source.key, .version_id = source.version_id});
   const object::ObjectInfo& info = (*reader)->info();
-  if (info.delete_marker) co_return S3Error(E::invalid_request, "The source of a copy request may not specifically refer to a delete marker by version id.");
+  if (info.delete_marker)
+    co_return S3Error(E::invalid_request, "The source of a copy request may not specifically refer to a delete marker by version id.");
   const object::Conditions conditions = parse_read_conditions(request, "x-amz-copy-source-");
   if (!conditions.empty() && object::evaluate_read_conditions(conditions, info) != object::ConditionOutcome::pass) {
     co_return precondition_failed(conditions, info);

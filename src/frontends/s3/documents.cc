@@ -16,7 +16,8 @@ S3Result<ListedPart> parse_part(const XmlNode& node) {
   const auto [end, fault] = std::from_chars(number.data(), number.data() + number.size(), value);
   if (fault != std::errc() || end != number.data() + number.size()) return S3Error(E::malformed_xml);
   if (value < 1) return invalid_argument("PartNumber must be >= 1", "PartNumber", number);
-  if (value > object::kPartNumberMax) return invalid_argument("Part number must be an integer between 1 and 10000, inclusive.", "partNumber", number);
+  if (value > object::kPartNumberMax)
+    return invalid_argument("Part number must be an integer between 1 and 10000, inclusive.", "partNumber", number);
   listed.part.number = static_cast<uint32_t>(value);
   listed.part.etag = unquoted(node.child_text("ETag"));
 
@@ -100,7 +101,8 @@ S3Result<BucketWish> parse_bucket_configuration(std::string_view document, std::
   const bool known = location.empty() || (location == region && region != "us-east-1") || (region == "eu-west-1" && location == "EU");
   if (!known) return S3Error(E::invalid_location_constraint).detail("LocationConstraint", location);
   if (const XmlNode* tags = root->child("Tags")) {
-    if (tags->children.size() > kBucketTagsMax) return S3Error(E::bad_request, fmt::format("Bucket tag count cannot be greater than {}", kBucketTagsMax));
+    if (tags->children.size() > kBucketTagsMax)
+      return S3Error(E::bad_request, fmt::format("Bucket tag count cannot be greater than {}", kBucketTagsMax));
     for (const auto& node : tags->children) {
       if (node.name != "Tag") return S3Error(E::malformed_xml);
       std::string name(node.child_text("Key")), value(node.child_text("Value"));

@@ -30,7 +30,8 @@ S3Error digest_error(const Error& error) {
   const size_t colon = text.find(": ");
   const size_t was_sent = text.find(" was sent, ");
   const size_t received = text.rfind(" received");
-  if (colon == std::string::npos || was_sent == std::string::npos || received == std::string::npos || received < was_sent) return S3Error(E::bad_digest);
+  if (colon == std::string::npos || was_sent == std::string::npos || received == std::string::npos || received < was_sent)
+    return S3Error(E::bad_digest);
   const std::string_view what = std::string_view(text).substr(0, colon);
   std::string sent = text.substr(colon + 2, was_sent - colon - 2);
   std::string calculated = text.substr(was_sent + 11, received - was_sent - 11);
@@ -39,7 +40,9 @@ S3Error digest_error(const Error& error) {
     return raw ? to_hex(bytes_of(*raw)) : base64;
   };
   if (what == "SHA-256") {
-    return S3Error(E::x_amz_content_sha256_mismatch).detail("ClientComputedContentSHA256", hex(sent)).detail("S3ComputedContentSHA256", hex(calculated));
+    return S3Error(E::x_amz_content_sha256_mismatch)
+        .detail("ClientComputedContentSHA256", hex(sent))
+        .detail("S3ComputedContentSHA256", hex(calculated));
   }
   if (what == "MD5") return S3Error(E::bad_digest).detail("ExpectedDigest", hex(sent)).detail("CalculatedDigest", std::move(calculated));
   return S3Error(E::bad_digest, "The checksum you specified did not match the calculated checksum.");
@@ -72,7 +75,8 @@ S3Error unknown_version(const ErrorSubject& subject) {
 
 S3Error::S3Error(E id) : id_(id), message_(kEntries[static_cast<size_t>(id)].message) {}
 S3Error::S3Error(E id, std::string message) : id_(id), message_(std::move(message)) {}
-S3Error::S3Error(auth::Refusal refusal) : id_(id_of(refusal.code)), message_(std::move(refusal.message)), details_(std::move(refusal.details)) {}
+S3Error::S3Error(auth::Refusal refusal)
+    : id_(id_of(refusal.code)), message_(std::move(refusal.message)), details_(std::move(refusal.details)) {}
 
 S3Error&& S3Error::detail(std::string name, std::string value) && {
   details_.emplace_back(std::move(name), std::move(value));
@@ -131,7 +135,9 @@ S3Error to_s3_error(const Error& error, const ErrorSubject& subject) {
 }
 
 S3Error invalid_argument(std::string message, std::string_view name, std::string_view value) {
-  return S3Error(E::invalid_argument, std::move(message)).detail("ArgumentName", std::string(name)).detail("ArgumentValue", std::string(value));
+  return S3Error(E::invalid_argument, std::move(message))
+      .detail("ArgumentName", std::string(name))
+      .detail("ArgumentValue", std::string(value));
 }
 
 S3Error header_not_implemented(std::string_view header) { return S3Error(E::not_implemented).detail("Header", std::string(header)); }

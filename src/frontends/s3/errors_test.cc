@@ -33,7 +33,9 @@ TEST(S3Errors, internal_text_never_reaches_the_client) {
 }
 
 TEST(S3Errors, what_is_missing_is_named) {
-  const auto code = [](const char* context, ErrorSubject subject) { return std::string(to_s3_error(Error(Code::not_found, context), subject).code()); };
+  const auto code = [](const char* context, ErrorSubject subject) {
+    return std::string(to_s3_error(Error(Code::not_found, context), subject).code());
+  };
   EXPECT_EQ(code("bucket 'b'", {.bucket = "b", .key = "k"}), "NoSuchBucket");
   EXPECT_EQ(code("key 'k'", {.bucket = "b", .key = "k"}), "NoSuchKey");
   EXPECT_EQ(code("delete marker 3", {.bucket = "b", .key = "k"}), "NoSuchKey");
@@ -48,9 +50,9 @@ TEST(S3Errors, a_document_is_escaped) {
 }
 
 TEST(S3Errors, refusals_of_signatures_are_in_the_table) {
-  for (const std::string_view code : {"AccessDenied", "AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "InvalidArgument", "InvalidRequest",
-                                      "InvalidToken", "NotImplemented", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "IncompleteBody", "MalformedTrailerError",
-                                      "InvalidChunkSizeError"}) {
+  for (const std::string_view code : {"AccessDenied", "AuthorizationHeaderMalformed", "AuthorizationQueryParametersError",
+                                      "InvalidArgument", "InvalidRequest", "InvalidToken", "NotImplemented", "RequestTimeTooSkewed",
+                                      "SignatureDoesNotMatch", "IncompleteBody", "MalformedTrailerError", "InvalidChunkSizeError"}) {
     EXPECT_EQ(S3Error(auth::Refusal{code, "m", {}}).code(), code);
   }
 }

@@ -15,7 +15,8 @@ S3Result<size_t> parse_limit(const Request& request, std::string_view name) {
   int64_t value = 0;
   const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool number = fault == std::errc() && end == text.data() + text.size();
-  if (!number || value > INT32_MAX) return invalid_argument(fmt::format("Provided {} not an integer or within integer range", text), name, text);
+  if (!number || value > INT32_MAX)
+    return invalid_argument(fmt::format("Provided {} not an integer or within integer range", text), name, text);
   if (value < 0) return invalid_argument(fmt::format("Argument {} must be an integer between 0 and 2147483647", text), name, text);
   return std::min<size_t>(static_cast<size_t>(value), kListingMax);
 }
@@ -42,7 +43,8 @@ void append_object(XmlWriter& xml, const object::ObjectInfo& info, const KeyEnco
     xml.element("ChecksumType", checksum_type_name(info.checksum.type));
   }
   xml.element("Size", info.size);
-  xml.element("StorageClass", info.metadata.storage_class.empty() ? std::string_view("STANDARD") : std::string_view(info.metadata.storage_class));
+  xml.element("StorageClass",
+              info.metadata.storage_class.empty() ? std::string_view("STANDARD") : std::string_view(info.metadata.storage_class));
 }
 
 void append_prefixes(XmlWriter& xml, const std::vector<std::string>& prefixes, const KeyEncoding& encode) {

@@ -46,8 +46,9 @@ std::string stored_encoding(std::string_view text) {
 }
 
 bool is_storage_class(std::string_view text) {
-  constexpr std::string_view kClasses[] = {"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING",
-                                           "GLACIER",  "DEEP_ARCHIVE",       "GLACIER_IR",  "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW"};
+  constexpr std::string_view kClasses[] = {"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA",      "INTELLIGENT_TIERING",
+                                           "GLACIER",  "DEEP_ARCHIVE",       "GLACIER_IR",  "EXPRESS_ONEZONE", "OUTPOSTS",
+                                           "SNOW"};
   return std::ranges::find(kClasses, text) != std::end(kClasses);
 }
 
@@ -62,14 +63,16 @@ S3Result<void> refuse_promises(const Request& request) {
     return invalid_argument("x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied.",
                             mode.empty() ? "x-amz-object-lock-mode" : "x-amz-object-lock-retain-until-date", "");
   }
-  if (!mode.empty() || request.header("x-amz-object-lock-legal-hold")) return S3Error(E::invalid_request, "Bucket is missing ObjectLockConfiguration");
+  if (!mode.empty() || request.header("x-amz-object-lock-legal-hold"))
+    return S3Error(E::invalid_request, "Bucket is missing ObjectLockConfiguration");
   return {};
 }
 
 bool is_tag_text(std::string_view text) {
   constexpr std::string_view kMarks = " _.:/=+-@";
   return std::ranges::all_of(text, [&](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || static_cast<uint8_t>(c) >= 0x80 || kMarks.find(c) != std::string_view::npos;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || static_cast<uint8_t>(c) >= 0x80 ||
+           kMarks.find(c) != std::string_view::npos;
   });
 }
 
@@ -141,7 +144,9 @@ S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request) {
     }
   }
   if (bytes > object::kUserMetadataMax) {
-    return S3Error(E::metadata_too_large).detail("Size", std::to_string(bytes)).detail("MaxSizeAllowed", std::to_string(object::kUserMetadataMax));
+    return S3Error(E::metadata_too_large)
+        .detail("Size", std::to_string(bytes))
+        .detail("MaxSizeAllowed", std::to_string(object::kUserMetadataMax));
   }
   return metadata;
 }
@@ -151,15 +156,18 @@ S3Result<void> check_tag(std::string_view name, std::string_view value) {
     return S3Error(E::invalid_tag, "The TagKey you have provided is invalid").detail("TagKey", std::string(name));
   }
   if (value.size() > 256 || !is_tag_text(value)) {
-    return S3Error(E::invalid_tag, "The TagValue you have provided is invalid").detail("TagKey", std::string(name)).detail("TagValue", std::string(value));
+    return S3Error(E::invalid_tag, "The TagValue you have provided is invalid")
+        .detail("TagKey", std::string(name))
+        .detail("TagValue", std::string(value));
   }
   return {};
 }
 
 S3Result<object::Tags> parse_tagging_header(std::string_view text) {
   const auto malformed = [&] {
-    return invalid_argument("The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
-                            "x-amz-tagging", text);
+    return invalid_argument(
+        "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
+        "x-amz-tagging", text);
   };
   object::Tags tags;
   size_t at = 0;
@@ -211,7 +219,9 @@ std::string tagging_document(const object::Tags& tags) {
 }
 
 object::Conditions parse_read_conditions(const Request& request, std::string_view prefix) {
-  const auto header = [&](std::string_view name) { return request.header(prefix.empty() ? std::string(name) : std::string(prefix) + std::string(name)); };
+  const auto header = [&](std::string_view name) {
+    return request.header(prefix.empty() ? std::string(name) : std::string(prefix) + std::string(name));
+  };
   object::Conditions conditions;
   if (const auto text = header("if-match")) conditions.if_match = parse_etags(*text);
   if (const auto text = header("if-none-match")) conditions.if_none_match = parse_etags(*text);
@@ -278,7 +288,8 @@ ParsedRange parse_range(std::string_view text, uint64_t size) {
 S3Result<ByteRange> parse_copy_range(std::string_view text, uint64_t size) {
   const auto malformed = [&] {
     return invalid_argument(
-        "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last "
+        "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the "
+        "first and last "
         "bytes to copy",
         "x-amz-copy-source-range", text);
   };
@@ -288,7 +299,9 @@ S3Result<ByteRange> parse_copy_range(std::string_view text, uint64_t size) {
   if (dash == std::string_view::npos) return malformed();
   const auto first = parse_number(ends.substr(0, dash)), last = parse_number(ends.substr(dash + 1));
   if (!first || !last || *last < *first) return malformed();
-  if (*last >= size) return invalid_argument(fmt::format("Range specified is not valid for source object of size: {}", size), "x-amz-copy-source-range", text);
+  if (*last >= size)
+    return invalid_argument(fmt::format("Range specified is not valid for source object of size: {}", size), "x-amz-copy-source-range",
+                            text);
   return ByteRange{*first, *last - *first + 1};
 }
 
@@ -342,8 +355,8 @@ std::string iso_time(WallTime time) {
   const auto seconds = static_cast<time_t>(time / kSecond);
   tm parts{};
   gmtime_r(&seconds, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min,
-                     parts.tm_sec, time % kSecond / 1'000'000);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour,
+                     parts.tm_min, parts.tm_sec, time % kSecond / 1'000'000);
 }
 
 std::string http_time(WallTime time) { return http_date(time / kSecond); }

@@ -17,12 +17,24 @@ struct RangeCase {
 
 TEST(S3Range, follows_rfc_9110_and_ignores_what_is_malformed) {
   const RangeCase cases[] = {
-      {"bytes=0-0", 100, RangeKind::part, 0, 1},      {"bytes=0-99", 100, RangeKind::part, 0, 100},  {"bytes=50-", 100, RangeKind::part, 50, 50},
-      {"bytes=0-999999", 100, RangeKind::part, 0, 100}, {"bytes=-1", 100, RangeKind::part, 99, 1},   {"bytes=-101", 100, RangeKind::part, 0, 100},
-      {"bytes=00-01", 100, RangeKind::part, 0, 2},    {"bytes=-0", 100, RangeKind::unsatisfiable},   {"bytes=100-100", 100, RangeKind::unsatisfiable},
-      {"bytes=0-0", 0, RangeKind::unsatisfiable},     {"bytes=-1", 0, RangeKind::whole},             {"bytes=", 100, RangeKind::whole},
-      {"bytes=-", 100, RangeKind::whole},             {"bytes= -1", 100, RangeKind::whole},          {"bytes=0--1", 100, RangeKind::whole},
-      {"bytes=10-5", 100, RangeKind::whole},          {"bytes=0-0,1-2", 100, RangeKind::whole},      {"items=0-1", 100, RangeKind::whole},
+      {"bytes=0-0", 100, RangeKind::part, 0, 1},
+      {"bytes=0-99", 100, RangeKind::part, 0, 100},
+      {"bytes=50-", 100, RangeKind::part, 50, 50},
+      {"bytes=0-999999", 100, RangeKind::part, 0, 100},
+      {"bytes=-1", 100, RangeKind::part, 99, 1},
+      {"bytes=-101", 100, RangeKind::part, 0, 100},
+      {"bytes=00-01", 100, RangeKind::part, 0, 2},
+      {"bytes=-0", 100, RangeKind::unsatisfiable},
+      {"bytes=100-100", 100, RangeKind::unsatisfiable},
+      {"bytes=0-0", 0, RangeKind::unsatisfiable},
+      {"bytes=-1", 0, RangeKind::whole},
+      {"bytes=", 100, RangeKind::whole},
+      {"bytes=-", 100, RangeKind::whole},
+      {"bytes= -1", 100, RangeKind::whole},
+      {"bytes=0--1", 100, RangeKind::whole},
+      {"bytes=10-5", 100, RangeKind::whole},
+      {"bytes=0-0,1-2", 100, RangeKind::whole},
+      {"items=0-1", 100, RangeKind::whole},
       {"bytes=99999999999999999999-", 100, RangeKind::whole},
   };
   for (const auto& wanted : cases) {
@@ -35,7 +47,8 @@ TEST(S3Range, follows_rfc_9110_and_ignores_what_is_malformed) {
 
 TEST(S3Range, copy_ranges_must_lie_inside) {
   EXPECT_EQ(parse_copy_range("bytes=0-9", 10)->length, 10u);
-  for (const std::string_view bad : {"bytes=0-10", "bytes=5-4", "bytes=-5", "bytes=5-", "0-5", "bytes=a-b"}) EXPECT_FALSE(parse_copy_range(bad, 10)) << bad;
+  for (const std::string_view bad : {"bytes=0-10", "bytes=5-4", "bytes=-5", "bytes=5-", "0-5", "bytes=a-b"})
+    EXPECT_FALSE(parse_copy_range(bad, 10)) << bad;
 }
 
 TEST(S3Tags, header_form_decodes_and_refuses) {
@@ -49,7 +62,9 @@ TEST(S3Tags, header_form_decodes_and_refuses) {
 }
 
 TEST(S3Tags, document_form_is_checked) {
-  const auto parse = [](std::string_view set) { return parse_tagging_document(fmt::format("<Tagging><TagSet>{}</TagSet></Tagging>", set), kObjectTagsMax); };
+  const auto parse = [](std::string_view set) {
+    return parse_tagging_document(fmt::format("<Tagging><TagSet>{}</TagSet></Tagging>", set), kObjectTagsMax);
+  };
   EXPECT_EQ(parse("<Tag><Key>a</Key><Value>b</Value></Tag>")->size(), 1u);
   EXPECT_EQ(parse("<Tag><Value>b</Value></Tag>").error().id(), E::malformed_xml);
   EXPECT_EQ(parse("<Tag><Key>a</Key><Value>b</Value></Tag><Tag><Key>a</Key><Value>c</Value></Tag>").error().id(), E::invalid_tag);
@@ -83,7 +98,8 @@ TEST(S3CopySource, forms) {
   EXPECT_EQ(source->bucket, "bucket");
   EXPECT_EQ(source->key, "a/b c");
   EXPECT_EQ(source->version_id, "v1");
-  for (const std::string_view bad : {"", "bucket", "bucket/", "b/%ZZ", "UPPER/key", "bucket/../x"}) EXPECT_FALSE(parse_copy_source(bad)) << bad;
+  for (const std::string_view bad : {"", "bucket", "bucket/", "b/%ZZ", "UPPER/key", "bucket/../x"})
+    EXPECT_FALSE(parse_copy_source(bad)) << bad;
 }
 
 TEST(S3Attribution, takes_what_it_knows) {

@@ -19,8 +19,9 @@ S3Result<ChecksumAlgorithm> part_algorithm(const object::UploadInfo& upload, Che
   if (chosen == ChecksumAlgorithm::none) return ChecksumAlgorithm::crc64nvme;
   const bool may_be_absent = is_copy || upload.checksum.type == ChecksumType::full_object;
   if (sent == chosen || (sent == ChecksumAlgorithm::none && may_be_absent)) return chosen;
-  return S3Error(E::invalid_request, fmt::format("Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}", algorithm_name(chosen),
-                                                 sent == ChecksumAlgorithm::none ? std::string_view("null") : algorithm_name(sent)));
+  return S3Error(E::invalid_request,
+                 fmt::format("Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
+                             algorithm_name(chosen), sent == ChecksumAlgorithm::none ? std::string_view("null") : algorithm_name(sent)));
 }
 
 }  // namespace quarry::frontends::s3

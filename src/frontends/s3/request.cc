@@ -26,7 +26,8 @@ Task<S3Result<void>> Request::respond_empty(int status) { co_return co_await res
 
 Task<S3Result<void>> check_access(Request& request, std::string bucket_name) {
   if (request.credential == nullptr) co_return S3Error(E::access_denied);
-  const std::string_view expected_owner = request.header_or(bucket_name == request.bucket ? "x-amz-expected-bucket-owner" : "x-amz-source-expected-bucket-owner");
+  const std::string_view expected_owner =
+      request.header_or(bucket_name == request.bucket ? "x-amz-expected-bucket-owner" : "x-amz-source-expected-bucket-owner");
   if (request.is_administrator() && expected_owner.empty()) co_return S3Result<void>();
   auto bucket = co_await request.services.objects.get_bucket(request.ctx, bucket_name);
   if (!bucket) co_return to_s3_error(bucket.error(), {.bucket = bucket_name});

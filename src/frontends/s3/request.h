@@ -20,9 +20,9 @@ struct S3Options {
   // Host names whose sub-domains are buckets ("s3.example.org": bucket.s3.example.org). Those of localhost always are,
   // and path style always works.
   std::vector<std::string> virtual_hosts;
-  uint64_t put_size_max = object::kPartSizeMax;      // bytes of one PUT
-  size_t document_bytes_max = 4 * 1024 * 1024;       // of an XML request body
-  size_t transfer_buffer_bytes = kMiB;               // pieces in which bodies are received and sent
+  uint64_t put_size_max = object::kPartSizeMax;              // bytes of one PUT
+  size_t document_bytes_max = 4 * 1024 * 1024;               // of an XML request body
+  size_t transfer_buffer_bytes = kMiB;                       // pieces in which bodies are received and sent
   Duration slow_answer_interval = std::chrono::seconds(10);  // between signs of life of an answer that takes long
 };
 

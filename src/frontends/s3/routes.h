@@ -12,11 +12,11 @@ enum class Scope : uint8_t { service, bucket, object };
 struct Operation {
   std::string_view method;
   Scope scope;
-  std::string_view query;    // sub-resource that selects it: "uploads", "list-type"; empty: the plain operation
-  std::string_view header;   // header that selects it ("x-amz-copy-source"); empty: none
-  std::string_view name;     // as in metrics and logs: "put_object"
+  std::string_view query;   // sub-resource that selects it: "uploads", "list-type"; empty: the plain operation
+  std::string_view header;  // header that selects it ("x-amz-copy-source"); empty: none
+  std::string_view name;    // as in metrics and logs: "put_object"
   Task<S3Result<void>> (*run)(Request& request);
-  bool takes_upload = false; // its body may be aws-chunked
+  bool takes_upload = false;  // its body may be aws-chunked
 };
 
 // All operations; of several that match, the first is meant.

@@ -23,7 +23,8 @@ class MetricsTable {
  public:
   MetricsTable() : rows_(operations().size() + 1) {
     const auto requests = metrics::counter_family("s3_requests_total", "S3 requests answered", {"operation", "status"});
-    const auto seconds = metrics::histogram_family("s3_request_seconds", "Time from the head of an S3 request to the end of its answer", {"operation"});
+    const auto seconds =
+        metrics::histogram_family("s3_request_seconds", "Time from the head of an S3 request to the end of its answer", {"operation"});
     constexpr std::string_view kNames[kStatusClasses] = {"other", "1xx", "2xx", "3xx", "4xx", "5xx"};
     for (size_t i = 0; i < rows_.size(); ++i) {
       const std::string_view name = i < operations().size() ? operations()[i].name : std::string_view("none");
@@ -62,8 +63,10 @@ S3Result<void> check_combination(const Request& request, Scope scope) {
     return invalid_argument("This operation does not accept partNumber without uploadId", "partNumber", "partNumber");
   }
   if (const auto source = request.header("x-amz-copy-source")) {
-    const bool copies = request.operation != nullptr && (request.operation->run == copy_object || request.operation->run == upload_part_copy);
-    if (!copies && (method != "PUT" || scope == Scope::object) && (method != "POST" || request.has_query("uploadId"))) return invalid_argument("You can only specify a copy source header for copy requests.", "x-amz-copy-source", *source);
+    const bool copies =
+        request.operation != nullptr && (request.operation->run == copy_object || request.operation->run == upload_part_copy);
+    if (!copies && (method != "PUT" || scope == Scope::object) && (method != "POST" || request.has_query("uploadId")))
+      return invalid_argument("You can only specify a copy source header for copy requests.", "x-amz-copy-source", *source);
   }
   if (const auto* version = request.head.find_query("versionId"); version != nullptr && version->value.empty() && scope == Scope::object) {
     return invalid_argument("Version id cannot be the empty string", "versionId", "");
@@ -119,8 +122,9 @@ Task<void> S3Server::handle(HttpExchange& exchange) {
   if (!served && !exchange.response.head_sent()) {
     status = co_await send_error(request, served.error());
     if (status >= 500 && status != 501) {
-      LOG_WARNING("request failed", {"request", request.request_id}, {"operation", request.ctx.operation}, {"bucket", request.bucket}, {"key", request.key},
-                  {"code", served.error().code()}, {"error", served.error().cause.empty() ? served.error().message() : served.error().cause});
+      LOG_WARNING("request failed", {"request", request.request_id}, {"operation", request.ctx.operation}, {"bucket", request.bucket},
+                  {"key", request.key}, {"code", served.error().code()},
+                  {"error", served.error().cause.empty() ? served.error().message() : served.error().cause});
     }
   }
   const OperationMetrics& row = metrics_table().of(request.operation);
@@ -147,8 +151,9 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
   if (scope == Scope::object && escapes_bucket(request.key)) co_return S3Error(E::path_escapes_bucket);
   if (scope != Scope::service && request.operation->run != create_bucket) {
     if (!is_valid_bucket_name(request.bucket)) {
-      co_return request.head.method == "PUT" || request.head.method == "POST" ? S3Error(E::invalid_bucket_name).detail("BucketName", request.bucket)
-                                                                               : S3Error(E::no_such_bucket).detail("BucketName", request.bucket);
+      co_return request.head.method == "PUT" || request.head.method == "POST"
+          ? S3Error(E::invalid_bucket_name).detail("BucketName", request.bucket)
+          : S3Error(E::no_such_bucket).detail("BucketName", request.bucket);
     }
     auto access = co_await check_access(request, request.bucket);
     if (!access) co_return access;
@@ -156,7 +161,8 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
   auto done = co_await request.operation->run(request);
   if (done || request.exchange.response.head_sent() || scope == Scope::service || request.bucket_info) co_return done;
   const E id = done.error().id();
-  if ((id != E::invalid_argument && id != E::invalid_request && id != E::no_such_upload) || request.operation->run == create_bucket) co_return done;
+  if ((id != E::invalid_argument && id != E::invalid_request && id != E::no_such_upload) || request.operation->run == create_bucket)
+    co_return done;
   // S3 looks for the bucket before anything else. Here only a request that failed pays for that.
   auto bucket = co_await services_.objects.get_bucket(request.ctx, request.bucket);
   if (!bucket && bucket.error().code() == Code::not_found) co_return S3Error(E::no_such_bucket).detail("BucketName", request.bucket);

@@ -12,7 +12,8 @@ struct S3 : testing::Test {
 };
 
 TEST_F(S3, put_get_head_delete) {
-  const Answer put = s3.put("/bucket/a/b", "hello", {{"Content-Type", "text/plain"}, {"x-amz-meta-Color", "blue"}, {"x-amz-tagging", "k=v"}});
+  const Answer put =
+      s3.put("/bucket/a/b", "hello", {{"Content-Type", "text/plain"}, {"x-amz-meta-Color", "blue"}, {"x-amz-tagging", "k=v"}});
   ASSERT_EQ(put.status, 200) << put.body;
   EXPECT_EQ(put.header("ETag"), "\"5d41402abc4b2a76b9719d911017c592\"");
   EXPECT_EQ(put.header("x-amz-checksum-crc64nvme"), "M3eFcAZSQlc=");
@@ -68,15 +69,20 @@ TEST_F(S3, digests_that_do_not_match_publish_nothing) {
   EXPECT_EQ(s3.put("/bucket/k", "x", {{"Content-MD5", "nonsense"}}).code(), "InvalidDigest");
   EXPECT_EQ(s3.put("/bucket/k", "x", {{"x-amz-checksum-crc32", "AAAAAA=="}}).code(), "BadDigest");
   EXPECT_EQ(s3.put("/bucket/k", "x", {{"x-amz-checksum-crc32", "AA=="}}).code(), "InvalidRequest");
-  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket/k", .body = "x", .payload_hash = std::string(auth::kEmptySha256)}).code(), "XAmzContentSHA256Mismatch");
+  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket/k", .body = "x", .payload_hash = std::string(auth::kEmptySha256)}).code(),
+            "XAmzContentSHA256Mismatch");
   EXPECT_EQ(s3.get("/bucket/k").code(), "NoSuchKey");
   EXPECT_EQ(s3.store.violations(), std::vector<std::string>());
 }
 
 TEST_F(S3, a_client_that_vanishes_leaves_nothing) {
   for (const size_t size : {size_t{100}, size_t{200'000}, size_t{3'000'000}}) {
-    const Answer answer = s3.ask({.method = "PUT", .path = "/bucket/k", .body = std::string(size, 'x'), .payload_hash = "UNSIGNED-PAYLOAD",
-                                  .content_length = size + 1'000'000, .body_failure = Code::connection_closed});
+    const Answer answer = s3.ask({.method = "PUT",
+                                  .path = "/bucket/k",
+                                  .body = std::string(size, 'x'),
+                                  .payload_hash = "UNSIGNED-PAYLOAD",
+                                  .content_length = size + 1'000'000,
+                                  .body_failure = Code::connection_closed});
     EXPECT_EQ(answer.code(), "IncompleteBody");
     EXPECT_EQ(s3.get("/bucket/k").code(), "NoSuchKey");
   }
@@ -84,9 +90,13 @@ TEST_F(S3, a_client_that_vanishes_leaves_nothing) {
 }
 
 TEST_F(S3, trailing_checksums_of_unsigned_chunks) {
-  const Headers headers = {{"x-amz-decoded-content-length", "5"}, {"x-amz-trailer", "x-amz-checksum-crc64nvme"}, {"Content-Encoding", "aws-chunked,gzip"}};
+  const Headers headers = {
+      {"x-amz-decoded-content-length", "5"}, {"x-amz-trailer", "x-amz-checksum-crc64nvme"}, {"Content-Encoding", "aws-chunked,gzip"}};
   const auto put = [&](std::string trailer) {
-    return s3.ask({.method = "PUT", .path = "/bucket/k", .body = "5\r\nhello\r\n0\r\nx-amz-checksum-crc64nvme:" + trailer + "\r\n\r\n", .headers = headers,
+    return s3.ask({.method = "PUT",
+                   .path = "/bucket/k",
+                   .body = "5\r\nhello\r\n0\r\nx-amz-checksum-crc64nvme:" + trailer + "\r\n\r\n",
+                   .headers = headers,
                    .payload_hash = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"});
   };
   EXPECT_EQ(put("QFRKMGE3tuw=").code(), "BadDigest");
@@ -106,8 +116,13 @@ TEST_F(S3, large_bodies_arrive_whole_in_every_framing) {
     chunked += fmt::format("{:x}\r\n{}\r\n", chunk.size(), chunk);
   }
   chunked += "0\r\n\r\n";
-  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket/chunked", .body = chunked, .headers = {{"x-amz-decoded-content-length", std::to_string(body.size())}},
-                    .payload_hash = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}).status, 200);
+  EXPECT_EQ(s3.ask({.method = "PUT",
+                    .path = "/bucket/chunked",
+                    .body = chunked,
+                    .headers = {{"x-amz-decoded-content-length", std::to_string(body.size())}},
+                    .payload_hash = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"})
+                .status,
+            200);
   EXPECT_EQ(s3.get("/bucket/chunked").body, body);
 }
 
@@ -126,7 +141,11 @@ TEST_F(S3, virtual_host_style_addresses_the_same_objects) {
 
 TEST_F(S3, users_have_their_own_buckets_and_nobody_elses) {
   const auto as = [&](std::string who, std::string method, std::string path, std::string body = {}) {
-    return s3.ask({.method = std::move(method), .path = std::move(path), .body = std::move(body), .access_key = who + "-access", .secret_key = who + "-secret-key"});
+    return s3.ask({.method = std::move(method),
+                   .path = std::move(path),
+                   .body = std::move(body),
+                   .access_key = who + "-access",
+                   .secret_key = who + "-secret-key"});
   };
   ASSERT_EQ(as("alice", "PUT", "/alices").status, 200);
   EXPECT_EQ(as("alice", "PUT", "/alices/k", "v").status, 200);
@@ -141,7 +160,12 @@ TEST_F(S3, users_have_their_own_buckets_and_nobody_elses) {
   EXPECT_EQ(s3.ask({.path = "/alices/k", .anonymous = true}).code(), "AccessDenied");
   // A copy reads its source with the same eyes.
   ASSERT_EQ(as("bob", "PUT", "/bobs").status, 200);
-  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bobs/k", .headers = {{"x-amz-copy-source", "/alices/k"}}, .access_key = "bob-access", .secret_key = "bob-secret-key"}).code(),
+  EXPECT_EQ(s3.ask({.method = "PUT",
+                    .path = "/bobs/k",
+                    .headers = {{"x-amz-copy-source", "/alices/k"}},
+                    .access_key = "bob-access",
+                    .secret_key = "bob-secret-key"})
+                .code(),
             "AccessDenied");
 }
 
@@ -151,7 +175,8 @@ TEST_F(S3, authentication_errors) {
   EXPECT_TRUE(s3.store.executor.run(s3.identities->set_key_enabled("alice-access", false)));
   EXPECT_EQ(s3.ask({.path = "/", .access_key = "alice-access", .secret_key = "alice-secret-key"}).code(), "InvalidAccessKeyId");
   const Ask plain;
-  const std::string query = auth::presign_query({plain.access_key, plain.secret_key, "us-east-1"}, {"GET", plain.host, "/bucket", ""}, {}, 60, s3.store.clock.wall_now());
+  const std::string query = auth::presign_query({plain.access_key, plain.secret_key, "us-east-1"}, {"GET", plain.host, "/bucket", ""}, {},
+                                                60, s3.store.clock.wall_now());
   EXPECT_EQ(s3.ask({.path = "/bucket", .raw_query_only = query}).status, 200);
   s3.store.clock.advance(61'000'000'000);
   EXPECT_EQ(s3.ask({.path = "/bucket", .raw_query_only = query}).code(), "AccessDenied");
@@ -163,7 +188,8 @@ TEST_F(S3, listings_page_and_group) {
   EXPECT_EQ(first.element("KeyCount"), "2");
   EXPECT_EQ(first.element("IsTruncated"), "true");
   EXPECT_NE(first.body.find("<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes>"), std::string::npos) << first.body;
-  const Answer second = s3.get("/bucket", "list-type=2&delimiter=%2F&max-keys=2&continuation-token=" + percent_encode(first.element("NextContinuationToken")));
+  const Answer second = s3.get(
+      "/bucket", "list-type=2&delimiter=%2F&max-keys=2&continuation-token=" + percent_encode(first.element("NextContinuationToken")));
   EXPECT_EQ(second.element("IsTruncated"), "false");
   EXPECT_NE(second.body.find("<Key>d e</Key>"), std::string::npos) << second.body;
   EXPECT_NE(s3.get("/bucket", "encoding-type=url").body.find("<Key>d+e</Key>"), std::string::npos);
@@ -173,7 +199,12 @@ TEST_F(S3, listings_page_and_group) {
 }
 
 TEST_F(S3, versions_and_markers) {
-  ASSERT_EQ(s3.ask({.method = "PUT", .path = "/bucket", .query = "versioning=", .body = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"}).status, 200);
+  ASSERT_EQ(s3.ask({.method = "PUT",
+                    .path = "/bucket",
+                    .query = "versioning=",
+                    .body = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"})
+                .status,
+            200);
   EXPECT_EQ(s3.get("/bucket", "versioning=").element("Status"), "Enabled");
   const std::string one = s3.put("/bucket/k", "1").header("x-amz-version-id");
   const std::string two = s3.put("/bucket/k", "2").header("x-amz-version-id");
@@ -194,7 +225,8 @@ TEST_F(S3, versions_and_markers) {
 
 TEST_F(S3, multi_delete_answers_for_each_key) {
   for (const std::string key : {"a", "b"}) ASSERT_EQ(s3.put("/bucket/" + key, "x").status, 200);
-  const std::string document = "<Delete><Object><Key>a</Key></Object><Object><Key>none</Key></Object><Object><Key>b</Key><ETag>\"other\"</ETag></Object></Delete>";
+  const std::string document =
+      "<Delete><Object><Key>a</Key></Object><Object><Key>none</Key></Object><Object><Key>b</Key><ETag>\"other\"</ETag></Object></Delete>";
   EXPECT_EQ(s3.post("/bucket", "delete=", document).code(), "InvalidRequest");  // no digest
   const Answer answer = s3.post("/bucket", "delete=", document, {{"Content-MD5", to_base64(md5(bytes_of(document)))}});
   ASSERT_EQ(answer.status, 200) << answer.body;
@@ -219,30 +251,39 @@ TEST_F(S3, copies_keep_or_replace) {
   EXPECT_EQ(kept.body, "data");
   EXPECT_EQ(kept.header("x-amz-meta-a"), "1");
   EXPECT_EQ(kept.header("x-amz-tagging-count"), "1");
-  ASSERT_EQ(s3.put("/bucket/dst", "", {{"x-amz-copy-source", "bucket/src"}, {"x-amz-metadata-directive", "REPLACE"}, {"x-amz-meta-b", "2"}}).status, 200);
+  ASSERT_EQ(s3.put("/bucket/dst", "", {{"x-amz-copy-source", "bucket/src"}, {"x-amz-metadata-directive", "REPLACE"}, {"x-amz-meta-b", "2"}})
+                .status,
+            200);
   EXPECT_EQ(s3.get("/bucket/dst").header("x-amz-meta-a"), "");
   EXPECT_EQ(s3.get("/bucket/dst").header("x-amz-meta-b"), "2");
   EXPECT_EQ(s3.put("/bucket/src", "", {{"x-amz-copy-source", "bucket/src"}}).code(), "InvalidRequest");
   EXPECT_EQ(s3.put("/bucket/dst", "", {{"x-amz-copy-source", "bucket/none"}}).code(), "NoSuchKey");
-  EXPECT_EQ(s3.put("/bucket/dst", "", {{"x-amz-copy-source", "bucket/src"}, {"x-amz-copy-source-if-match", "\"no\""}}).code(), "PreconditionFailed");
+  EXPECT_EQ(s3.put("/bucket/dst", "", {{"x-amz-copy-source", "bucket/src"}, {"x-amz-copy-source-if-match", "\"no\""}}).code(),
+            "PreconditionFailed");
   EXPECT_EQ(s3.put("/bucket", "", {{"x-amz-copy-source", "bucket/src"}}).code(), "BucketAlreadyOwnedByYou");
 }
 
 TEST_F(S3, multipart_upload_from_creation_to_object) {
-  const Answer created = s3.post("/bucket/big", "uploads=", "", {{"x-amz-checksum-algorithm", "CRC32"}, {"x-amz-checksum-type", "FULL_OBJECT"}});
+  const Answer created =
+      s3.post("/bucket/big", "uploads=", "", {{"x-amz-checksum-algorithm", "CRC32"}, {"x-amz-checksum-type", "FULL_OBJECT"}});
   const std::string upload = created.element("UploadId");
   ASSERT_FALSE(upload.empty()) << created.body;
   const std::string one(5 << 20, 'a'), two = "tail";
   const auto part = [&](int number, const std::string& body) {
-    return s3.ask({.method = "PUT", .path = "/bucket/big", .query = fmt::format("partNumber={}&uploadId={}", number, upload), .body = body});
+    return s3.ask(
+        {.method = "PUT", .path = "/bucket/big", .query = fmt::format("partNumber={}&uploadId={}", number, upload), .body = body});
   };
   const Answer first = part(1, one), second = part(2, two);
   ASSERT_EQ(first.status, 200) << first.body;
   EXPECT_EQ(s3.get("/bucket/big", "uploadId=" + upload).body.find("<PartNumber>2</PartNumber>") == std::string::npos, false);
   EXPECT_NE(s3.get("/bucket", "uploads=").body.find(upload), std::string::npos);
   EXPECT_EQ(part(0, two).code(), "InvalidArgument");
-  const auto complete = [&](std::string parts) { return s3.post("/bucket/big", "uploadId=" + upload, "<CompleteMultipartUpload>" + parts + "</CompleteMultipartUpload>"); };
-  const auto listed = [](int number, const std::string& etag) { return fmt::format("<Part><PartNumber>{}</PartNumber><ETag>{}</ETag></Part>", number, etag); };
+  const auto complete = [&](std::string parts) {
+    return s3.post("/bucket/big", "uploadId=" + upload, "<CompleteMultipartUpload>" + parts + "</CompleteMultipartUpload>");
+  };
+  const auto listed = [](int number, const std::string& etag) {
+    return fmt::format("<Part><PartNumber>{}</PartNumber><ETag>{}</ETag></Part>", number, etag);
+  };
   EXPECT_EQ(complete(listed(2, second.header("ETag")) + listed(1, first.header("ETag"))).code(), "InvalidPartOrder");
   EXPECT_EQ(complete(listed(1, "\"0000\"")).code(), "InvalidPart");
   EXPECT_EQ(complete("").code(), "MalformedXML");
@@ -259,7 +300,10 @@ TEST_F(S3, multipart_upload_from_creation_to_object) {
   EXPECT_EQ(s3.get("/bucket/big", "partNumber=3").status, 416);
   const Answer attributes = s3.get("/bucket/big", "attributes=", {{"x-amz-object-attributes", "ETag,ObjectSize,ObjectParts,Checksum"}});
   EXPECT_EQ(attributes.element("ObjectSize"), std::to_string(one.size() + two.size()));
-  EXPECT_EQ(s3.post("/bucket/big", "uploadId=" + std::string(32, '0'), "<CompleteMultipartUpload>" + listed(1, "\"x\"") + "</CompleteMultipartUpload>").code(), "NoSuchUpload");
+  EXPECT_EQ(s3.post("/bucket/big", "uploadId=" + std::string(32, '0'),
+                    "<CompleteMultipartUpload>" + listed(1, "\"x\"") + "</CompleteMultipartUpload>")
+                .code(),
+            "NoSuchUpload");
   EXPECT_EQ(s3.store.violations(), std::vector<std::string>());
 }
 
@@ -267,10 +311,17 @@ TEST_F(S3, upload_parts_can_be_copied_and_uploads_aborted) {
   ASSERT_EQ(s3.put("/bucket/src", "0123456789").status, 200);
   const std::string upload = s3.post("/bucket/k", "uploads=", "").element("UploadId");
   const std::string query = "partNumber=1&uploadId=" + upload;
-  const Answer copied = s3.ask({.method = "PUT", .path = "/bucket/k", .query = query, .headers = {{"x-amz-copy-source", "bucket/src"}, {"x-amz-copy-source-range", "bytes=2-4"}}});
+  const Answer copied = s3.ask({.method = "PUT",
+                                .path = "/bucket/k",
+                                .query = query,
+                                .headers = {{"x-amz-copy-source", "bucket/src"}, {"x-amz-copy-source-range", "bytes=2-4"}}});
   ASSERT_EQ(copied.status, 200) << copied.body;
   EXPECT_EQ(copied.element("ETag"), fmt::format("\"{}\"", to_hex(md5(bytes_of("234")))));
-  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket/k", .query = query, .headers = {{"x-amz-copy-source", "bucket/src"}, {"x-amz-copy-source-range", "bytes=2-10"}}}).code(),
+  EXPECT_EQ(s3.ask({.method = "PUT",
+                    .path = "/bucket/k",
+                    .query = query,
+                    .headers = {{"x-amz-copy-source", "bucket/src"}, {"x-amz-copy-source-range", "bytes=2-10"}}})
+                .code(),
             "InvalidArgument");
   EXPECT_EQ(s3.remove("/bucket/k", "uploadId=" + upload).status, 204);
   EXPECT_EQ(s3.remove("/bucket/k", "uploadId=" + upload).code(), "NoSuchUpload");
@@ -280,14 +331,23 @@ TEST_F(S3, upload_parts_can_be_copied_and_uploads_aborted) {
 TEST_F(S3, bucket_settings) {
   EXPECT_EQ(s3.get("/bucket", "location=").status, 200);
   EXPECT_EQ(s3.get("/bucket", "tagging=").code(), "NoSuchTagSet");
-  ASSERT_EQ(s3.ask({.method = "PUT", .path = "/bucket", .query = "tagging=", .body = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"}).status, 204);
+  ASSERT_EQ(s3.ask({.method = "PUT",
+                    .path = "/bucket",
+                    .query = "tagging=",
+                    .body = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"})
+                .status,
+            204);
   EXPECT_NE(s3.get("/bucket", "tagging=").body.find("<Key>a</Key>"), std::string::npos);
   EXPECT_EQ(s3.remove("/bucket", "tagging=").status, 204);
   EXPECT_NE(s3.get("/bucket", "acl=").body.find("FULL_CONTROL"), std::string::npos);
   EXPECT_EQ(s3.ask({.method = "HEAD", .path = "/bucket"}).header("x-amz-bucket-region"), "us-east-1");
-  const std::pair<std::string, std::string> probes[] = {{"policy", "NoSuchBucketPolicy"}, {"cors", "NoSuchCORSConfiguration"}, {"lifecycle", "NoSuchLifecycleConfiguration"},
-                                                        {"encryption", "ServerSideEncryptionConfigurationNotFoundError"}, {"object-lock", "ObjectLockConfigurationNotFoundError"},
-                                                        {"replication", "ReplicationConfigurationNotFoundError"}, {"website", "NoSuchWebsiteConfiguration"}};
+  const std::pair<std::string, std::string> probes[] = {{"policy", "NoSuchBucketPolicy"},
+                                                        {"cors", "NoSuchCORSConfiguration"},
+                                                        {"lifecycle", "NoSuchLifecycleConfiguration"},
+                                                        {"encryption", "ServerSideEncryptionConfigurationNotFoundError"},
+                                                        {"object-lock", "ObjectLockConfigurationNotFoundError"},
+                                                        {"replication", "ReplicationConfigurationNotFoundError"},
+                                                        {"website", "NoSuchWebsiteConfiguration"}};
   for (const auto& [query, code] : probes) {
     EXPECT_EQ(s3.get("/bucket", query + "=").code(), code);
     EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket", .query = query + "=", .body = "<x/>"}).code(), "NotImplemented");
@@ -302,7 +362,12 @@ TEST_F(S3, bucket_settings) {
 
 TEST_F(S3, object_tagging) {
   ASSERT_EQ(s3.put("/bucket/k", "x").status, 200);
-  ASSERT_EQ(s3.ask({.method = "PUT", .path = "/bucket/k", .query = "tagging=", .body = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"}).status, 200);
+  ASSERT_EQ(s3.ask({.method = "PUT",
+                    .path = "/bucket/k",
+                    .query = "tagging=",
+                    .body = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"})
+                .status,
+            200);
   EXPECT_NE(s3.get("/bucket/k", "tagging=").body.find("<Value>b</Value>"), std::string::npos);
   EXPECT_EQ(s3.remove("/bucket/k", "tagging=").status, 204);
   EXPECT_EQ(s3.get("/bucket/k", "tagging=").body.find("<Tag>"), std::string::npos);
@@ -317,8 +382,10 @@ TEST_F(S3, bad_input_gets_s3s_answers) {
   EXPECT_EQ(s3.put("/bucket/k", "x", {{"x-amz-server-side-encryption", "AES256"}}).code(), "NotImplemented");
   EXPECT_EQ(s3.put("/bucket/..%2F..%2Fx", "x").status, 400);
   EXPECT_EQ(s3.ask({.method = "PATCH", .path = "/bucket/k"}).code(), "MethodNotAllowed");
-  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket", .query = "tagging=", .body = std::string(5 << 20, 'x')}).code(), "MaxMessageLengthExceeded");
-  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket/k", .payload_hash = "UNSIGNED-PAYLOAD", .content_length = 6ull << 30}).code(), "EntityTooLarge");
+  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket", .query = "tagging=", .body = std::string(5 << 20, 'x')}).code(),
+            "MaxMessageLengthExceeded");
+  EXPECT_EQ(s3.ask({.method = "PUT", .path = "/bucket/k", .payload_hash = "UNSIGNED-PAYLOAD", .content_length = 6ull << 30}).code(),
+            "EntityTooLarge");
 }
 
 }  // namespace

@@ -100,7 +100,9 @@ S3Result<void> parse_address(Request& request) {
     if (request.bucket.empty() && !request.key.empty()) return S3Error(E::invalid_bucket_name).detail("BucketName", "");
   }
   if (request.key.size() > object::kObjectKeyMax) {
-    return S3Error(E::key_too_long).detail("Size", std::to_string(request.key.size())).detail("MaxSizeAllowed", std::to_string(object::kObjectKeyMax));
+    return S3Error(E::key_too_long)
+        .detail("Size", std::to_string(request.key.size()))
+        .detail("MaxSizeAllowed", std::to_string(object::kObjectKeyMax));
   }
   return {};
 }

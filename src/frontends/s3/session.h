@@ -10,7 +10,8 @@ S3Result<void> parse_address(Request& request);
 // Checks the signature and fills credential, identity and what bodies need. Anonymous requests pass; access is decided later.
 Task<S3Result<void>> authenticate(Request& request, auth::SigningKeyCache& keys);
 
-// x-quarry-attribution: "tenant=a; team=b; project=c; job=d; rank=0". Unknown and malformed parts are dropped, long ones cut: it is no claim.
+// x-quarry-attribution: "tenant=a; team=b; project=c; job=d; rank=0". Unknown and malformed parts are dropped, long ones cut: it is no
+// claim.
 inline constexpr size_t kAttributionValueMax = 64;
 Attribution parse_attribution(std::string_view header);
 

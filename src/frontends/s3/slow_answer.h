@@ -1,5 +1,6 @@
-// Answers that take long (completing an upload, copying): when nothing has come after slow_answer_interval, the head 200 leaves and white space
-// follows at that interval, so that the client keeps waiting; the document comes at the end, or an <Error> in its place, as S3 does it.
+// Answers that take long (completing an upload, copying): when nothing has come after slow_answer_interval, the head 200 leaves and white
+// space follows at that interval, so that the client keeps waiting; the document comes at the end, or an <Error> in its place, as S3 does
+// it.
 #pragma once
 #include <functional>
 

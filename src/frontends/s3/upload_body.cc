@@ -28,7 +28,8 @@ class UploadSource {
     if (!decoder_) {
       auto got = co_await body_.read_into(into);
       if (!got) co_return body_error(got.error());
-      if (*got < into.size()) co_return S3Error(E::incomplete_body, "You did not provide the number of bytes specified by the Content-Length HTTP header");
+      if (*got < into.size())
+        co_return S3Error(E::incomplete_body, "You did not provide the number of bytes specified by the Content-Length HTTP header");
       co_return S3Result<void>();
     }
     size_t filled = 0;
@@ -97,7 +98,8 @@ Task<void> write_piece(object::ObjectWriter& writer, Buffer piece, std::optional
 }
 
 // One piece is hashed and stored while the next one is received.
-Task<S3Result<void>> move_pieces(Request& request, UploadSource& source, uint64_t size, object::ObjectWriter& writer, S3Checksum* checksum) {
+Task<S3Result<void>> move_pieces(Request& request, UploadSource& source, uint64_t size, object::ObjectWriter& writer,
+                                 S3Checksum* checksum) {
   const size_t piece_bytes = request.services.options.transfer_buffer_bytes;
   uint64_t left = size;
   std::optional<Error> failure;
@@ -167,13 +169,15 @@ Task<S3Result<void>> receive_upload(Request& request, UploadPlan& plan, object::
     const auto& trailer = source.trailer();
     plan.expected.checksum = trailer ? decode_checksum(plan.checksum.algorithm, *trailer) : std::nullopt;
     if (!plan.expected.checksum) {
-      co_return S3Error(E::invalid_request, fmt::format("Value for {} trailing header is invalid.", checksum_header_name(plan.checksum.algorithm)));
+      co_return S3Error(E::invalid_request,
+                        fmt::format("Value for {} trailing header is invalid.", checksum_header_name(plan.checksum.algorithm)));
     }
   }
   if (checksum) {
     plan.verified = text_of(checksum->finish());
     if (plan.expected.checksum && *plan.expected.checksum != plan.verified) {
-      co_return S3Error(E::bad_digest, fmt::format("The {} you specified did not match the calculated checksum.", algorithm_name(plan.checksum.algorithm)));
+      co_return S3Error(E::bad_digest, fmt::format("The {} you specified did not match the calculated checksum.",
+                                                   algorithm_name(plan.checksum.algorithm)));
     }
     plan.expected.checksum.reset();
   }
@@ -191,7 +195,8 @@ Task<S3Result<std::string>> read_document(Request& request, Digests digests, Emp
   auto body = co_await request.exchange.body.read_all(request.services.options.document_bytes_max);
   if (!body) {
     if (body.error().code() == Code::too_large) {
-      co_return S3Error(E::max_message_length_exceeded).detail("MaxMessageLengthBytes", std::to_string(request.services.options.document_bytes_max));
+      co_return S3Error(E::max_message_length_exceeded)
+          .detail("MaxMessageLengthBytes", std::to_string(request.services.options.document_bytes_max));
     }
     co_return body_error(body.error());
   }

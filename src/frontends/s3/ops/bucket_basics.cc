@@ -35,7 +35,9 @@ Task<S3Result<void>> get_bucket_location(Request& request) {
   if (!info) co_return request.error(info.error());
   const std::string& region = request.services.options.region;
   XmlWriter xml;
-  xml.open_with_namespace("LocationConstraint", kNamespace).text(region == "us-east-1" ? std::string_view() : std::string_view(region)).close();
+  xml.open_with_namespace("LocationConstraint", kNamespace)
+      .text(region == "us-east-1" ? std::string_view() : std::string_view(region))
+      .close();
   co_return co_await request.respond_xml(xml.take());
 }
 

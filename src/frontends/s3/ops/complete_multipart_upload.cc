@@ -25,13 +25,14 @@ S3Result<void> check_part_checksums(const object::UploadInfo& upload, const std:
   if (chosen == ChecksumAlgorithm::none) return {};
   for (const auto& listed : parts) {
     if (listed.algorithm != ChecksumAlgorithm::none && listed.algorithm != chosen) {
-      return S3Error(E::bad_digest, fmt::format("The {} you specified for part {} did not match what we received.", lower(algorithm_name(listed.algorithm)),
-                                                listed.part.number));
+      return S3Error(E::bad_digest, fmt::format("The {} you specified for part {} did not match what we received.",
+                                                lower(algorithm_name(listed.algorithm)), listed.part.number));
     }
     if (listed.algorithm == ChecksumAlgorithm::none && upload.checksum.type == ChecksumType::composite) {
-      return S3Error(E::invalid_request, fmt::format("The upload was created using a {} checksum. The complete request must include the checksum for each "
-                                                     "part. It was missing for part {} in the request.",
-                                                     lower(algorithm_name(chosen)), listed.part.number));
+      return S3Error(E::invalid_request,
+                     fmt::format("The upload was created using a {} checksum. The complete request must include the checksum for each "
+                                 "part. It was missing for part {} in the request.",
+                                 lower(algorithm_name(chosen)), listed.part.number));
     }
   }
   return {};
@@ -46,7 +47,8 @@ S3Result<std::string> parse_final_checksum(const Request& request, const object:
     if (field.name.size() <= kPrefix.size() || !equal_ignoring_case(field.name.substr(0, kPrefix.size()), kPrefix)) continue;
     const auto algorithm = algorithm_of(field.name.substr(kPrefix.size()));
     if (!algorithm) continue;  // -type
-    if (++count > 1) return S3Error(E::invalid_request, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
+    if (++count > 1)
+      return S3Error(E::invalid_request, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.");
     std::string_view value = field.value;
     const size_t dash = value.find('-');
     bool count_is_number = true;
@@ -91,8 +93,9 @@ S3Error complete_error(const Request& request, const Error& error, const object:
         .detail("PartNumber", std::to_string(part));
   }
   if (std::sscanf(text.c_str(), "size: the parts have %llu bytes", &size) == 1) {
-    return S3Error(E::invalid_request, fmt::format("The provided 'x-amz-mp-object-size' header value {} does not match what was computed: {}",
-                                                   options.expected_size.value_or(0), size));
+    return S3Error(E::invalid_request,
+                   fmt::format("The provided 'x-amz-mp-object-size' header value {} does not match what was computed: {}",
+                               options.expected_size.value_or(0), size));
   }
   if (std::sscanf(text.c_str(), "part %u:", &part) == 1) {
     const auto named = std::ranges::find_if(options.parts, [part](const auto& listed) { return listed.number == part; });
@@ -108,14 +111,16 @@ struct Completed {
   Result<object::ObjectInfo> info;
 };
 Task<Completed> run_complete(Request& request, object::CompleteOptions options) {
-  auto info = co_await request.services.objects.complete_upload(request.ctx, request.bucket, request.key, request.upload_id(), std::move(options));
+  auto info =
+      co_await request.services.objects.complete_upload(request.ctx, request.bucket, request.key, request.upload_id(), std::move(options));
   co_return Completed{std::move(info)};
 }
 
 std::string complete_document(const Request& request, const object::ObjectInfo& info) {
   XmlWriter xml;
   xml.open_with_namespace("CompleteMultipartUploadResult", kNamespace);
-  xml.element("Location", fmt::format("{}://{}{}", request.exchange.is_tls ? "https" : "http", request.head.authority, request.head.raw_path));
+  xml.element("Location",
+              fmt::format("{}://{}{}", request.exchange.is_tls ? "https" : "http", request.head.authority, request.head.raw_path));
   xml.element("Bucket", request.bucket).element("Key", request.key).element("ETag", quoted_etag(info.etag));
   if (info.checksum.algorithm != ChecksumAlgorithm::none) {
     const size_t dash = info.etag.rfind('-');
@@ -145,8 +150,10 @@ Task<S3Result<void>> complete_multipart_upload(Request& request) {
     present = std::move(*upload);
     CO_TRY_ASSIGN(options.expected_checksum, parse_final_checksum(request, present));
     if (type && present.checksum.algorithm != ChecksumAlgorithm::none && *type != present.checksum.type) {
-      co_return S3Error(E::invalid_request, fmt::format("The upload was created using the {} checksum mode. The complete request must use the same checksum mode.",
-                                                        checksum_type_name(present.checksum.type)));
+      co_return S3Error(
+          E::invalid_request,
+          fmt::format("The upload was created using the {} checksum mode. The complete request must use the same checksum mode.",
+                      checksum_type_name(present.checksum.type)));
     }
     auto checked = check_part_checksums(present, parts);
     if (!checked) co_return checked;
@@ -156,8 +163,10 @@ Task<S3Result<void>> complete_multipart_upload(Request& request) {
   // An upload that is gone may have been completed by this very request, sent before: the engine knows.
   for (const auto& listed : parts) {
     options.parts.push_back(listed.part);
-    // Parts of an upload that names no algorithm are kept with the default one; what the client says in another was checked when it sent them.
-    if (present.checksum.algorithm == ChecksumAlgorithm::none && listed.algorithm != ChecksumAlgorithm::crc64nvme) options.parts.back().checksum.clear();
+    // Parts of an upload that names no algorithm are kept with the default one; what the client says in another was checked when it sent
+    // them.
+    if (present.checksum.algorithm == ChecksumAlgorithm::none && listed.algorithm != ChecksumAlgorithm::crc64nvme)
+      options.parts.back().checksum.clear();
   }
 
   SlowAnswer answer(request);

@@ -82,15 +82,17 @@ Task<S3Result<void>> copy_object(Request& request) {
   CO_TRY_ASSIGN(CopyPlan plan, plan_copy(request));
   if (plan.source.bucket == request.bucket && plan.source.key == request.key && !changes_something(request, plan)) {
     co_return S3Error(E::invalid_request,
-                      "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, "
+                      "This copy request is illegal because it is trying to copy an object to itself without changing the object's "
+                      "metadata, storage class, "
                       "website redirect location or encryption attributes.");
   }
   auto reader = co_await open_copy_source(request, plan.source);
   if (!reader) co_return std::move(reader).error();
   const object::ObjectInfo& source = (*reader)->info();
   if (source.size > object::kPartSizeMax) {
-    co_return S3Error(E::invalid_request,
-                      fmt::format("The specified copy source is larger than the maximum allowable size for a copy source: {}", object::kPartSizeMax));
+    co_return S3Error(
+        E::invalid_request,
+        fmt::format("The specified copy source is larger than the maximum allowable size for a copy source: {}", object::kPartSizeMax));
   }
 
   object::PutOptions options = std::move(plan.options);

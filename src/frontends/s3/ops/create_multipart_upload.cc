@@ -12,7 +12,8 @@ Task<S3Result<void>> create_multipart_upload(Request& request) {
   CO_TRY_ASSIGN(options.tags, parse_tagging_header(request.header_or("x-amz-tagging")));
   options.checksum = checksum.algorithm;
   options.owner = request.user_id();
-  auto upload = co_await request.services.objects.create_upload(request.ctx, request.bucket, request.key, std::move(options), checksum.type);
+  auto upload =
+      co_await request.services.objects.create_upload(request.ctx, request.bucket, request.key, std::move(options), checksum.type);
   if (!upload) co_return request.error(upload.error());
 
   XmlWriter xml;

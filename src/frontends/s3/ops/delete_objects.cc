@@ -7,7 +7,8 @@
 namespace quarry::frontends::s3 {
 namespace {
 
-void append_result(XmlWriter& xml, const object::DeleteTarget& target, const Result<object::DeleteOutcome>& result, bool quiet, std::string_view bucket) {
+void append_result(XmlWriter& xml, const object::DeleteTarget& target, const Result<object::DeleteOutcome>& result, bool quiet,
+                   std::string_view bucket) {
   const bool no_key = !result && result.error().code() == Code::not_found && target.conditions.empty();
   if (result || no_key) {
     if (quiet) return;

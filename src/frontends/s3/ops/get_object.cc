@@ -40,8 +40,8 @@ S3Result<void> check_query(const Request& request) {
 struct Selection {
   ByteRange range;
   int status = 200;
-  size_t parts_count = 0;                            // for x-amz-mp-parts-count; 0: not said
-  std::optional<object::Checksum> checksum;          // of exactly these bytes
+  size_t parts_count = 0;                    // for x-amz-mp-parts-count; 0: not said
+  std::optional<object::Checksum> checksum;  // of exactly these bytes
   size_t checksum_parts = 0;
 };
 
@@ -49,7 +49,9 @@ S3Result<Selection> select_part(const object::ObjectInfo& info, uint32_t number)
   Selection selection;
   const size_t count = std::max<size_t>(info.parts.size(), 1);
   if (number > count) {
-    return S3Error(E::invalid_part_number).detail("ActualPartCount", std::to_string(count)).detail("PartNumberRequested", std::to_string(number));
+    return S3Error(E::invalid_part_number)
+        .detail("ActualPartCount", std::to_string(count))
+        .detail("PartNumberRequested", std::to_string(number));
   }
   if (info.parts.empty()) {
     selection.range = {0, info.size};
@@ -75,7 +77,8 @@ S3Result<Selection> select_range(const Request& request, const object::ObjectInf
   const ParsedRange parsed = parse_range(*header, info.size);
   if (parsed.kind == RangeKind::whole) return selection;
   if (parsed.kind == RangeKind::unsatisfiable) {
-    S3Error error = S3Error(E::invalid_range).detail("RangeRequested", std::string(*header)).detail("ActualObjectSize", std::to_string(info.size));
+    S3Error error =
+        S3Error(E::invalid_range).detail("RangeRequested", std::string(*header)).detail("ActualObjectSize", std::to_string(info.size));
     error.headers.emplace_back("Content-Range", fmt::format("bytes */{}", info.size));
     return error;
   }
@@ -141,8 +144,8 @@ Task<S3Result<std::optional<Selection>>> prepare(Request& request, object::Objec
   add_version_header(*response, request, info.version_id);
   if (selection.parts_count > 0) response->headers.add("x-amz-mp-parts-count", selection.parts_count);
   if (selection.status == 206) {
-    response->headers.add("Content-Range",
-                          fmt::format("bytes {}-{}/{}", selection.range.offset, selection.range.offset + selection.range.length - 1, info.size));
+    response->headers.add("Content-Range", fmt::format("bytes {}-{}/{}", selection.range.offset,
+                                                       selection.range.offset + selection.range.length - 1, info.size));
   }
   if (selection.checksum && equal_ignoring_case(request.header_or("x-amz-checksum-mode"), "ENABLED")) {
     add_checksum_headers(*response, *selection.checksum, selection.checksum_parts);

@@ -44,7 +44,8 @@ S3Result<Wanted> parse_wanted(const Request& request) {
     }
   }
   if (count == 0) {
-    return S3Error(E::invalid_request, "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty");
+    return S3Error(E::invalid_request,
+                   "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty");
   }
   const auto number = [](std::string_view text, auto otherwise) {
     auto value = otherwise;
@@ -119,7 +120,8 @@ Task<S3Result<void>> get_object_attributes(Request& request) {
   }
   if (wanted.parts && !info->parts.empty()) append_parts(xml, *info, wanted);
   if (wanted.storage_class) {
-    xml.element("StorageClass", info->metadata.storage_class.empty() ? std::string_view("STANDARD") : std::string_view(info->metadata.storage_class));
+    xml.element("StorageClass",
+                info->metadata.storage_class.empty() ? std::string_view("STANDARD") : std::string_view(info->metadata.storage_class));
   }
   if (wanted.size) xml.element("ObjectSize", info->size);
   xml.close();

@@ -1,11 +1,12 @@
 #include "frontends/s3/listing.h"
-#include "frontends/s3/ops/operations.h"
 #include "frontends/s3/object_headers.h"
+#include "frontends/s3/ops/operations.h"
 
 namespace quarry::frontends::s3 {
 
 Task<S3Result<void>> list_object_versions(Request& request) {
-  if (request.query_or("max-keys").starts_with('-')) co_return invalid_argument("max-keys cannot be negative", "maxKeys", request.query_or("max-keys"));
+  if (request.query_or("max-keys").starts_with('-'))
+    co_return invalid_argument("max-keys cannot be negative", "maxKeys", request.query_or("max-keys"));
   CO_TRY_ASSIGN(const size_t limit, parse_limit(request, "max-keys"));
   CO_TRY_ASSIGN(const KeyEncoding encode, parse_encoding(request));
   object::VersionListOptions options;
@@ -15,7 +16,8 @@ Task<S3Result<void>> list_object_versions(Request& request) {
   options.version_marker = request.query_or("version-id-marker");
   options.limit = limit;
   if (options.key_marker.empty() && !options.version_marker.empty()) {
-    co_return invalid_argument("A version-id marker cannot be specified without a key marker.", "version-id-marker", options.version_marker);
+    co_return invalid_argument("A version-id marker cannot be specified without a key marker.", "version-id-marker",
+                               options.version_marker);
   }
   object::VersionListPage page;
   if (limit == 0) {

@@ -16,8 +16,10 @@ S3Result<uint32_t> parse_part_marker(const Request& request) {
   int64_t value = 0;
   const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool number = fault == std::errc() && end == text.data() + text.size();
-  if (!number || value > INT32_MAX) return invalid_argument(fmt::format("Provided {} not an integer or within integer range", text), "part-number-marker", text);
-  if (value < 0) return invalid_argument(fmt::format("Argument {} must be an integer between 0 and 2147483647", text), "part-number-marker", text);
+  if (!number || value > INT32_MAX)
+    return invalid_argument(fmt::format("Provided {} not an integer or within integer range", text), "part-number-marker", text);
+  if (value < 0)
+    return invalid_argument(fmt::format("Argument {} must be an integer between 0 and 2147483647", text), "part-number-marker", text);
   return static_cast<uint32_t>(value);
 }
 

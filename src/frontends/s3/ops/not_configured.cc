@@ -28,7 +28,9 @@ Task<S3Result<void>> answer_fixed(Request& request, std::string document) {
 Task<S3Result<void>> answer_not_implemented(Request& request) { co_return S3Error(E::not_implemented); }
 
 Task<S3Result<void>> get_bucket_logging(Request& request) { return answer_fixed(request, empty_document("BucketLoggingStatus")); }
-Task<S3Result<void>> get_bucket_notification(Request& request) { return answer_fixed(request, empty_document("NotificationConfiguration")); }
+Task<S3Result<void>> get_bucket_notification(Request& request) {
+  return answer_fixed(request, empty_document("NotificationConfiguration"));
+}
 Task<S3Result<void>> get_bucket_accelerate(Request& request) { return answer_fixed(request, empty_document("AccelerateConfiguration")); }
 
 Task<S3Result<void>> get_bucket_request_payment(Request& request) {

@@ -18,7 +18,8 @@ Task<S3Result<void>> upload_part(Request& request) {
   options.compute_sha256 = plan.compute_sha256;
   options.owner = request.user_id();
 
-  auto writer = co_await request.services.objects.put_part(request.ctx, request.bucket, request.key, request.upload_id(), number, std::move(options));
+  auto writer =
+      co_await request.services.objects.put_part(request.ctx, request.bucket, request.key, request.upload_id(), number, std::move(options));
   if (!writer) co_return request.error(writer.error());
   auto received = co_await receive_upload(request, plan, **writer);
   if (!received) co_return received;

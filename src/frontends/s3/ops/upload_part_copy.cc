@@ -12,7 +12,8 @@ struct CopiedPart {
 };
 
 Task<CopiedPart> run_copy(Request& request, object::ObjectReader& reader, uint32_t number, object::PutOptions options) {
-  auto writer = co_await request.services.objects.put_part(request.ctx, request.bucket, request.key, request.upload_id(), number, std::move(options));
+  auto writer =
+      co_await request.services.objects.put_part(request.ctx, request.bucket, request.key, request.upload_id(), number, std::move(options));
   if (!writer) co_return CopiedPart{std::move(writer).error()};
   auto moved = co_await copy_bytes(reader, **writer, request.services.options.transfer_buffer_bytes);
   if (!moved) co_return CopiedPart{std::move(moved).error()};
@@ -45,8 +46,9 @@ Task<S3Result<void>> upload_part_copy(Request& request) {
     (*reader)->set_range(range.offset, range.length);
   }
   if (range.length > object::kPartSizeMax) {
-    co_return S3Error(E::invalid_request,
-                      fmt::format("The specified copy source is larger than the maximum allowable size for a copy source: {}", object::kPartSizeMax));
+    co_return S3Error(
+        E::invalid_request,
+        fmt::format("The specified copy source is larger than the maximum allowable size for a copy source: {}", object::kPartSizeMax));
   }
   object::PutOptions options;
   options.size = range.length;

@@ -14,7 +14,8 @@ namespace quarry::frontends::s3 {
 // Bytes of a body that are there, and what happens after them.
 class FakeBody : public BodyReader {
  public:
-  FakeBody(std::string bytes, std::optional<uint64_t> declared, std::optional<Code> failure) : bytes_(std::move(bytes)), declared_(declared), failure_(failure) {}
+  FakeBody(std::string bytes, std::optional<uint64_t> declared, std::optional<Code> failure)
+      : bytes_(std::move(bytes)), declared_(declared), failure_(failure) {}
   std::optional<uint64_t> length() const override { return declared_; }
   uint64_t bytes_read() const override { return at_; }
   Task<Result<size_t>> read_into(MutableByteView into) override {
@@ -92,15 +93,17 @@ struct Ask {
   std::vector<std::pair<std::string, std::string>> headers;
   std::string host = "127.0.0.1:9000";
   std::string access_key = "admin-access", secret_key = "admin-secret-key";
-  std::string payload_hash;               // empty: of the body
+  std::string payload_hash;  // empty: of the body
   bool anonymous = false;
-  std::optional<uint64_t> content_length; // empty: of the body
-  std::optional<Code> body_failure;       // after the body's bytes
-  std::string raw_query_only;             // presigned: used instead of signing
+  std::optional<uint64_t> content_length;  // empty: of the body
+  std::optional<Code> body_failure;        // after the body's bytes
+  std::string raw_query_only;              // presigned: used instead of signing
 };
 
 struct S3Harness {
-  explicit S3Harness(S3Options options = {}) : identities(auth::make_identity_store(*store.meta, std::string(32, 'k'))), server(*store.engine, *identities, store.clock, std::move(options)) {
+  explicit S3Harness(S3Options options = {})
+      : identities(auth::make_identity_store(*store.meta, std::string(32, 'k'))),
+        server(*store.engine, *identities, store.clock, std::move(options)) {
     for (const std::string name : {"admin", "alice", "bob"}) {
       EXPECT_TRUE(store.executor.run(identities->create_user(name, name == "admin")));
       EXPECT_TRUE(store.executor.run(identities->create_key(name, name + "-access", name + "-secret-key")));
@@ -115,11 +118,12 @@ struct S3Harness {
       query = wanted.raw_query_only;
     } else if (!wanted.anonymous) {
       const std::string hash = wanted.payload_hash.empty() ? sha256_hex(bytes_of(wanted.body)) : wanted.payload_hash;
-      auth::sign_request({wanted.access_key, wanted.secret_key, "us-east-1"}, {wanted.method, wanted.host, wanted.path, wanted.query}, headers, hash,
-                         store.clock.wall_now());
+      auth::sign_request({wanted.access_key, wanted.secret_key, "us-east-1"}, {wanted.method, wanted.host, wanted.path, wanted.query},
+                         headers, hash, store.clock.wall_now());
     }
     const uint64_t length = wanted.content_length.value_or(wanted.body.size());
-    std::string text = fmt::format("{} {}{}{} HTTP/1.1\r\nHost: {}\r\n{}", wanted.method, wanted.path, query.empty() ? "" : "?", query, wanted.host, headers.serialized());
+    std::string text = fmt::format("{} {}{}{} HTTP/1.1\r\nHost: {}\r\n{}", wanted.method, wanted.path, query.empty() ? "" : "?", query,
+                                   wanted.host, headers.serialized());
     if (wanted.method == "PUT" || wanted.method == "POST" || length > 0) text += fmt::format("Content-Length: {}\r\n", length);
     text += "\r\n";
     RequestHead head;
@@ -132,7 +136,8 @@ struct S3Harness {
     store.executor.run(server.handle(exchange));
     EXPECT_TRUE(response.sent_);
     EXPECT_TRUE(response.finished_ || response.aborted_);
-    return {response.head_.status, std::move(response.body_), std::move(response.head_.headers), response.head_.content_length, response.aborted_};
+    return {response.head_.status, std::move(response.body_), std::move(response.head_.headers), response.head_.content_length,
+            response.aborted_};
   }
 
   Answer put(std::string path, std::string body, std::vector<std::pair<std::string, std::string>> headers = {}) {
@@ -141,9 +146,12 @@ struct S3Harness {
   Answer get(std::string path, std::string query = {}, std::vector<std::pair<std::string, std::string>> headers = {}) {
     return ask({.path = std::move(path), .query = std::move(query), .headers = std::move(headers)});
   }
-  Answer remove(std::string path, std::string query = {}) { return ask({.method = "DELETE", .path = std::move(path), .query = std::move(query)}); }
+  Answer remove(std::string path, std::string query = {}) {
+    return ask({.method = "DELETE", .path = std::move(path), .query = std::move(query)});
+  }
   Answer post(std::string path, std::string query, std::string body, std::vector<std::pair<std::string, std::string>> headers = {}) {
-    return ask({.method = "POST", .path = std::move(path), .query = std::move(query), .body = std::move(body), .headers = std::move(headers)});
+    return ask(
+        {.method = "POST", .path = std::move(path), .query = std::move(query), .body = std::move(body), .headers = std::move(headers)});
   }
 
   object::Harness store;

@@ -32,7 +32,8 @@ class Tracer : public HttpHandler {
   HttpHandler& inner_;
 };
 
-Task<Result<void>> make_user(auth::IdentityStore& identities, std::string name, bool administrator, std::string access_key, std::string secret_key) {
+Task<Result<void>> make_user(auth::IdentityStore& identities, std::string name, bool administrator, std::string access_key,
+                             std::string secret_key) {
   CO_TRY(co_await identities.create_user(name, administrator));
   CO_TRY(co_await identities.create_key(name, std::move(access_key), std::move(secret_key)));
   co_return Result<void>();
