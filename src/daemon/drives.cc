@@ -36,6 +36,9 @@ Result<std::vector<std::string>> drive_paths(const NodeConfig& config) {
 
 namespace {
 
+constexpr Duration kBusyPatience = std::chrono::seconds(5);  // for a drive that another process still holds
+constexpr Duration kBusyRetry = std::chrono::milliseconds(20);
+
 std::string foreign_message(const std::string& path, const chunk::ForeignContent& content) {
   return fmt::format("{} is not empty: {}. It was left alone; to DESTROY what is on it: quarry device format --force {}", path, content.description, path);
 }
@@ -56,7 +59,13 @@ struct Identified {
 
 Task<Result<Identified>> identify(DriveToOpen drive, bool force) {
   Identified found{drive.path, drive.owner, nullptr, std::nullopt};
+  // The kernel lets go of a killed process's rings, and of the drives registered with them, some time after the process is gone.
+  const TimePoint patience = Executor::here().now() + kBusyPatience;
   auto device = co_await UringBlockDevice::open(drive.path);
+  while (!device && device.error().code() == Code::busy && Executor::here().now() < patience) {
+    co_await sleep_for(kBusyRetry);
+    device = co_await UringBlockDevice::open(drive.path);
+  }
   if (!device) co_return std::move(device).error().with(drive.path);
   found.device = std::move(*device);
   auto identity = co_await chunk::RawStore::identify(*found.device);
