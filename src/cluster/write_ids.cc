@@ -69,8 +69,21 @@ Task<Result<void>> WriteIds::refill() {
 
 Task<Result<WriteId>> WriteIds::take() {
   WriteId id = 0;
-  while (!try_take(id)) CO_TRY(co_await refill());
+  while (!try_take(id)) CO_TRY(co_await on(background_.home(), refill_in_turn()));
   co_return id;
+}
+
+Task<Result<void>> WriteIds::refill_in_turn() {
+  co_await turn_.acquire();
+  Result<void> done;
+  if (!has_ids()) done = co_await refill();
+  turn_.release();
+  co_return done;
+}
+
+bool WriteIds::has_ids() {
+  std::lock_guard lock(mutex_);
+  return next_ < end_ || later_ != 0;
 }
 
 Task<Result<void>> WriteIds::end_session() {

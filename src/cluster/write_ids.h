@@ -5,7 +5,9 @@
 #pragma once
 #include <mutex>
 
+
 #include "cluster/background.h"
+#include "io/sync.h"
 #include "cluster/chunk_ids.h"
 #include "meta/meta_store.h"
 
@@ -28,12 +30,16 @@ class WriteIds {
 
  private:
   Task<Result<void>> refill();
+  // One at a time, on home: writers that all find no id must not race for one counter until some of them give up.
+  Task<Result<void>> refill_in_turn();
   Task<void> refill_early();
+  bool has_ids();
   bool try_take(WriteId& id);
 
   meta::MetaStore& meta_;
   const uint64_t session_;
   Background& background_;
+  Semaphore turn_{1};  // confined to home
   std::mutex mutex_;
   WriteId next_ = 0, end_ = 0;        // current block
   WriteId later_ = 0, later_end_ = 0;  // the one after it, leased early
