@@ -5,10 +5,9 @@
 #pragma once
 #include <mutex>
 
-
 #include "cluster/background.h"
-#include "io/sync.h"
 #include "cluster/chunk_ids.h"
+#include "io/sync.h"
 #include "meta/meta_store.h"
 
 namespace quarry::cluster {
