@@ -305,7 +305,7 @@ S3Result<ByteRange> parse_copy_range(std::string_view text, uint64_t size) {
   return ByteRange{*first, *last - *first + 1};
 }
 
-void add_object_headers(ResponseHead& response, const object::ObjectInfo& info) {
+void add_object_headers(ResponseHead& response, const object::ObjectInfo& info, const object::ObjectMetadata& metadata) {
   HeaderBlock& headers = response.headers;
   headers.add("ETag", quoted_etag(info.etag));
   headers.add("Last-Modified", http_time(info.modified));
@@ -313,16 +313,16 @@ void add_object_headers(ResponseHead& response, const object::ObjectInfo& info) 
   const auto add = [&](std::string_view name, const std::string& value) {
     if (!value.empty()) headers.add(name, value);
   };
-  add("Content-Type", info.metadata.content_type.empty() ? "binary/octet-stream" : info.metadata.content_type);
-  add("Content-Encoding", info.metadata.content_encoding);
-  add("Content-Disposition", info.metadata.content_disposition);
-  add("Content-Language", info.metadata.content_language);
-  add("Cache-Control", info.metadata.cache_control);
-  add("Expires", info.metadata.expires);
-  add("x-amz-website-redirect-location", info.metadata.website_redirect);
-  add("x-amz-storage-class", info.metadata.storage_class);  // STANDARD is not said
+  add("Content-Type", metadata.content_type.empty() ? "binary/octet-stream" : metadata.content_type);
+  add("Content-Encoding", metadata.content_encoding);
+  add("Content-Disposition", metadata.content_disposition);
+  add("Content-Language", metadata.content_language);
+  add("Cache-Control", metadata.cache_control);
+  add("Expires", metadata.expires);
+  add("x-amz-website-redirect-location", metadata.website_redirect);
+  add("x-amz-storage-class", metadata.storage_class);  // STANDARD is not said
   size_t unprintable = 0;
-  for (const auto& [name, value] : info.metadata.user) {
+  for (const auto& [name, value] : metadata.user) {
     if (!is_token(name)) {
       ++unprintable;
       continue;

@@ -43,8 +43,8 @@ ParsedRange parse_range(std::string_view text, uint64_t size);
 // x-amz-copy-source-range: both ends must be given and lie inside. Errors: InvalidArgument.
 S3Result<ByteRange> parse_copy_range(std::string_view text, uint64_t size);
 
-// Headers that GET and HEAD show of an object.
-void add_object_headers(ResponseHead& response, const object::ObjectInfo& info);
+// Headers that GET and HEAD show of an object. metadata: the object's, or what the request put in its place.
+void add_object_headers(ResponseHead& response, const object::ObjectInfo& info, const object::ObjectMetadata& metadata);
 void add_version_header(ResponseHead& response, const Request& request, std::string_view version_id);
 
 std::string quoted_etag(std::string_view etag);

@@ -19,6 +19,10 @@ constexpr Override kOverrides[] = {{"response-content-type", "Content-Type"},
                                    {"response-content-disposition", "Content-Disposition"},
                                    {"response-content-encoding", "Content-Encoding"}};
 
+bool has_overrides(const Request& request) {
+  return std::ranges::any_of(request.head.query, [](const QueryParameter& parameter) { return parameter.name.starts_with("response-"); });
+}
+
 void apply_overrides(const Request& request, object::ObjectMetadata& metadata) {
   std::string* const fields[] = {&metadata.content_type,  &metadata.content_language,    &metadata.expires,
                                  &metadata.cache_control, &metadata.content_disposition, &metadata.content_encoding};
@@ -110,8 +114,8 @@ S3Error marker_asked_for(const object::ObjectInfo& info) {
   return error;
 }
 
-// Everything but the bytes. nullopt: answered already (304).
-Task<S3Result<std::optional<Selection>>> prepare(Request& request, object::ObjectInfo info, ResponseHead* response) {
+// Everything but the bytes. info outlives the task. nullopt: answered already (304).
+Task<S3Result<std::optional<Selection>>> prepare(Request& request, const object::ObjectInfo& info, ResponseHead* response) {
   if (info.delete_marker) co_return marker_asked_for(info);
   const object::Conditions conditions = parse_read_conditions(request);
   if (!conditions.empty()) {
@@ -138,9 +142,14 @@ Task<S3Result<std::optional<Selection>>> prepare(Request& request, object::Objec
     CO_TRY_ASSIGN(selection, select_range(request, info));
   }
 
-  apply_overrides(request, info.metadata);
   *response = request.answer(selection.status);
-  add_object_headers(*response, info);
+  if (has_overrides(request)) {
+    object::ObjectMetadata overridden = info.metadata;
+    apply_overrides(request, overridden);
+    add_object_headers(*response, info, overridden);
+  } else {
+    add_object_headers(*response, info, info.metadata);
+  }
   add_version_header(*response, request, info.version_id);
   if (selection.parts_count > 0) response->headers.add("x-amz-mp-parts-count", selection.parts_count);
   if (selection.status == 206) {
@@ -215,7 +224,7 @@ Task<S3Result<void>> head_object(Request& request) {
   auto info = co_await request.services.objects.head(request.ctx, request.bucket, request.key, request.version_id());
   if (!info) co_return not_found_error(request, info.error());
   ResponseHead response;
-  auto selection = co_await prepare(request, std::move(*info), &response);
+  auto selection = co_await prepare(request, *info, &response);
   if (!selection) co_return std::move(selection).error();
   if (!selection->has_value()) co_return S3Result<void>();
   co_return co_await request.respond(std::move(response));
