@@ -80,6 +80,44 @@ TEST_F(Fsck, names_and_repairs_payload_of_nobody) {
   ASSERT_TRUE(h.executor.run(h.engine->fsck(h.ctx, true)));
   EXPECT_THAT(h.violations(), IsEmpty());
 }
+// The null slot is used again: a put of the orphan's key between fsck's look and its repair must keep its bytes.
+TEST(FsckRepair, never_removes_a_payload_written_since_it_looked) {
+  size_t overtaken = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(seed);
+    Harness h;
+    auto bucket = h.make_bucket("b");
+    ASSERT_TRUE(bucket);
+    for (int i = 0; i < 20; ++i) {
+      auto transaction = h.executor.run(h.meta->begin());
+      (*transaction)->put(payload_key(bucket->id, fmt::format("k{}", i), kNullSlot, 0), encode_inline_payload(1, bytes_of("orphan")));
+      ASSERT_TRUE(h.executor.run((*transaction)->commit()));
+    }
+    h.meta->set_faults({.seed = seed, .read_delay_max = std::chrono::microseconds(100), .commit_delay_max = std::chrono::microseconds(100)});
+    std::vector<Task<bool>> tasks;
+    tasks.push_back([](Harness& harness, size_t& found) -> Task<bool> {
+      auto report = co_await harness.engine->fsck(harness.ctx, true);
+      if (report && !report->violations.empty()) ++found;
+      co_return report.has_value();
+    }(h, overtaken));
+    for (int i = 0; i < 20; ++i) {
+      tasks.push_back([](Harness& harness, int number) -> Task<bool> {
+        co_await sleep_for(std::chrono::microseconds(number * 100));
+        auto put = co_await harness.put_task("b", fmt::format("k{}", number), "live");
+        co_return put.has_value();
+      }(h, i));
+    }
+    for (const bool fine : h.executor.run(when_all(std::move(tasks)))) EXPECT_TRUE(fine);
+    h.meta->set_faults({});
+    for (int i = 0; i < 20; ++i) {
+      auto got = h.get("b", fmt::format("k{}", i));
+      ASSERT_TRUE(got) << "k" << i << ": " << got.error().to_string();
+      EXPECT_EQ(*got, "live");
+    }
+    EXPECT_THAT(h.violations(), IsEmpty());
+  }
+  EXPECT_GT(overtaken, 0u) << "fsck never met an orphan: the race was not run";
+}
 TEST_F(Fsck, names_and_repairs_parts_without_an_upload) {
   write(upload_key(id, "open", upload_id), std::nullopt);
   expect_found("which does not exist");

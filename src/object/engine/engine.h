@@ -116,6 +116,7 @@ class Engine final : public ObjectEngine {
 };
 
 ObjectInfo to_info(const VersionRecord& record, std::string key, bool is_latest);
+ObjectInfo to_info(VersionRecord&& record, std::string key, bool is_latest);
 PartInfo to_info(const PartRecord& record);
 Result<void> check_object_key(std::string_view key);
 Result<void> check_put_options(const PutOptions& options);

@@ -17,7 +17,7 @@ struct Totals {
 
 // Orphan rows that a repair may remove.
 struct Repairs {
-  std::vector<std::string> rows;                                // payload rows without a version
+  std::vector<std::pair<std::string, std::string>> rows;        // payload rows without a version: key and value
   std::vector<std::pair<std::string, std::string>> parts;       // rows of parts without an upload: key and value
   std::vector<std::tuple<BucketId, UsageCounter, int64_t>> counters;  // what is missing
 };
@@ -241,7 +241,7 @@ Task<Result<void>> Pass::check_versions() {
     }
     if (!pages.empty() && !unreadable) {
       violation("key '{}': {} payload rows belong to no version", shown, pages.size());
-      for (const auto& [place, value] : pages) repairs.rows.push_back(payload_key(bucket, key->second, place.first, place.second));
+      for (const auto& [place, value] : pages) repairs.rows.emplace_back(payload_key(bucket, key->second, place.first, place.second), value);
     }
   }
   co_return Result<void>();
@@ -342,16 +342,26 @@ std::vector<cluster::WriteId> common(const std::vector<cluster::WriteId>& a, con
   return out;
 }
 
-Task<Result<void>> remove_orphans(meta::Transaction& transaction, cluster::DataPlane& data, const Repairs& repairs) {
-  for (const auto& row : repairs.rows) transaction.remove(row);
-  for (const auto& [key, value] : repairs.parts) {
+using OrphanRows = std::span<const std::pair<std::string, std::string>>;
+constexpr size_t kOrphansAtOnce = 500;  // rows removed in one transaction, well inside its limit
+
+// An orphan goes only if it is still what the snapshot held: the null slot of a key is used again by the next put of that key, and its
+// row is then a live payload with another `unique`. The read is a conflict, so a put that comes between fails this transaction.
+Task<Result<void>> remove_orphans(meta::Transaction& transaction, cluster::DataPlane& data, OrphanRows rows) {
+  for (const auto& [key, value] : rows) {
     CO_TRY_ASSIGN(auto present, co_await transaction.get(key));
     if (present != value) continue;
-    CO_TRY_ASSIGN(auto part, decode_part(value));
-    if (part.layout) data.retire(transaction, *part.layout);
+    if (key.front() == 'p') {
+      CO_TRY_ASSIGN(auto part, decode_part(value));
+      if (part.layout) data.retire(transaction, *part.layout);
+    }
     transaction.remove(key);
   }
-  // Deltas, so that what changed since the snapshot stays counted.
+  co_return Result<void>();
+}
+
+// Deltas, so that what changed since the snapshot stays counted.
+Task<Result<void>> mend_counters(meta::Transaction& transaction, const Repairs& repairs) {
   for (const auto& [id, counter, missing] : repairs.counters) transaction.add(counter_key(id, counter), missing);
   co_return Result<void>();
 }
@@ -383,12 +393,19 @@ Task<Result<ObjectEngine::FsckReport>> Engine::fsck(const RequestContext& ctx, b
     for (const auto id : common(missing, second.referenced)) describe(fmt::format("write {} is named by a record, but has no data row", id));
   }
   if (pass.undescribed > 0) pass.report.violations.push_back(fmt::format("and {} more violations", pass.undescribed));
-  const Repairs& repairs = pass.repairs;
-  if (repair && (!repairs.rows.empty() || !repairs.parts.empty() || !repairs.counters.empty())) {
+  if (repair) {
     cluster::DataPlane* plane = &data();
-    const Repairs* work = &repairs;
-    CO_TRY(co_await meta::transact(meta(), [plane, work](meta::Transaction& transaction) { return remove_orphans(transaction, *plane, *work); }));
-    data().retired();
+    for (const auto* orphans : {&pass.repairs.rows, &pass.repairs.parts}) {
+      for (size_t at = 0; at < orphans->size(); at += kOrphansAtOnce) {
+        const OrphanRows rows = OrphanRows(*orphans).subspan(at, std::min(kOrphansAtOnce, orphans->size() - at));
+        CO_TRY(co_await meta::transact(meta(), [plane, rows](meta::Transaction& transaction) { return remove_orphans(transaction, *plane, rows); }));
+      }
+    }
+    if (!pass.repairs.parts.empty()) data().retired();
+    if (!pass.repairs.counters.empty()) {
+      const Repairs* work = &pass.repairs;
+      CO_TRY(co_await meta::transact(meta(), [work](meta::Transaction& transaction) { return mend_counters(transaction, *work); }));
+    }
   }
   co_return std::move(pass.report);
 }

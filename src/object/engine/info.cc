@@ -3,7 +3,7 @@
 
 namespace quarry::object {
 
-ObjectInfo to_info(const VersionRecord& record, std::string key, bool is_latest) {
+ObjectInfo to_info(VersionRecord&& record, std::string key, bool is_latest) {
   ObjectInfo info;
   info.key = std::move(key);
   info.version_id = to_text(record.version_id());
@@ -12,12 +12,16 @@ ObjectInfo to_info(const VersionRecord& record, std::string key, bool is_latest)
   info.size = record.size;
   if (!record.delete_marker) info.etag = record.etag();
   info.modified = record.modified;
-  info.metadata = record.metadata;
-  info.metadata.storage_class = record.storage_class;
-  info.checksum = record.checksum;
-  info.tags = record.tags;
-  info.owner = record.owner;
+  info.metadata = std::move(record.metadata);
+  info.metadata.storage_class = std::move(record.storage_class);
+  info.checksum = std::move(record.checksum);
+  info.tags = std::move(record.tags);
+  info.owner = std::move(record.owner);
   return info;
+}
+
+ObjectInfo to_info(const VersionRecord& record, std::string key, bool is_latest) {
+  return to_info(VersionRecord(record), std::move(key), is_latest);
 }
 
 PartInfo to_info(const PartRecord& record) {

@@ -33,7 +33,7 @@ struct PageBuilder {
     auto record = decode_version_head(value);
     if (!record) return stop(std::move(record).error().with(parsed->key));
     page.next = parsed->key;
-    page.objects.push_back(to_info(*record, std::move(parsed->key), true));
+    page.objects.push_back(to_info(std::move(*record), std::move(parsed->key), true));
     return {.kind = Step::Kind::next};
   }
   Step stop(Error error) {
@@ -54,6 +54,7 @@ Task<Result<ListPage>> Engine::list(const RequestContext& ctx, std::string bucke
   if (!range.end.empty() && range.begin >= range.end) co_return ListPage();
   PageBuilder builder{.bucket = id, .options = std::move(options), .page = {}, .state = {}};
   CO_TRY_ASSIGN(auto cursor, co_await meta().cursor(std::move(range), meta::Direction::forward));
+  builder.page.objects.reserve(builder.options.limit);
   PageBuilder* target = &builder;
   auto walked = co_await cursor->walk([target](std::string_view row, std::string_view value) { return target->visit(row, value); });
   CO_TRY(std::move(walked));
