@@ -21,7 +21,10 @@ with Node("--drives", "4", "--drive-size", "8GiB", "--log-level", "warning") as 
     loaded = subprocess.run([BINARY, "bench", "put", "--size", "16", "--objects", str(args.keys), "--connections", "64", "--threads", "2", "--root", node.root,
                              "--bucket", "million", "--each-once", "--keep", "--json"], check=True, capture_output=True, text=True)
     print(f"{args.keys} keys put in {time.time() - started:.0f} s ({json.loads(loaded.stdout)['requests_per_second']:.0f}/s)")
-    last = ""
+
+    def cpu_seconds():
+        fields = open(f"/proc/{node.process.pid}/stat").read().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def page(query):
         start = time.perf_counter()
@@ -33,7 +36,9 @@ with Node("--drives", "4", "--drive-size", "8GiB", "--log-level", "warning") as 
     marker = f"bench%2F996%2F{0:08d}"
     for name, query in [("first page", "list-type=2&max-keys=1000"), ("last page", "list-type=2&max-keys=1000&start-after=" + marker)]:
         times = []
+        before = cpu_seconds()
         for _ in range(args.runs):
             elapsed, body = page(query)
             times.append(elapsed)
-        print(f"{name}: {body.count(b'<Key>')} keys, median {statistics.median(times):.2f} ms, first {times[0]:.2f} ms, worst {max(times):.2f} ms (with connection and one signature)")
+        cpu = (cpu_seconds() - before) / args.runs * 1e3
+        print(f"{name}: {body.count(b'<Key>')} keys, median {statistics.median(times):.2f} ms, best {min(times):.2f} ms, first {times[0]:.2f} ms, worst {max(times):.2f} ms (with connection and one signature); server CPU {cpu:.2f} ms a page")
