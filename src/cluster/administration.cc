@@ -283,6 +283,7 @@ Task<Result<void>> Administration::clean(uint32_t number) {
 void Administration::judge_speed() {
   constexpr int kSlowFactor = 8;
   constexpr Duration kSlowMin = std::chrono::milliseconds(10);
+  constexpr Duration kSlowAgain = std::chrono::seconds(30);
   const std::vector<Drive*> all = drives_.all();
   std::vector<Duration> medians;
   for (Drive* drive : all) {
@@ -298,7 +299,17 @@ void Administration::judge_speed() {
     if (slow && !drive->slow.exchange(true)) {
       LOG_WARNING("drive is slow: reads go around it", {"drive", drive->number()}, {"median_us", median.count() / 1000}, {"peers_us", usual.count() / 1000});
     }
-    if (!slow) drive->slow.store(false);
+    if (!slow) {
+      drive->slow.store(false);
+      slow_since_.erase(drive->number());
+      continue;
+    }
+    // Nobody reads from it any more, so nothing would show that it recovered: now and then its past is forgotten.
+    const TimePoint now = Executor::here().now();
+    if (now - slow_since_.try_emplace(drive->number(), now).first->second < kSlowAgain) continue;
+    drive->read_latency.reset();
+    drive->slow.store(false);
+    slow_since_.erase(drive->number());
   }
 }
 

@@ -57,7 +57,7 @@ class Administration {
   Auditor& auditor_;
   OpenNewDrive open_drive_;
   Semaphore turn_{1};
-  std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;
+  std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_, slow_since_;
   mutable std::mutex mutex_;
   std::string read_only_reason_;  // guarded
 

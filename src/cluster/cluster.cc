@@ -11,8 +11,6 @@
 namespace quarry::cluster {
 namespace {
 
-constexpr uint32_t kGroupCountMax = 4096;  // so that a change of all groups fits into one transaction
-
 Task<Result<std::string>> read_label(chunk::ChunkStore* store) { co_return store->label(); }
 Task<Result<chunk::SpaceReport>> read_space(chunk::ChunkStore* store) { co_return store->space(); }
 

@@ -8,7 +8,6 @@ namespace quarry::cluster {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-constexpr uint32_t kGroupCountMax = 65536;
 
 Uuid read_uuid(Decoder& in) {
   Uuid id;
@@ -262,7 +261,10 @@ Result<std::optional<ClusterMap>> ClusterMap::decode(const std::vector<meta::Key
       const uint8_t count = in.u8();
       for (uint8_t i = 0; i < count && in.ok(); ++i) widths.push_back(in.u8());
       TRY(in.finish("cluster map"));
-      if (map.group_count < 1 || map.group_count > kGroupCountMax || kind < 1 || kind > 2) return fail(Code::corrupt, "cluster map: head");
+      const bool sane_widths = std::ranges::all_of(widths, [](uint8_t width) { return width >= 1 && width <= 32; });
+      if (map.group_count < 1 || map.group_count > kGroupCountMax || kind < 1 || kind > 2 || map.redundancy.k < 1 || map.redundancy.width() > 32 || !sane_widths) {
+        return fail(Code::corrupt, "cluster map: head");
+      }
       map.redundancy.kind = static_cast<RedundancyKind>(kind);
     } else if (row.key.starts_with("cd")) {
       Decoder in(std::string_view(row.key).substr(2));

@@ -17,6 +17,8 @@
 
 namespace quarry::cluster {
 
+inline constexpr uint32_t kGroupCountMax = 4096;  // a change of all groups fits into one transaction
+
 enum class DriveState : uint8_t {  // frozen numbers
   active = 1,
   draining = 2,  // readable; gets no new data, its data moves away

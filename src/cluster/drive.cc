@@ -7,9 +7,11 @@
 namespace quarry::cluster {
 namespace {
 
-// Kept free of object data: 1/32 of a drive, at most 2 GiB, so that metadata and removals go on when users have filled it.
-constexpr uint64_t kKeptShare = 32;
-constexpr uint64_t kKeptMax = 2 * kGiB;
+// Kept free of object data, so that metadata and removals go on when users have filled the drive: 1/32 of it, at least 192 MiB (the metadata's
+// log and two checkpoints; a quarter of a tiny drive), at most 2 GiB.
+uint64_t kept_free(uint64_t device_bytes) {
+  return std::clamp<uint64_t>(device_bytes / 32, std::min<uint64_t>(device_bytes / 4, 192 * kMiB), 2 * kGiB);
+}
 
 // An error that is about the request or the one chunk, not about the drive.
 bool harmless(Code code) {
@@ -40,6 +42,11 @@ void LatencyStatistics::observe(Duration duration) {
   if (total_.fetch_add(1, std::memory_order_relaxed) + 1 < kSamplesMax) return;
   total_.store(kSamplesMax / 2, std::memory_order_relaxed);  // old samples fade; a race only makes them fade twice
   for (auto& count : counts_) count.store(count.load(std::memory_order_relaxed) / 2, std::memory_order_relaxed);
+}
+
+void LatencyStatistics::reset() {
+  for (auto& count : counts_) count.store(0, std::memory_order_relaxed);
+  total_.store(0, std::memory_order_relaxed);
 }
 
 Duration LatencyStatistics::quantile(double q, Duration fallback) const {
@@ -283,8 +290,7 @@ Task<void> Drive::refresh() {
     std::lock_guard lock(mutex_);
     space_ = space;
     health_ = health;
-    const uint64_t kept = std::min<uint64_t>(space.device_bytes / kKeptShare, kKeptMax);
-    room_.store(static_cast<int64_t>(space.free_bytes) - static_cast<int64_t>(kept), std::memory_order_relaxed);
+    room_.store(static_cast<int64_t>(space.free_bytes) - static_cast<int64_t>(kept_free(space.device_bytes)), std::memory_order_relaxed);
     if (health.state == chunk::StoreState::online && condition_.load() == DriveCondition::read_only) {
       condition_.store(DriveCondition::up, std::memory_order_release);
       reason_.clear();

@@ -30,6 +30,8 @@ class LatencyStatistics {
   void observe(Duration duration);
   // Upper bound of the bucket in which the q-quantile lies; `fallback` until kSamplesMin samples were seen.
   Duration quantile(double q, Duration fallback) const;
+  // Forgets all samples. Counts made meanwhile may stay.
+  void reset();
   static constexpr uint32_t kSamplesMin = 32;
 
  private:
