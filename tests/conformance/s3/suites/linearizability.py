@@ -62,6 +62,8 @@ def one_run(context, program, case, deletes, versioned, kills, seconds):
     history.parent.mkdir(parents=True, exist_ok=True)
     command = [program, "run", "-endpoint", server.endpoint, "-access", server.access_key, "-secret", server.secret_key, "-region", server.region,
                "-bucket", bucket, "-duration", f"{seconds}s", "-operations", str(2000 * seconds), f"-conditional-delete={str(deletes).lower()}", "-history", history]
+    if kills:
+        command += ["-clients", "24", "-keys", "10"]  # more at work when the node dies; more keys keep the check short
     if context.options.seed:
         command += ["-seed", str(context.options.seed)]
     killer = Killer(server, kills, seconds)
