@@ -6,6 +6,7 @@
 #include <map>
 
 #include "chunk/chunk_store.h"
+#include "chunk/test_payload.h"
 #include "io/clock.h"
 #include "io/sim/sim_executor.h"
 
@@ -23,19 +24,6 @@ struct ConformanceSetup {
   uint64_t capacity = 64 * kMiB;  // about; the suite fills at most half of it
 };
 inline std::ostream& operator<<(std::ostream& out, const ConformanceSetup& setup) { return out << setup.name; }
-
-// Bytes that depend on every position and on the seed.
-inline std::string test_payload(uint64_t seed, size_t size) {
-  std::string text(size, '\0');
-  uint64_t x = seed * 0x9e3779b97f4a7c15ull + 0x1234567;
-  for (auto& c : text) {
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    c = static_cast<char>(x);
-  }
-  return text;
-}
 
 class ChunkStoreConformance : public testing::TestWithParam<ConformanceSetup> {
  protected:

@@ -7,6 +7,9 @@
 
 namespace quarry::chunk::raw {
 namespace {
+// Short of free segments, compaction takes what gains less.
+constexpr double kLiveWhenShort = 0.90;
+
 Task<void> move_item(PackedStream& stream, PackedPut* item, Result<void>* result) { *result = co_await stream.put(*item); }
 }  // namespace
 
@@ -24,12 +27,13 @@ void RawStoreImpl::packed_segment_sealed(uint32_t segment) {
 }
 
 // Cost and benefit: what is gained (dead bytes) over what must be copied (live bytes). Below the threshold the lowest live share is best.
-std::optional<uint32_t> RawStoreImpl::worst_packed_segment() const {
+std::optional<uint32_t> RawStoreImpl::worst_packed_segment(double live_below) const {
   std::optional<uint32_t> worst;
-  double lowest = options_.compaction_live_below;
+  double lowest = live_below;
   for (uint32_t i = 0; i < space_.used(); ++i) {
     const Segment& s = space_[i];
     if (s.role != Role::packed || s.state == SegmentState::open || s.emptying || s.compacting || s.live == 0 || s.unreadable) continue;
+    if (s.suspect) return i;  // a list of it was damaged: its items are better kept elsewhere
     const double live = static_cast<double>(s.live_bytes + s.live * kFrameItemSize) / static_cast<double>(space_.geometry().data_bytes());
     if (live < lowest) {
       lowest = live;
@@ -43,20 +47,22 @@ void RawStoreImpl::consider_compaction() {
   if (compacting_ || !options_.background || closing_ || !mounted_ || health_.state != StoreState::online) return;
   if (++deaths_since_look_ < kDeathsPerLook && space_.free_segments() > kReserveCompaction + kReserveMetadata) return;
   deaths_since_look_ = 0;
-  if (!worst_packed_segment()) return;
+  const bool short_of_space = space_.free_segments() <= kReserveCompaction + kReserveMetadata;
+  if (!worst_packed_segment(short_of_space ? kLiveWhenShort : options_.compaction_live_below)) return;
   compacting_ = true;
   background_.spawn(run_compaction());
 }
 
 Task<void> RawStoreImpl::run_compaction() {
   while (!closing_ && health_.state == StoreState::online) {
-    const auto segment = worst_packed_segment();
+    const bool short_of_space = space_.free_segments() <= kReserveCompaction + kReserveMetadata;
+    const auto segment = worst_packed_segment(short_of_space ? kLiveWhenShort : options_.compaction_live_below);
     if (!segment) break;
     const TimePoint start = Executor::here().now();
     auto done = co_await compact_segment(*segment);
     if (!done) break;
     // A bounded share of the device's time, unless space is short.
-    if (space_.free_segments() <= kReserveCompaction + kReserveMetadata) continue;
+    if (short_of_space) continue;
     const Duration busy = Executor::here().now() - start;
     const auto pause = std::chrono::duration_cast<Duration>(busy * (1.0 / options_.compaction_share - 1.0));
     const bool stopped = co_await stop_.wait_until(Executor::here().now() + pause);
@@ -69,7 +75,7 @@ Task<Result<void>> RawStoreImpl::compact() {
   CO_TRY(writable());
   Use use(*this);
   for (;;) {
-    const auto segment = worst_packed_segment();
+    const auto segment = worst_packed_segment(options_.compaction_live_below);
     if (!segment) break;
     CO_TRY(co_await compact_segment(*segment));
   }
@@ -102,7 +108,7 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
     uint32_t crc = 0, needed = 0;
     auto frame = decode_frame_header(bytes, expectation, &crc, &needed);
     if (!frame) {
-      ++block;  // a damaged frame: its items, if any live, keep the segment
+      ++block;  // a damaged frame: see move_leftovers
       continue;
     }
     const uint32_t frame_block = block;
@@ -133,6 +139,7 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
       if (!one) result = std::move(one);
     }
   }
+  if (result && !closing_ && space_[segment].live > 0) result = co_await move_leftovers(segment, &moved_bytes);
   readers_.leave(ticket);
   Segment& s = space_[segment];
   s.compacting = false;
@@ -141,6 +148,106 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
     free_packed_later(segment);
     ++stats_.segments_compacted;
     stats_.bytes_compacted += moved_bytes;
+  }
+  co_return result;
+}
+
+// Items whose frame cannot be read as one, by the index. What is not readable at all stays.
+Task<Result<void>> RawStoreImpl::move_leftovers(uint32_t segment, uint64_t* moved_bytes) {
+  std::vector<IndexEntry> entries;
+  index_.visit({}, [&](const IndexEntry& entry) {
+    if (entry.packed() && space_.geometry().segment_at(entry.offset()) == segment) entries.push_back(entry);
+    return true;
+  });
+  for (const auto& entry : entries) {
+    auto data = co_await get_verified(entry.id, 0, entry.size);
+    if (!data) continue;
+    PackedPut move;
+    move.id = entry.id;
+    move.parts = {data->view()};
+    move.size = entry.size;
+    move.crc = entry.crc;
+    move.stream = entry.stream();
+    move.moved = true;
+    move.from = entry.place;
+    CO_TRY(co_await streams_[kStreamCompacted]->put(move));
+    *moved_bytes += entry.size;
+  }
+  co_return Result<void>{};
+}
+
+Task<void> RawStoreImpl::reclaim_segments(uint32_t reserve) {
+  co_await reclaiming_.acquire();
+  while (!may_use_segments(reserve) && !closing_ && health_.state == StoreState::online) {
+    const auto packed = worst_packed_segment(kLiveWhenShort);
+    const auto extent = emptiest_extent_segment();
+    Result<void> done;
+    if (packed && !compacting_) {
+      done = co_await compact_segment(*packed);
+    } else if (extent) {
+      done = co_await evacuate_segment(*extent);
+    } else {
+      break;
+    }
+    if (!done) break;
+    // Freed places wait for readers that were there before.
+    while (readers_.waiting() > 0 && !may_use_segments(reserve)) co_await sleep_for(std::chrono::microseconds(200));
+  }
+  reclaiming_.release();
+}
+
+// The extent segment with the least live data, if the holes of the others can take it.
+std::optional<uint32_t> RawStoreImpl::emptiest_extent_segment() const {
+  std::optional<uint32_t> best;
+  for (uint32_t i = 0; i < space_.used(); ++i) {
+    const Segment& s = space_[i];
+    if (s.role != Role::extent || s.state != SegmentState::open || s.pending > 0 || s.live == 0 || s.unreadable || s.evacuating) continue;
+    if (!best || s.live_bytes < space_[*best].live_bytes) best = i;
+  }
+  if (!best) return best;
+  const uint64_t own_free = space_.geometry().data_bytes() - space_[*best].live_bytes;
+  const uint64_t holes = space_.free_run_blocks() * kBlock - own_free;
+  // Some slack: holes are not all of a useful size.
+  if (holes < space_[*best].live_bytes + space_[*best].live_bytes / 8) best.reset();
+  return best;
+}
+
+Task<Result<void>> RawStoreImpl::evacuate_segment(uint32_t segment) {
+  space_.set_evacuating(segment, true);
+  std::vector<ChunkId> ids;
+  index_.visit({}, [&](const IndexEntry& entry) {
+    if (entry.packed()) return true;
+    for (const auto& run : runs_of(entry)) {
+      if (space_.geometry().segment_of(run) != segment) continue;
+      ids.push_back(entry.id);
+      break;
+    }
+    return true;
+  });
+  Result<void> result;
+  for (const auto& id : ids) {
+    const IndexEntry* entry = index_.find(id);
+    if (entry == nullptr || removing_.contains(id)) continue;
+    const IndexEntry copy = *entry;
+    moving_.insert(id);
+    auto data = co_await get_verified(id, 0, copy.size);
+    if (data) {
+      std::vector<ByteView> parts = {data->view()};
+      result = co_await store_extent(id, std::move(parts), copy.size, copy.stream(), copy.place);
+      if (result) stats_.bytes_compacted += copy.size;
+    } else {
+      result = std::move(data).error();
+    }
+    moving_.erase(id);
+    moved_.pulse();
+    if (!result || closing_) break;
+  }
+  // An emptied segment was given back meanwhile and is another one now.
+  if (space_[segment].role == Role::extent && space_[segment].evacuating) {
+    if (!result) space_[segment].unreadable = true;  // not tried again before the next mount
+    space_.set_evacuating(segment, false);
+  } else if (result) {
+    ++stats_.segments_compacted;
   }
   co_return result;
 }

@@ -32,12 +32,14 @@ struct Workload {
   uint64_t seed = 1;
   int operations = 120;
   uint64_t large_max = 700'000;  // bytes of a large chunk
+  uint64_t small_max = 12'000;   // and of a small one
   int workers = 6;
   bool compact = false;
   bool reopen = false;
   double remove_share = 0.35;
   double large_share = 0.3;
   DriveClass drive_class = DriveClass::nvme;
+  int prefill = 0;  // large chunks put before recording starts, then every second one removed
 };
 
 struct Runner {
@@ -48,6 +50,7 @@ struct Runner {
   std::map<uint64_t, size_t> sizes;
   std::vector<uint64_t> alive;
   uint64_t next = 1;
+  uint64_t first_cut = 0;
 
   void note(uint64_t chunk, Step step) { timeline.note(fmt::format("{} of {}", static_cast<uint64_t>(step), chunk), chunk << 2 | step); }
 
@@ -70,13 +73,13 @@ struct Runner {
       }
       const uint64_t n = next++;
       const bool large = static_cast<double>(random.below(1000)) < w.large_share * 1000;
-      const size_t size = large ? 66'000 + random.below(w.large_max) : random.below(12'000);
+      const size_t size = large ? 66'000 + random.below(w.large_max) : random.below(w.small_max);
       sizes[n] = size;
       const std::string text = payload(n, size);
       std::vector<ByteView> parts = {bytes_of(text)};
       note(n, put_issued);
       auto stored = co_await store->put(id_of(n), std::move(parts), {static_cast<Stream>(random.below(2))});
-      EXPECT_TRUE(stored) << stored.error().to_string();
+      EXPECT_TRUE(stored || (w.prefill > 0 && stored.error().code() == Code::no_space)) << stored.error().to_string();
       if (!stored) continue;
       note(n, put_acknowledged);
       alive.push_back(n);
@@ -98,6 +101,25 @@ struct Runner {
     co_await group.join();
   }
 
+  Task<void> fill(int count) {
+    auto opened = co_await RawStore::open(disk->open(), {});
+    std::vector<ChunkId> removed;
+    for (int i = 0; i < count; ++i) {
+      const uint64_t n = next++;
+      sizes[n] = 400'000 + n * 1000;
+      const std::string text = payload(n, sizes[n]);
+      std::vector<ByteView> parts = {bytes_of(text)};
+      auto stored = co_await (*opened)->put(id_of(n), std::move(parts), {});
+      if (!stored) break;
+      if (i % 2 == 0) alive.push_back(n);
+      else removed.push_back(id_of(n));
+    }
+    auto done = co_await (*opened)->remove(std::move(removed));
+    EXPECT_TRUE(done);
+    auto closed = co_await (*opened)->close();
+    EXPECT_TRUE(closed);
+  }
+
   void run(const Workload& w) {
     disk = SimDisk::create({.size = 64 * kMiB,
                             .discard = SimDiscard::pattern,
@@ -110,7 +132,10 @@ struct Runner {
       ASSERT_TRUE(executor.run(RawStore::format(*device, {})));
       executor.run(device->close());
     }
+    if (w.prefill > 0) executor.run(fill(w.prefill));
     timeline.record(*disk);
+    for (const uint64_t n : alive) note(n, put_acknowledged);
+    first_cut = timeline.events();
     RawStoreOptions options;
     options.compaction_live_below = w.compact ? 0.97 : 0.5;
     options.discard_after = std::chrono::milliseconds(1);  // so that discards meet the crashes
@@ -126,6 +151,7 @@ struct Runner {
       store.reset();
     }
     timeline.stop_recording();
+    if (w.prefill > 0 || w.compact) EXPECT_GT(store->stats().segments_compacted, 0u) << "the workload moved nothing";
     ASSERT_TRUE(executor.run(store->close()));
     store.reset();
   }
@@ -196,12 +222,12 @@ void check_image(const CrashImage& image, const std::map<uint64_t, size_t>& size
   }
 }
 
-uint64_t images_wanted() {
+uint64_t images_default() {
   const char* text = std::getenv("QUARRY_CRASH_IMAGES");
   return text != nullptr ? std::strtoull(text, nullptr, 10) : 250;
 }
 
-void crash_everywhere(const Workload& workload) {
+void crash_everywhere(const Workload& workload, uint64_t images_wanted = images_default()) {
   Runner runner;
   runner.run(workload);
   if (testing::Test::HasFailure()) return;
@@ -218,7 +244,7 @@ void crash_everywhere(const Workload& workload) {
     fresh_free = (*store)->space().free_bytes;
     ASSERT_TRUE(executor.run((*store)->close()));
   }
-  CrashEnumerator images(runner.timeline, {.images_max = images_wanted(), .seed = workload.seed, .samples_per_cut = 2});
+  CrashEnumerator images(runner.timeline, {.images_max = images_wanted, .seed = workload.seed, .samples_per_cut = 2, .first_cut = runner.first_cut});
   while (auto image = images.next()) {
     check_image(*image, runner.sizes, images.produced(), fresh_free);
     if (testing::Test::HasFailure()) {
@@ -226,15 +252,18 @@ void crash_everywhere(const Workload& workload) {
       return;
     }
   }
-  EXPECT_GE(images.produced(), images_wanted() / 2);
+  EXPECT_GE(images.produced(), images_wanted / 2);
 }
 
 TEST(RawStoreCrash, mixed_sizes) { crash_everywhere({.seed = 1}); }
 TEST(RawStoreCrash, small_chunks_only) { crash_everywhere({.seed = 2, .operations = 300, .workers = 12, .large_share = 0}); }
 TEST(RawStoreCrash, large_chunks_in_reused_space) { crash_everywhere({.seed = 3, .operations = 150, .large_max = 2'500'000, .remove_share = 0.55, .large_share = 0.8}); }
-TEST(RawStoreCrash, while_compacting) { crash_everywhere({.seed = 4, .operations = 200, .compact = true, .remove_share = 0.45, .large_share = 0.1}); }
+TEST(RawStoreCrash, while_compacting) { crash_everywhere({.seed = 4, .operations = 500, .small_max = 50'000, .compact = true, .remove_share = 0.22, .large_share = 0.02}); }
 TEST(RawStoreCrash, on_a_file_with_zeros_written_ahead) {
   crash_everywhere({.seed = 6, .operations = 250, .large_share = 0.02, .drive_class = DriveClass::file});
+}
+TEST(RawStoreCrash, on_a_full_drive_that_moves_large_chunks) {
+  crash_everywhere({.seed = 7, .operations = 700, .large_max = 1'000, .remove_share = 0.1, .large_share = 0.05, .prefill = 200}, images_default() / 4);
 }
 TEST(RawStoreCrash, across_reopens) { crash_everywhere({.seed = 5, .operations = 120, .reopen = true}); }
 

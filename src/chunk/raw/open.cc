@@ -180,6 +180,10 @@ void RawStoreImpl::adopt(Recovered& recovered) {
   // One open packed segment for each stream: the one with the most room. The others are done.
   for (auto& open : recovered.open) {
     Segment& s = space_[open.segment];
+    if (s.suspect) {  // to be emptied, not continued
+      retire_packed(open.segment);
+      continue;
+    }
     const uint8_t stream = s.stream < kStreams ? s.stream : 0;
     const uint32_t current = streams_[stream]->segment();
     if (current == kNoSegment || space_[current].data_end > s.data_end) {

@@ -62,6 +62,7 @@ Task<Result<void>> PackedStream::ensure_segment() {
   uint32_t reserve = kReserveCompaction;
   if (stream_ == static_cast<uint8_t>(Stream::data)) reserve += kReserveMetadata;
   if (stream_ == kStreamCompacted) reserve = 0;
+  if (!store_.may_use_segments(reserve) && stream_ != kStreamCompacted) co_await store_.reclaim_segments(reserve);
   co_await store_.opening_.acquire();
   Result<uint32_t> opened = fail(Code::no_space, "{}: all segments are in use", store_.device_->info().path);
   if (store_.may_use_segments(reserve)) opened = co_await store_.open_segment(Role::packed, stream_);
@@ -81,6 +82,15 @@ Task<Result<void>> PackedStream::write_items() {
   uint32_t blocks = 0;
   {
     const Segment& s = store_.space_[segment_];
+    // A chunk removed before its copy is issued must not be copied: the frame would be newer than the tombstone.
+    std::erase_if(queue_, [this](PackedPut* item) {
+      if (!item->moved) return false;
+      const IndexEntry* present = store_.index_.find(item->id);
+      if (present != nullptr && present->place == item->from) return false;
+      item->done.fire();
+      return true;
+    });
+    if (queue_.empty()) co_return Result<void>{};
     for (PackedPut* item : queue_) {
       const size_t count = batch.size() + 1;
       const uint64_t bytes = frame_table_end(count) + payload + round_up(item->size, kItemAlignment);

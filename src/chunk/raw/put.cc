@@ -85,7 +85,7 @@ Task<Result<void>> RawStoreImpl::put(ChunkId id, std::vector<ByteView> parts, Pu
   if (size <= supers_.superblock().pack_limit) {
     result = co_await put_packed(id, std::move(parts), static_cast<uint32_t>(size), stream);
   } else {
-    result = co_await put_extent(id, std::move(parts), static_cast<uint32_t>(size), stream);
+    result = co_await store_extent(id, std::move(parts), static_cast<uint32_t>(size), stream, std::nullopt);
   }
   put_bytes_.release(size);
   putting_.erase(id);
@@ -166,7 +166,7 @@ Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const 
   co_return Result<void>{};
 }
 
-Task<Result<void>> RawStoreImpl::put_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream) {
+Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream, std::optional<uint64_t> from) {
   const AlignedPayload payload = align_payload(parts, size);
   ChunkHeader header;
   header.drive = drive_id();
@@ -181,7 +181,12 @@ Task<Result<void>> RawStoreImpl::put_extent(ChunkId id, std::vector<ByteView> pa
   pieces.insert(pieces.end(), payload.pieces.begin(), payload.pieces.end());
   const auto blocks = static_cast<uint32_t>(1 + div_up(size, kBlock));
   for (uint32_t attempt = 0;; ++attempt) {
-    CO_TRY_ASSIGN(record.runs, co_await allocate_runs(blocks, stream));
+    if (from) {
+      record.runs = allocate_from_holes(blocks);
+      if (record.runs.empty()) co_return fail(Code::no_space, "{}: no hole for {} bytes", device_->info().path, static_cast<uint64_t>(blocks) * kBlock);
+    } else {
+      CO_TRY_ASSIGN(record.runs, co_await allocate_runs(blocks, stream));
+    }
     header.runs = record.runs;
     header.after = journal_.durable();
     header.epoch = journal_.epoch();
@@ -210,7 +215,8 @@ Task<Result<void>> RawStoreImpl::put_extent(ChunkId id, std::vector<ByteView> pa
     auto error = noted(std::move(written).error(), true);
     const bool again = code == Code::io_error && attempt + 1 < kPutAttempts && health_.state == StoreState::online;
     // The record names data that is not there. A later record for the id takes its place, or a removal.
-    if (!again) {
+    if (!again && from) become(StoreState::read_only, "a chunk could be moved only half");
+    if (!again && !from) {
       Journal::Entry undo;
       encode_record(RemoveRecord{id}, undo.records);
       undo.count = 1;
@@ -224,7 +230,18 @@ Task<Result<void>> RawStoreImpl::put_extent(ChunkId id, std::vector<ByteView> pa
   co_return Result<void>{};
 }
 
+// In one run if there is a hole of that size, else in several; opens no segment.
+std::vector<Run> RawStoreImpl::allocate_from_holes(uint32_t blocks) {
+  if (const auto run = space_.allocate(blocks)) return {*run};
+  return space_.allocate_scattered(blocks);
+}
+
 void RawStoreImpl::commit_extent(const PutRecord& record) {
+  if (const IndexEntry* old = index_.find(record.id)) {  // moved
+    const IndexEntry copy = *old;
+    release_entry(copy);
+    multi_.erase(record.id);
+  }
   IndexEntry entry;
   entry.id = record.id;
   entry.size = record.size;

@@ -141,7 +141,9 @@ class RawStoreImpl final : public RawStore {
 
   // ---- put.cc
   Task<Result<void>> put_packed(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream);
-  Task<Result<void>> put_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream);
+  // from: the place the chunk is moved from; then only holes in extent segments are used.
+  Task<Result<void>> store_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream, std::optional<uint64_t> from);
+  std::vector<Run> allocate_from_holes(uint32_t blocks);
   Task<Result<std::vector<Run>>> allocate_runs(uint32_t blocks, uint8_t stream);
   Task<Result<void>> write_runs(const std::vector<Run>& runs, const std::vector<ByteView>& pieces);
   void abandon_runs(const std::vector<Run>& runs, bool bad);
@@ -172,16 +174,22 @@ class RawStoreImpl final : public RawStore {
   Task<Result<void>> write_table();
   Task<void> run_checkpoint(bool rotate);
   void request_checkpoint();
-  void discard_later(uint64_t offset, uint64_t length);
+  void discard_later(uint32_t segment);
   Task<void> run_discards();
   void schedule_idle_seal();
   Task<void> run_idle_seal();
 
   // ---- compaction.cc
   void consider_compaction();
-  std::optional<uint32_t> worst_packed_segment() const;
+  std::optional<uint32_t> worst_packed_segment(double live_below) const;
   Task<void> run_compaction();
   Task<Result<void>> compact_segment(uint32_t segment);
+  Task<Result<void>> move_leftovers(uint32_t segment, uint64_t* moved_bytes);
+  // Makes free segments, until there are more than `reserve` or nothing more can be done: compacts packed segments, empties extent
+  // segments into the holes of others.
+  Task<void> reclaim_segments(uint32_t reserve);
+  std::optional<uint32_t> emptiest_extent_segment() const;
+  Task<Result<void>> evacuate_segment(uint32_t segment);
 
   bool may_use_segments(uint32_t reserve) const { return space_.free_segments() > reserve; }
 
@@ -206,6 +214,10 @@ class RawStoreImpl final : public RawStore {
   uint64_t payload_bytes_ = 0, stored_bytes_ = 0, quarantined_blocks_ = 0;
   Semaphore put_bytes_{kPutBytesInFlightMax};
   Semaphore opening_{1};  // one segment is opened at a time
+  Semaphore reclaiming_{1};
+  // A chunk that is being moved is not removed before it has arrived, and the other way round: the later record decides after a crash.
+  std::unordered_set<ChunkId, ChunkIdHash> moving_, removing_;
+  Event moved_;
 
   TaskGroup background_;
   // Requests under way; close waits for them.
@@ -230,7 +242,7 @@ class RawStoreImpl final : public RawStore {
   static constexpr uint32_t kDeathsPerLook = 256;  // removals between two looks for a segment worth compacting
   uint32_t deaths_since_look_ = 0;
   bool discarding_ = false;
-  std::deque<std::pair<uint64_t, uint64_t>> discards_;
+  std::deque<uint32_t> discards_;  // freed segments
   bool idle_seal_scheduled_ = false;
   Event stop_;  // wakes background sleeps at close
 };

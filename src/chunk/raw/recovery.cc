@@ -97,6 +97,7 @@ class Assembler {
       }
     }
     if (contents.rebuilt || contents.frames_scanned > 0) s.dirty = true;
+    s.suspect = contents.rebuilt && s.role == Role::packed;
     OpenReport& report = out_.report;
     report.inventories_read += contents.inventories_read + (s.slot_sequence != 0 ? 1 : 0);
     report.frames_scanned += contents.frames_scanned;

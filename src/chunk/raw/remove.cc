@@ -17,8 +17,10 @@ Task<Result<void>> RawStoreImpl::remove(std::vector<ChunkId> ids) {
   for (size_t at = 0; at < ids.size(); at += kRemovesPerEntry) {
     const std::vector<ChunkId> part(ids.begin() + static_cast<ptrdiff_t>(at),
                                     ids.begin() + static_cast<ptrdiff_t>(std::min(at + kRemovesPerEntry, ids.size())));
+    while (std::any_of(part.begin(), part.end(), [this](const ChunkId& id) { return moving_.contains(id); })) co_await moved_.wait();
     Journal::Entry entry;
     for (const auto& id : part) encode_record(RemoveRecord{id}, entry.records);
+    removing_.insert(part.begin(), part.end());
     entry.count = static_cast<uint32_t>(part.size());
     RemoveCommit commit{this, &part};
     entry.context = &commit;
@@ -27,6 +29,7 @@ Task<Result<void>> RawStoreImpl::remove(std::vector<ChunkId> ids) {
       for (const auto& id : *self.ids) self.store->forget(id);
     };
     auto logged = co_await journal_.append(entry);
+    for (const auto& id : part) removing_.erase(id);
     if (!logged) co_return noted(std::move(logged).error(), true);
   }
   schedule_idle_seal();
@@ -71,7 +74,7 @@ void RawStoreImpl::free_packed_later(uint32_t segment) {
   s.emptying = true;
   readers_.when_quiet([this, segment] {
     space_.give_segment(segment);
-    discard_later(space_.geometry().offset_of(segment), space_.geometry().data_bytes());
+    discard_later(segment);
   });
 }
 
@@ -98,7 +101,7 @@ void RawStoreImpl::free_runs_later(std::vector<Run> runs) {
       space_.release(run);
       if (space_[segment].live + space_[segment].pending > 0) continue;
       space_.give_segment(segment);
-      discard_later(space_.geometry().offset_of(segment), space_.geometry().data_bytes());
+      discard_later(segment);
     }
   });
 }

@@ -8,7 +8,6 @@ namespace {
 
 constexpr uint32_t kTableSlotsPerFrame = 12'000;  // 16 bytes each: under kLogFrameMax
 constexpr size_t kDiscardsQueuedMax = 4096;       // more are forgotten: a discard is a hint
-constexpr uint64_t kDiscardBytes = 64 * kMiB;     // in one request at most
 
 struct SlotWrite {
   uint32_t segment = 0;
@@ -228,42 +227,35 @@ Task<Result<void>> RawStoreImpl::checkpoint() {
   co_return checkpoint_result_;
 }
 
-void RawStoreImpl::discard_later(uint64_t offset, uint64_t length) {
+void RawStoreImpl::discard_later(uint32_t segment) {
   if (!options_.background || !device_->info().supports_discard || closing_) return;
-  if (!discards_.empty() && discards_.back().first + discards_.back().second == offset && discards_.back().second + length <= kDiscardBytes) {
-    discards_.back().second += length;
-  } else if (discards_.size() < kDiscardsQueuedMax) {
-    discards_.emplace_back(offset, length);
-  }
+  if (discards_.size() < kDiscardsQueuedMax) discards_.push_back(segment);
   if (!discarding_) {
     discarding_ = true;
     background_.spawn(run_discards());
   }
 }
 
-// A freed segment is discarded when nothing has taken it for discard_after (at most twice that): space that is soon written again would
-// be trimmed for nothing, and on a file it would be allocated anew within the next write's sync.
 Task<void> RawStoreImpl::run_discards() {
-  size_t ripe = 0;
-  while (!discards_.empty() && !closing_) {
-    if (ripe == 0) {
-      ripe = discards_.size();
-      const bool stopped = co_await stop_.wait_until(Executor::here().now() + options_.discard_after);
-      if (stopped) break;
-    }
-    --ripe;
-    const auto [offset, length] = discards_.front();
+  while (!discards_.empty() && !closing_ && health_.state == StoreState::online) {
+    const uint32_t segment = discards_.front();
     discards_.pop_front();
-    const uint32_t segment = space_.geometry().segment_at(offset);
-    // Only whole free segments, held back from use while the request runs.
-    if (segment == kNoSegment || space_[segment].role != Role::free || space_[segment].writing_slot) continue;
-    space_[segment].writing_slot = true;
-    auto discarded = co_await device_->discard(offset, length);
+    if (space_[segment].role != Role::free || space_[segment].writing_slot) continue;
+    // What a slot still lists must be there at the next mount: the slot says free first.
+    if (space_[segment].dirty) {
+      auto written = co_await write_slot(segment);
+      if (!written) continue;
+    }
+    if (space_[segment].role != Role::free || space_[segment].writing_slot) continue;
+    space_[segment].writing_slot = true;  // held back from use while the request runs
+    const uint64_t length = space_.geometry().data_bytes();
+    auto discarded = co_await device_->discard(space_.geometry().offset_of(segment), length);
     space_[segment].writing_slot = false;
     slot_written_.pulse();
     if (discarded) stats_.bytes_discarded += length;
     else if (discarded.error().code() == Code::device_gone) note_error(discarded.error(), true);
   }
+  discards_.clear();
   discarding_ = false;
 }
 

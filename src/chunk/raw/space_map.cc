@@ -73,7 +73,7 @@ void SpaceMap::index_segment(uint32_t index) {
   s.largest = 0;
   for (const auto& run : s.free_runs) s.largest = std::max(s.largest, run.blocks);
   const bool has_room = s.live + s.pending < extent_entries_max(geometry_.segment_size());
-  if (s.role == Role::extent && s.state == SegmentState::open && s.largest > 0 && has_room && !s.emptying) by_largest_.emplace(s.largest, index);
+  if (s.role == Role::extent && s.state == SegmentState::open && s.largest > 0 && has_room && !s.evacuating) by_largest_.emplace(s.largest, index);
 }
 void SpaceMap::unindex_segment(uint32_t index) { by_largest_.erase({segments_[index].largest, index}); }
 
@@ -171,6 +171,12 @@ void SpaceMap::retire(uint32_t index) {
   unindex_segment(index);
   s.state = SegmentState::retired;
   s.dirty = true;
+}
+
+void SpaceMap::set_evacuating(uint32_t index, bool evacuating) {
+  unindex_segment(index);
+  segments_[index].evacuating = evacuating;
+  index_segment(index);
 }
 
 void SpaceMap::restore_extents(uint32_t index, const std::vector<FreeRun>& used) {

@@ -21,7 +21,9 @@ struct Segment {
   bool dirty = false;          // its newest slot does not say what is here
   bool writing_slot = false;
   bool compacting = false;
+  bool suspect = false;        // packed: a list of its items was damaged
   bool unreadable = false;     // compaction could not move everything
+  bool evacuating = false;     // extent: no room is given out here
   bool emptying = false;       // waits for readers, then becomes free
   uint32_t generation = 0;
   uint32_t slot_sequence = 0;  // of the newest slot; 0: never used
@@ -78,6 +80,8 @@ class SpaceMap {
   void release(const Run& run);
   // Nothing more is put into this segment.
   void retire(uint32_t index);
+  // The same for a while: its live chunks are moved elsewhere.
+  void set_evacuating(uint32_t index, bool evacuating);
   // Recovery: an extent segment whose `used` runs (ascending, disjoint) hold chunks; the rest is free.
   void restore_extents(uint32_t index, const std::vector<FreeRun>& used);
   uint64_t free_run_blocks() const { return free_run_blocks_; }

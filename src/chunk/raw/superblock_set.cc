@@ -136,6 +136,7 @@ Task<Result<void>> SuperblockSet::load_label(BlockDevice& device) {
   // Newest valid copy. A label is rewritten as a whole, so any valid copy is one that was set.
   Buffer slot(kLabelSlotSize);
   bool found = false;
+  std::map<uint64_t, uint32_t> copies;  // of each sequence
   for (const uint64_t zone : superblock_.zones) {
     for (uint64_t i = 0; i < 2; ++i) {
       auto got = co_await device.read(label_at(zone, i), slot.mutable_view());
@@ -145,12 +146,14 @@ Task<Result<void>> SuperblockSet::load_label(BlockDevice& device) {
       }
       auto label = decode_label(slot, zone);
       if (!label || label->drive != superblock_.drive || label->sequence % 2 != i) continue;
+      ++copies[label->sequence];
       if (!found || label->sequence > label_.sequence) label_ = std::move(*label);
       found = true;
     }
   }
   label_.drive = superblock_.drive;
   label_lost_ = !found;
+  damaged_ += static_cast<uint32_t>(superblock_.zones.size()) - (found ? copies[label_.sequence] : 0);
   co_return Result<void>{};
 }
 

@@ -28,7 +28,8 @@ class SuperblockSet {
 
   const Superblock& superblock() const { return superblock_; }
   const std::string& label() const { return label_.text; }
-  uint32_t damaged_copies() const { return damaged_; }  // found at load: bad, missing or old where newer ones exist
+  // Of superblock and label, found at load: bad, missing, or old where newer ones exist.
+  uint32_t damaged_copies() const { return damaged_; }
   bool label_lost() const { return label_lost_; }
 
   // Writes the superblock with the next sequence to all zones; durable when it returns. Bad zones are passed over as long as two good

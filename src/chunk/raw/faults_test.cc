@@ -1,0 +1,341 @@
+// Drives that fail while a store uses them: the caller gets a clear error, the rest keeps working, nothing acknowledged is lost.
+#include <gtest/gtest.h>
+
+#include "chunk/raw/log_reader.h"
+#include "chunk/raw/raw_store.h"
+#include "chunk/test_payload.h"
+#include "io/clock.h"
+#include "io/sim/sim_block_device.h"
+#include "io/sim/sim_executor.h"
+
+namespace quarry::chunk {
+namespace {
+
+class RawStoreFaults : public testing::Test {
+ protected:
+  void create(SimDisk::Options options) {
+    disk = SimDisk::create(std::move(options));
+    auto device = disk->open();
+    ASSERT_TRUE(executor.run(RawStore::format(*device, {})));
+    executor.run(device->close());
+    device.reset();
+    open();
+  }
+  void SetUp() override { create({.size = 64 * kMiB}); }
+  void open() {
+    auto opened = executor.run(RawStore::open(disk->open(), {}));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    store = std::move(*opened);
+  }
+  void close() {
+    if (store) (executor.run(store->close())).ignore("the drive may be broken");
+    store.reset();
+  }
+  void TearDown() override { close(); }
+  Result<void> put(uint64_t n, size_t size, Stream stream = Stream::data) {
+    const std::string text = test_payload(n, size);
+    auto result = executor.run(store->put({1, n}, {bytes_of(text)}, {stream}));
+    if (result) sizes[n] = size;
+    return result;
+  }
+  Result<void> remove(uint64_t n) {
+    auto result = executor.run(store->remove({{1, n}}));
+    if (result) sizes.erase(n);
+    return result;
+  }
+  Code get_code(uint64_t n) {
+    auto got = executor.run(store->get({1, n}, 0, kChunkSizeMax));
+    return got ? Code{0} : got.error().code();
+  }
+  void expect_all() {
+    for (const auto& [n, size] : sizes) {
+      auto got = executor.run(store->get({1, n}, 0, kChunkSizeMax));
+      ASSERT_TRUE(got) << n << ": " << got.error().to_string();
+      EXPECT_TRUE(text_of(got->view()) == test_payload(n, size)) << n;
+    }
+    const auto report = executor.run(store->fsck());
+    ASSERT_TRUE(report);
+    for (const auto& sentence : report->violations) ADD_FAILURE() << sentence;
+  }
+  raw::Superblock superblock() {
+    auto block = disk->peek(0, 2 * raw::kBlock);
+    auto a = raw::decode_superblock(block.view().first(raw::kBlock), 0);
+    auto b = raw::decode_superblock(block.view().subspan(raw::kBlock), 0);
+    EXPECT_TRUE(a && b);
+    return a->sequence > b->sequence ? *a : *b;
+  }
+
+  SimExecutor executor;
+  std::shared_ptr<SimDisk> disk;
+  std::unique_ptr<RawStore> store;
+  std::map<uint64_t, size_t> sizes;
+};
+
+TEST_F(RawStoreFaults, a_full_drive_still_reads_removes_and_takes_metadata) {
+  uint64_t n = 1;
+  for (const size_t size : {1'000'000ul, 100'000ul, 3'000ul}) {
+    Result<void> result;
+    while ((result = put(n, size))) ++n;
+    EXPECT_EQ(result.error().code(), Code::no_space) << result.error().to_string();
+    ASSERT_LT(n, 20'000u);
+  }
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_GT(store->space().payload_bytes, 64 * kMiB * 8 / 10);
+  EXPECT_TRUE(put(1'000'000, 2'000, Stream::log));
+  expect_all();
+  close();
+  open();
+  expect_all();
+  const auto before = sizes;
+  for (const auto& [number, size] : before) {
+    if (number % 2 == 0) ASSERT_TRUE(remove(number)) << number;
+  }
+  EXPECT_TRUE(put(2'000'001, 900'000));
+  EXPECT_TRUE(executor.run(store->compact()));
+  EXPECT_TRUE(put(2'000'002, 3'000));
+  expect_all();
+}
+
+TEST_F(RawStoreFaults, filling_and_emptying_again_and_again_loses_no_space) {
+  uint64_t n = 1;
+  uint64_t first_round = 0;
+  for (int round = 0; round < 4; ++round) {
+    uint64_t bytes = 0;
+    SeededRandom random(static_cast<uint64_t>(round));
+    for (;;) {
+      const size_t size = random.below(3) == 0 ? 70'000 + random.below(900'000) : random.below(30'000);
+      if (!put(n, size)) break;
+      bytes += size;
+      ++n;
+    }
+    if (round == 0) first_round = bytes;
+    EXPECT_GT(bytes, first_round * 85 / 100) << "round " << round;
+    const auto all = sizes;
+    for (const auto& [number, size] : all) ASSERT_TRUE(remove(number));
+    ASSERT_TRUE(executor.run(store->compact()));
+    EXPECT_EQ(store->space().used_bytes, 0u);
+    if (round == 1) {
+      close();
+      open();
+    }
+  }
+}
+
+TEST_F(RawStoreFaults, a_bad_sector_costs_one_chunk) {
+  for (uint64_t n = 1; n <= 5; ++n) ASSERT_TRUE(put(n, 200'000));
+  for (uint64_t n = 6; n <= 10; ++n) ASSERT_TRUE(put(n, 5'000));
+  // Find chunk 3 by its bytes.
+  const std::string text = test_payload(3, 200'000);
+  uint64_t at = 0;
+  const auto all = disk->peek(0, 64 * kMiB);
+  for (; at < all.size(); at += 4096) {
+    if (std::memcmp(all.data() + at, text.data(), 4096) == 0) break;
+  }
+  ASSERT_LT(at, all.size());
+  disk->add_bad_range(at + 8192, 512);
+  for (uint64_t n = 1; n <= 10; ++n) EXPECT_EQ(get_code(n), n == 3 ? Code::io_error : Code{0}) << n;
+  EXPECT_GT(store->health().read_errors, 0u);
+  EXPECT_EQ(store->health().state, StoreState::online);
+  const auto part = executor.run(store->get({1, 3}, 100'000, 1000));  // the other blocks are readable
+  EXPECT_TRUE(part);
+  const auto progress = executor.run(store->scrub({}, UINT64_MAX));
+  ASSERT_TRUE(progress);
+  ASSERT_EQ(progress->damaged.size(), 1u);
+  EXPECT_EQ(progress->damaged[0].id, (ChunkId{1, 3}));
+  EXPECT_TRUE(remove(3));
+}
+
+TEST_F(RawStoreFaults, a_failed_write_goes_to_another_place) {
+  for (const uint64_t n : {1, 2, 3, 4, 5, 6}) {
+    disk->fail_next_writes(1, Code::io_error, n % 3 * 4096);
+    EXPECT_TRUE(put(n, n % 2 == 0 ? 3'000 : 300'000)) << n;
+  }
+  EXPECT_GT(store->health().write_errors, 0u);
+  EXPECT_EQ(store->health().state, StoreState::online);
+  expect_all();
+  close();
+  open();
+  expect_all();
+  EXPECT_TRUE(store->open_report().damage.empty());
+}
+
+TEST_F(RawStoreFaults, a_bad_place_in_the_log_is_stepped_over) {
+  const auto place = raw::log_place(superblock());
+  ASSERT_TRUE(put(1, 100'000));
+  int failures = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    const bool in_log = request.offset >= place.offset && request.offset < place.offset + 2 * place.lane_bytes;
+    if (request.kind == SimRequestKind::write && in_log && failures < 2) {
+      ++failures;
+      fault.fail = Code::io_error;
+    }
+    return fault;
+  });
+  ASSERT_TRUE(put(2, 100'000));
+  ASSERT_TRUE(remove(1));
+  EXPECT_EQ(failures, 2);
+  disk->set_fault_hook({});
+  const auto crashed = disk->stable_copy();
+  close();
+  disk = crashed;
+  open();
+  EXPECT_TRUE(store->open_report().damage.empty());
+  EXPECT_EQ(get_code(1), Code::not_found);
+  expect_all();
+}
+
+TEST_F(RawStoreFaults, a_dead_log_makes_the_store_read_only_with_a_reason) {
+  for (uint64_t n = 1; n <= 10; ++n) ASSERT_TRUE(put(n, n % 2 == 0 ? 3'000 : 300'000));
+  const auto place = raw::log_place(superblock());
+  disk->set_fault_hook([place](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::write && request.offset >= place.offset && request.offset < place.offset + 2 * place.lane_bytes) {
+      fault.fail = Code::io_error;
+    }
+    return fault;
+  });
+  EXPECT_FALSE(put(11, 300'000));
+  EXPECT_EQ(store->health().state, StoreState::read_only);
+  EXPECT_FALSE(store->health().reason.empty());
+  const auto refused = put(12, 3'000);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::read_only);
+  expect_all();
+  disk->set_fault_hook({});
+  close();
+  open();
+  expect_all();
+}
+
+TEST_F(RawStoreFaults, a_vanished_drive_fails_everything_and_loses_nothing) {
+  for (uint64_t n = 1; n <= 10; ++n) ASSERT_TRUE(put(n, n % 2 == 0 ? 3'000 : 300'000));
+  disk->set_gone(true);
+  EXPECT_EQ(get_code(1), Code::device_gone);
+  EXPECT_EQ(store->health().state, StoreState::failed);
+  const auto refused = put(11, 3'000);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::device_gone);
+  EXPECT_FALSE(executor.run(store->remove({{1, 1}})));
+  close();
+  disk->set_gone(false);
+  open();
+  expect_all();
+}
+
+TEST_F(RawStoreFaults, a_full_host_is_no_space_and_passes) {
+  close();
+  create({.size = 64 * kMiB, .discard = SimDiscard::zeros, .drive_class = DriveClass::file});
+  for (uint64_t n = 1; n <= 4; ++n) ASSERT_TRUE(put(n, 300'000));
+  disk->set_space_limit(0);
+  const auto large = put(5, 3'000'000);
+  ASSERT_FALSE(large);
+  EXPECT_EQ(large.error().code(), Code::no_space);
+  EXPECT_EQ(get_code(5), Code::not_found);
+  expect_all();
+  disk->set_space_limit(SimDisk::kUnlimited);
+  if (store->health().state != StoreState::online) {
+    close();
+    open();
+  }
+  EXPECT_TRUE(put(6, 3'000'000));
+  EXPECT_TRUE(put(7, 3'000));
+  expect_all();
+  close();
+  open();
+  expect_all();
+  EXPECT_EQ(get_code(5), Code::not_found);
+}
+
+TEST_F(RawStoreFaults, a_lost_or_misdirected_write_is_found_when_read) {
+  ASSERT_TRUE(put(1, 300'000));
+  ASSERT_TRUE(put(2, 3'000));
+  disk->lose_next_write();
+  ASSERT_TRUE(put(3, 3'000));
+  EXPECT_EQ(get_code(3), Code::corrupt);
+  disk->set_fault_hook([](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::write && request.length > 100'000) fault.lose = true;
+    return fault;
+  });
+  ASSERT_TRUE(put(4, 300'000));
+  EXPECT_EQ(get_code(4), Code::corrupt);
+  disk->set_fault_hook([](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::write && request.length > 100'000) fault.misdirect = 40 * kMiB;
+    return fault;
+  });
+  ASSERT_TRUE(put(5, 300'000));
+  EXPECT_EQ(get_code(5), Code::corrupt);
+  disk->set_fault_hook({});
+  EXPECT_EQ(store->health().checksum_errors, 3u);
+  sizes.erase(3);
+  sizes.erase(4);
+  sizes.erase(5);
+  for (const auto& [n, size] : sizes) EXPECT_EQ(get_code(n), Code{0});
+}
+
+TEST_F(RawStoreFaults, opening_refuses_another_cluster_a_shrunk_drive_and_a_newer_format) {
+  close();
+  disk = SimDisk::create({.size = 64 * kMiB});
+  const Uuid mine{{1}}, other{{2}};
+  auto device = disk->open();
+  auto empty = executor.run(RawStore::identify(*device));
+  ASSERT_FALSE(empty);
+  EXPECT_EQ(empty.error().code(), Code::not_found);
+  ASSERT_TRUE(executor.run(RawStore::format(*device, {.cluster = mine, .label = "hello"})));
+  const auto again = executor.run(RawStore::format(*device, {.cluster = other}));
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), Code::already_exists);
+  auto identity = executor.run(RawStore::identify(*device));
+  ASSERT_TRUE(identity);
+  EXPECT_EQ(identity->cluster, mine);
+  EXPECT_EQ(identity->label, "hello");
+  executor.run(device->close());
+  device.reset();
+  auto refused = executor.run(RawStore::open(disk->open(), {.cluster = other}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::wrong_owner);
+  auto opened = executor.run(RawStore::open(disk->open(), {.cluster = mine}));
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(executor.run((*opened)->set_fencing_epoch(7)));
+  EXPECT_FALSE(executor.run((*opened)->set_fencing_epoch(6)));
+  ASSERT_TRUE(executor.run((*opened)->close()));
+  // A newer program's superblock, with its checksum right.
+  store.reset();
+  for (const uint64_t zone : {uint64_t{0}, raw::zone_candidate(1), raw::end_zone(64 * kMiB)}) {
+    for (uint64_t slot = 0; slot < 2; ++slot) {
+      auto block = disk->peek(zone + slot * raw::kBlock, raw::kBlock);
+      auto superblock = raw::decode_superblock(block, zone);
+      ASSERT_TRUE(superblock);
+      EXPECT_LE(superblock->fencing_epoch, 7u);
+      superblock->version = raw::kFormatVersion + 1;
+      disk->poke(zone + slot * raw::kBlock, raw::encode_superblock(*superblock, zone));
+    }
+  }
+  refused = executor.run(RawStore::open(disk->open(), {}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::incompatible);
+}
+
+TEST_F(RawStoreFaults, a_grown_drive_takes_more) {
+  uint64_t n = 1;
+  while (put(n, 1'000'000)) ++n;
+  const auto before = store->space();
+  disk->grow(200 * kMiB);
+  const auto size = executor.run(store->grow());
+  ASSERT_TRUE(size) << size.error().to_string();
+  EXPECT_EQ(*size, 200 * kMiB);
+  EXPECT_GT(store->space().free_bytes, before.free_bytes + 120 * kMiB);
+  for (uint64_t k = 0; k < 100; ++k) ASSERT_TRUE(put(10'000 + k, 1'000'000)) << k;
+  expect_all();
+  ASSERT_TRUE(executor.run(store->set_label("grown")));
+  close();
+  open();
+  expect_all();
+  EXPECT_EQ(store->label(), "grown");
+  EXPECT_TRUE(store->open_report().damage.empty());
+}
+
+}  // namespace
+}  // namespace quarry::chunk
