@@ -83,10 +83,9 @@ Task<Result<void>> RawStoreImpl::compact() {
 }
 
 Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
-  space_[segment].compacting = true;
+  space_[segment].compacting = true;  // it is not freed before this is done, so it needs no reader's ticket
   const uint64_t base = space_.geometry().offset_of(segment);
   const FrameExpectation expectation{drive_id(), segment, space_[segment].generation, supers_.superblock().salt, space_.geometry().data_blocks()};
-  const auto ticket = readers_.enter();
   Result<void> result;
   uint32_t block = 0;
   const uint32_t end = space_[segment].data_end;
@@ -140,7 +139,6 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
     }
   }
   if (result && !closing_ && space_[segment].live > 0) result = co_await move_leftovers(segment, &moved_bytes);
-  readers_.leave(ticket);
   Segment& s = space_[segment];
   s.compacting = false;
   if (result && !closing_ && s.live > 0) s.unreadable = true;  // not tried again before the next mount
