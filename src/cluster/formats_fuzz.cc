@@ -1,7 +1,8 @@
 // Hostile bytes in everything the cluster layer reads back: layouts, labels, rows of the map, roots and frames of the metadata log. The first
-// byte chooses. Nothing may crash, hang or take memory out of proportion.
+// byte chooses. Nothing may crash, hang, or take much memory.
 #include "base/log.h"
 #include "cluster/cluster_map.h"
+#include "cluster/data_layout.h"
 #include "cluster/drive_label.h"
 #include "cluster/metadata_log.h"
 #include "cluster/testing/memory_chunk_store.h"
