@@ -4,6 +4,7 @@
 
 #include "base/coding.h"
 #include "base/log.h"
+#include "cluster/metadata_log_chunks.h"
 
 namespace quarry::cluster {
 namespace {
@@ -11,12 +12,8 @@ namespace {
 constexpr uint32_t kFrameMagic = 0x52464d51;  // "QMFR"
 constexpr uint32_t kRootMagic = 0x54524d51;   // "QMRT"
 constexpr uint16_t kVersion = 1;
-constexpr uint32_t kPieceSize = 8u << 20;
 constexpr uint32_t kSequencePrepared = 0, kSequenceEstablished = 1, kSequenceFirstCheckpoint = 2;
 constexpr unsigned kFileBits = 24;
-constexpr size_t kListBatch = 4096;
-constexpr size_t kRemoveBatch = 1024;
-constexpr size_t kRestoreParallel = 4;
 
 std::string frame_header(uint64_t epoch, meta::FrameNumber number, size_t length) {
   std::string header;
@@ -71,45 +68,6 @@ Result<Root> decode_root(ByteView bytes, uint64_t epoch, uint32_t sequence) {
   }
   TRY(in.finish("metadata root"));
   return root;
-}
-
-ChunkName frame_name(meta::FrameNumber number, uint64_t epoch) {
-  return {.kind = ChunkKind::metadata_frame, .serial = number, .group = 0, .stripe = 0, .shard = 0, .generation = static_cast<uint16_t>(epoch)};
-}
-ChunkName piece_name(uint64_t handle, uint32_t piece) {
-  return {.kind = ChunkKind::metadata_file, .serial = handle, .group = 0, .stripe = piece, .shard = 0, .generation = 0};
-}
-ChunkName root_name(uint64_t epoch, uint32_t sequence) {
-  return {.kind = ChunkKind::metadata_root, .serial = epoch, .group = 0, .stripe = sequence, .shard = 0, .generation = 0};
-}
-
-std::string describe(const ChunkName& name) {
-  switch (name.kind) {
-    case ChunkKind::metadata_frame:
-      return fmt::format("metadata frame {}", name.serial);
-    case ChunkKind::metadata_file:
-      return fmt::format("piece {} of metadata file {:x}", name.stripe, name.serial);
-    default:
-      return fmt::format("metadata root {}.{}", name.serial, name.stripe);
-  }
-}
-
-chunk::Stream stream_of(const ChunkName& name) { return name.kind == ChunkKind::metadata_file ? chunk::Stream::metadata : chunk::Stream::log; }
-
-uint32_t piece_count(uint64_t size) { return static_cast<uint32_t>(div_up(size, kPieceSize)); }
-
-// Everything of the log's three kinds on a drive: kinds 2, 3 and 4 are one range of ids.
-Task<Result<std::vector<chunk::ChunkStat>>> list_all(Drive* drive) {
-  ChunkId from = chunk_range(ChunkKind::metadata_frame).first;
-  const ChunkId to = chunk_range(ChunkKind::metadata_root).second;
-  std::vector<chunk::ChunkStat> all;
-  for (;;) {
-    CO_TRY_ASSIGN(std::vector<chunk::ChunkStat> some, co_await drive->list(from, to, kListBatch));
-    all.insert(all.end(), some.begin(), some.end());
-    if (some.size() < kListBatch) co_return all;
-    from = some.back().id;
-    if (++from.low == 0) ++from.high;
-  }
 }
 
 }  // namespace
@@ -561,17 +519,6 @@ void MetadataLog::add_for_removal(std::map<uint32_t, std::vector<ChunkId>>& by_d
   }
 }
 
-namespace {
-Task<Result<void>> remove_from(Drive* drive, std::vector<ChunkId> ids) {
-  for (size_t begin = 0; begin < ids.size(); begin += kRemoveBatch) {
-    std::vector<ChunkId> batch(ids.begin() + begin, ids.begin() + std::min(begin + kRemoveBatch, ids.size()));
-    Result<void> removed = co_await drive->remove(std::move(batch));
-    if (!removed) co_return removed;
-  }
-  co_return Result<void>();
-}
-}  // namespace
-
 Task<void> MetadataLog::remove_chunks(std::map<uint32_t, std::vector<ChunkId>> by_drive) {
   std::vector<Task<Result<void>>> removals;
   for (auto& [number, ids] : by_drive) {
@@ -580,206 +527,6 @@ Task<void> MetadataLog::remove_chunks(std::map<uint32_t, std::vector<ChunkId>> b
   }
   std::vector<Result<void>> results = co_await when_all(std::move(removals));
   for (auto& result : results) std::move(result).ignore("what stays is recognised as obsolete and removed when the drive is next opened");
-}
-
-MetadataLog::Copies* MetadataLog::copies_of(const ChunkName& name) {
-  switch (name.kind) {
-    case ChunkKind::metadata_frame: {
-      auto found = frames_.find(name.serial);
-      return found != frames_.end() && static_cast<uint16_t>(found->second.first) == name.generation ? &found->second.second : nullptr;
-    }
-    case ChunkKind::metadata_file: {
-      auto found = pieces_.find({name.serial, name.stripe});
-      return found != pieces_.end() ? &found->second : nullptr;
-    }
-    case ChunkKind::metadata_root: {
-      auto found = roots_.find({name.serial, name.stripe});
-      return found != roots_.end() ? &found->second : nullptr;
-    }
-    default:
-      return nullptr;
-  }
-}
-
-std::vector<ChunkName> MetadataLog::names(bool files_too) const {
-  std::vector<ChunkName> all;
-  for (const auto& [key, copies] : roots_) all.push_back(root_name(key.first, key.second));
-  for (const auto& [number, frame] : frames_) {
-    if (number <= durable_frame_) all.push_back(frame_name(number, frame.first));
-  }
-  if (files_too) {
-    for (const auto& [key, copies] : pieces_) all.push_back(piece_name(key.first, key.second));
-  }
-  return all;
-}
-
-Task<Result<void>> MetadataLog::restore(ChunkName name) {
-  const Copies* now = copies_of(name);
-  if (now == nullptr || counted(*now) >= options_.copies) co_return Result<void>();
-  if (candidates(*now, {}).empty()) co_return Result<void>();  // as good as it gets; the caller counts
-  const Copies before = *now;
-  CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, before, 0, before.size, describe(name)));
-  std::vector<ByteView> parts{bytes.view()};
-  Spread result = co_await spread(name, std::move(parts), stream_of(name), before);
-  Copies* after = copies_of(name);
-  std::vector<std::pair<uint32_t, uint8_t>> added(result.copies.at.begin() + before.at.size(), result.copies.at.end());
-  if (after != nullptr) {
-    after->at.insert(after->at.end(), added.begin(), added.end());
-  } else {  // trimmed meanwhile
-    std::map<uint32_t, std::vector<ChunkId>> removal;
-    add_for_removal(removal, name, Copies{.at = std::move(added), .size = 0});
-    co_await remove_chunks(std::move(removal));
-  }
-  co_return Result<void>();
-}
-
-Task<Result<void>> MetadataLog::restore_all(bool files_too) {
-  co_await restoring_.acquire();
-  const std::vector<ChunkName> all = names(files_too);
-  std::optional<Error> error;
-  for (size_t begin = 0; begin < all.size(); begin += kRestoreParallel) {
-    std::vector<Task<Result<void>>> tasks;
-    for (size_t i = begin; i < std::min(begin + kRestoreParallel, all.size()); ++i) {
-      const Copies* copies = copies_of(all[i]);
-      if (copies != nullptr && counted(*copies) < options_.copies) tasks.push_back(restore(all[i]));
-    }
-    if (tasks.empty()) continue;
-    std::vector<Result<void>> results = co_await when_all(std::move(tasks));
-    for (auto& result : results) {
-      if (!result && !error) error = std::move(result).error();
-    }
-  }
-  restoring_.release();
-  if (error) co_return std::move(*error);
-  co_return Result<void>();
-}
-
-Task<Result<void>> MetadataLog::restore_copies() {
-  if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives");
-  co_return co_await restore_all(true);
-}
-
-Task<Result<void>> MetadataLog::leave_drive(uint32_t number) {
-  if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives to make further copies");
-  leaving_.insert(number);
-  CO_TRY(co_await restore_all(true));
-  unsigned least = options_.copies;
-  for (const ChunkName& name : names(true)) {
-    const Copies* copies = copies_of(name);
-    if (copies != nullptr) least = std::min(least, counted(*copies));
-  }
-  if (least < options_.copies) {
-    co_return fail(Code::unavailable, "without drive {} the metadata has {} of {} copies: add a drive first", number, least, options_.copies);
-  }
-  co_return Result<void>();
-}
-
-void MetadataLog::forget_drive(uint32_t number) {
-  std::erase_if(options_.absent, [&](const AbsentDrive& drive) { return drive.number == number; });
-  std::erase_if(options_.drives, [&](Drive* drive) { return drive->number() == number; });
-  leaving_.erase(number);
-  auto forget = [&](Copies& copies) { std::erase_if(copies.at, [&](const auto& at) { return at.first == number; }); };
-  for (auto& [key, frame] : frames_) forget(frame.second);
-  for (auto& [key, copies] : pieces_) forget(copies);
-  for (auto& [key, copies] : roots_) forget(copies);
-}
-
-Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
-  CO_TRY_ASSIGN(std::vector<chunk::ChunkStat> listing, co_await list_all(&drive));
-  for (const chunk::ChunkStat& stat : listing) {
-    const ChunkName name = chunk_name(stat.id);
-    if (name.kind == ChunkKind::metadata_root && name.serial > epoch_) {
-      co_return fail(Code::busy, "drive {} holds newer metadata (log epoch {}) than this store has open ({}): restart with it", drive.number(), name.serial, epoch_);
-    }
-  }
-  leaving_.erase(drive.number());
-  std::erase_if(options_.absent, [&](const AbsentDrive& absent) { return absent.number == drive.number(); });
-  if (find(drive.number()) == nullptr) options_.drives.push_back(&drive);
-  std::vector<ChunkId> obsolete;
-  for (const chunk::ChunkStat& stat : listing) {
-    const ChunkName name = chunk_name(stat.id);
-    Copies* copies = copies_of(name);
-    if (copies == nullptr) {
-      obsolete.push_back(stat.id);
-    } else if (std::pair at{drive.number(), name.shard}; std::ranges::find(copies->at, at) == copies->at.end()) {
-      copies->at.push_back(at);
-    }
-  }
-  size_t usable = 0;
-  for (Drive* each : options_.drives) usable += each->writable() && !leaving_.contains(each->number());
-  if (!writable_ && usable >= writable_copies_min()) CO_TRY(co_await establish());
-  if (writable_ && !obsolete.empty()) (co_await remove_from(&drive, std::move(obsolete))).ignore("removed when the drive is next opened");
-  co_return Result<void>();
-}
-
-Task<Result<void>> MetadataLog::replace_copy(ChunkName name, uint32_t number, uint8_t rewrite) {
-  const Copies* now = copies_of(name);
-  Drive* drive = find(number);
-  if (now == nullptr || drive == nullptr) co_return fail(Code::not_found, "{} on drive {} is not in use", describe(name), number);
-  Copies others = *now;
-  std::erase_if(others.at, [&](const auto& at) { return at.first == number && at.second == rewrite; });
-  CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, others, 0, others.size, describe(name)));
-  ChunkName replacement = name;
-  for (unsigned next = rewrite + 1u;; ++next) {
-    if (next > std::numeric_limits<uint8_t>::max()) {
-      co_return fail(Code::io_error, "{} was damaged too often on drive {}: replace the drive", describe(name), number);
-    }
-    replacement.shard = static_cast<uint8_t>(next);
-    std::vector<ByteView> parts{bytes.view()};
-    Result<void> put = co_await drive->put(chunk_id(replacement), std::move(parts), stream_of(name));
-    if (put) break;
-    if (put.error().code() != Code::already_exists) co_return put;
-  }
-  std::vector<ChunkId> old;
-  ChunkName damaged = name;
-  damaged.shard = rewrite;
-  old.push_back(chunk_id(damaged));
-  Copies* after = copies_of(name);
-  if (after != nullptr) {
-    std::erase_if(after->at, [&](const auto& at) { return at.first == number && at.second == rewrite; });
-    after->at.emplace_back(number, replacement.shard);
-  } else {
-    old.push_back(chunk_id(replacement));
-  }
-  co_return co_await drive->remove(std::move(old));
-}
-
-Task<Result<MetadataLog::ScrubResult>> MetadataLog::scrub() {
-  ScrubResult result;
-  for (const ChunkName& name : names(true)) {
-    const Copies* now = copies_of(name);
-    if (now == nullptr) continue;
-    const Copies copies = *now;
-    for (const auto& [number, rewrite] : copies.at) {
-      Drive* drive = find(number);
-      if (drive == nullptr || !drive->readable()) continue;
-      ChunkName copy = name;
-      copy.shard = rewrite;
-      Result<SharedBytes> bytes = co_await drive->get(chunk_id(copy), 0, copies.size);
-      ++result.chunks_checked;
-      if (bytes) {
-        result.bytes_checked += bytes->size();
-        continue;
-      }
-      if (copies_of(name) == nullptr) break;  // trimmed meanwhile
-      if (!drive->readable()) continue;
-      ++result.damaged;
-      std::string problem = fmt::format("{} on drive {}: {}", describe(name), number, bytes.error().to_string());
-      Result<void> repaired = co_await replace_copy(name, number, rewrite);
-      if (repaired) {
-        ++result.repaired;
-      } else {
-        problem += fmt::format("; not repaired: {}", repaired.error().to_string());
-      }
-      result.problems.push_back(std::move(problem));
-    }
-  }
-  co_return result;
-}
-
-Task<Result<void>> MetadataLog::repair_copy(uint32_t drive, ChunkId id) {
-  const ChunkName name = chunk_name(id);
-  return replace_copy(name, drive, name.shard);
 }
 
 MetadataLog::Status MetadataLog::status() const {
