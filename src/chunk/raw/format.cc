@@ -202,6 +202,7 @@ Result<Label> decode_label(ByteView slot, uint64_t zone) {
   label.drive = read_uuid(in);
   label.sequence = in.u64();
   const uint32_t crc = in.u32();
+  if (!all_zero(in.rest())) return damaged("label", "reserved bytes are not zero");
   if (size > kLabelMax || slot.size() < kBlock + size) return damaged("label", "impossible size");
   const ByteView text = slot.subspan(kBlock, size);
   if (crc32c(0, text) != crc) return damaged("label", "checksum mismatch of the text");
@@ -342,6 +343,11 @@ Result<void> decode_slot_body(SlotHeader& header, ByteView body, uint64_t segmen
 }
 
 // -------------------------------------------------------------------------------------------------------------- large chunks
+namespace {
+constexpr size_t kChunkHeaderRuns = 68;
+static_assert(kChunkHeaderRuns + kRunsMax * 12 <= kChunkHeaderTable);
+}  // namespace
+
 uint32_t checksum_seed(const ChunkId& id, uint32_t number) {
   uint8_t bytes[20];
   store_le(bytes, id.high);
@@ -356,6 +362,7 @@ void encode_chunk_header(const ChunkHeader& h, MutableByteView block, uint32_t* 
   Writer out(block);
   out.magic(kChunkMagic).put(kFormatVersion).put(static_cast<uint8_t>(h.runs.size())).put(h.stream).uuid(h.drive).id(h.id).put(h.size);
   out.put(h.after).put(h.epoch);
+  CHECK(out.position() == kChunkHeaderRuns);
   for (const auto& run : h.runs) out.put(run.block).put(run.blocks);
   CHECK(out.position() <= kChunkHeaderTable);
   out.at(kChunkHeaderTable);
@@ -392,6 +399,10 @@ Result<ChunkHeader> decode_chunk_header(ByteView block, uint32_t* header_crc) {
   }
   if (blocks != 1 + div_up(h.size, kBlock)) return damaged(what, "runs do not add up to the size");
   const auto count = static_cast<uint32_t>(div_up(h.size, 1u << checksum_shift(h.size)));
+  const size_t runs_end = kChunkHeaderRuns + runs * 12u;
+  if (!all_zero(block.subspan(runs_end, kChunkHeaderTable - runs_end)) || !all_zero(block.subspan(kChunkHeaderTable + count * size_t{4}))) {
+    return damaged(what, "reserved bytes are not zero");
+  }
   in = Decoder(block.subspan(kChunkHeaderTable));
   h.checksums.reserve(count);
   for (uint32_t i = 0; i < count; ++i) h.checksums.push_back(in.u32());
@@ -399,13 +410,17 @@ Result<ChunkHeader> decode_chunk_header(ByteView block, uint32_t* header_crc) {
 }
 
 // ------------------------------------------------------------------------------------------------------------- packed frames
+namespace {
+constexpr size_t kFrameHeaderEnd = 64, kLogHeaderEnd = 76;
+}
+
 uint32_t encode_frame_header(const FrameHeader& h, uint64_t salt, MutableByteView frame) {
   CHECK(frame.size() >= frame_table_end(h.items.size()));
   std::memset(frame.data(), 0, kFrameHeaderSize);
   Writer out(frame);
   out.magic(kFrameMagic).put(kFormatVersion).put(static_cast<uint8_t>(h.kind)).put(h.stream).uuid(h.drive);
   out.put(h.segment).put(h.generation).put(h.number).put(h.chain).put(h.after).put(h.blocks).put(static_cast<uint32_t>(h.items.size()));
-  CHECK(out.position() <= kFrameHeaderSize);
+  CHECK(out.position() == kFrameHeaderEnd);
   out.at(kFrameHeaderSize);
   for (const auto& item : h.items) out.id(item.id).put(item.offset).put(item.size).put(item.crc).put<uint32_t>(0);
   return seal(frame.first(out.position()), frame_seed(h.drive, salt, h.segment, h.generation));
@@ -430,6 +445,7 @@ Result<FrameHeader> decode_frame_header(ByteView frame, const FrameExpectation& 
   h.blocks = in.u32();
   const uint32_t items = in.u32();
   if (h.drive != expected.drive || h.segment != expected.segment || h.generation != expected.generation) return damaged(what, "of another time or place");
+  if (!all_zero(frame.subspan(kFrameHeaderEnd, kFrameHeaderSize - kFrameHeaderEnd))) return damaged(what, "reserved bytes are not zero");
   if (items > kFrameItemsMax || h.blocks == 0 || h.blocks > kFrameSizeMax / kBlock || h.blocks > expected.data_blocks || kind < 1 || kind > 2) {
     return damaged(what, "impossible field");
   }
@@ -509,7 +525,7 @@ Buffer encode_log_frame(const LogFrame& frame, std::string_view records, uint64_
   Writer out(bytes.mutable_view());
   out.magic(kLogMagic).put(kFormatVersion).put<uint16_t>(0).uuid(frame.drive).put(frame.epoch).put(frame.number).put(frame.chain);
   out.put(frame.first).put(frame.records).put(static_cast<uint32_t>(records.size())).put(static_cast<uint32_t>(bytes.size() / kBlock)).put(frame.settled);
-  CHECK(out.position() <= kLogHeaderSize);
+  CHECK(out.position() == kLogHeaderEnd);
   std::memcpy(bytes.data() + kLogHeaderSize, records.data(), records.size());
   const size_t end = kLogHeaderSize + records.size();
   std::memset(bytes.data() + end, 0, bytes.size() - end);
@@ -542,7 +558,10 @@ Result<LogFrame> decode_log_frame(ByteView bytes, const Uuid& drive, uint64_t sa
   *crc = crc32c(frame_seed(drive, salt, 0, 0), bytes.subspan(kBodyAt));
   if (*crc != stored_crc(bytes)) return damaged(what, "checksum mismatch");
   if (version > kFormatVersion) return fail(Code::incompatible, "log frame of format version {}", version);
-  if (version == 0 || reserved != 0 || !all_zero(bytes.subspan(kLogHeaderSize + record_bytes))) return damaged(what, "impossible field");
+  if (version == 0 || reserved != 0 || !all_zero(bytes.subspan(kLogHeaderSize + record_bytes)) ||
+      !all_zero(bytes.subspan(kLogHeaderEnd, kLogHeaderSize - kLogHeaderEnd))) {
+    return damaged(what, "impossible field");
+  }
   return frame;
 }
 

@@ -25,6 +25,10 @@ Task<Result<Uuid>> RawStore::format(BlockDevice& device, FormatOptions options) 
   if (options.pack_limit > kPackLimitMax) co_return fail(Code::invalid_argument, "pack limit {}: at most {}", options.pack_limit, kPackLimitMax);
   const uint64_t segment_size = options.segment_size != 0 ? options.segment_size : default_segment_size(size);
   CO_TRY_ASSIGN(const Layout layout, plan_layout(size, segment_size));
+  if (2 * lane_reserve(layout.segments) > lane_size(segment_size)) {
+    co_return fail(Code::invalid_argument, "{}: {} segments of {} bytes are more than the log can list: use larger segments", device.info().path,
+                   layout.segments, segment_size);
+  }
   Superblock superblock;
   superblock.drive = options.drive.is_nil() ? system_random().uuid() : options.drive;
   superblock.cluster = options.cluster;

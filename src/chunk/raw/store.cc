@@ -155,6 +155,8 @@ Task<Result<uint64_t>> RawStoreImpl::grow() {
     auto layout = grow_layout({next.zones, next.spans, next.segment_count}, next.device_size, *size, next.segment_size);
     if (!layout) {
       size = std::move(layout).error();
+    } else if (2 * lane_reserve(layout->segments) > lane_size(next.segment_size)) {
+      size = fail(Code::invalid_argument, "{} segments are more than the log can list: move the data to a freshly formatted device", layout->segments);
     } else if (layout->segments > next.segment_count) {
       next.device_size = *size;
       next.zones = layout->zones;
