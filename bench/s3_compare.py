@@ -33,6 +33,7 @@ parser.add_argument("--large-connections", type=int, default=8, help="for the 10
 parser.add_argument("--sign-body", action="store_true", help="sign the SHA-256 of every body, as SDKs do over plain HTTP")
 parser.add_argument("--server-cpus", default="", help="taskset list for the servers, e.g. 0; with --client-cpus gives each its own core")
 parser.add_argument("--client-cpus", default="")
+parser.add_argument("--ceiling", action="store_true", help="measure also what the client reaches against a server that only has memory (10 MiB rows)")
 parser.add_argument("--nice", type=int, default=0, help="of the servers and the load alike; negative on a machine that others use")
 parser.add_argument("--cache", default="768MiB", help="Quarry's read cache; MinIO has the machine's page cache")
 parser.add_argument("--json", action="store_true")
@@ -136,6 +137,17 @@ class Minio(Server):
         open("/proc/sys/vm/drop_caches", "w").write("3")
 
 
+class Ceiling(Server):
+    """No store at all (memory_server.py): what the client and the loopback can do on these processors."""
+    name = "ceiling"
+    access, secret = "none", "none"
+
+    def __init__(self, size):
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "memory_server.py")
+        self.process = subprocess.Popen(pinned(args.server_cpus, [sys.executable, script, str(size)]), stdout=subprocess.PIPE, text=True)
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+
+
 def load(server, operation, size, objects, connections, seconds=0, prepare=False, bucket=None):
     """seconds 0: each object once."""
     secret = os.path.join(work, "secret")
@@ -182,6 +194,15 @@ try:
             result["server_peak_mib"] = server.peak_memory_mib()
             measured[server.name] = result
         ours, theirs = measured["quarry"], measured["minio"]
+        ceiling = ""
+        if args.ceiling and size == "10MiB":
+            nothing = Ceiling(10 << 20)
+            servers.append(nothing)
+            most = load(nothing, operation, size, objects, connections, seconds=args.seconds)
+            nothing.process.kill()
+            nothing.process.wait()
+            servers.remove(nothing)
+            ceiling = f" | ceiling {most['mib_per_second']:.0f} MiB/s, quarry at {ours['mib_per_second'] / most['mib_per_second']:.2f} of it"
         gib = lambda r: r["mib_per_second"] * r["seconds"] / 1024
         per_unit = (lambda r: r["server_cpu_seconds"] / gib(r)) if size.endswith("MiB") else (lambda r: r["server_cpu_seconds"] / r["requests"] * 1e6)
         line = {"row": row, "connections": connections, "quarry": ours, "minio": theirs,
@@ -191,7 +212,7 @@ try:
         rate = (lambda r: f"{r['mib_per_second']:.0f} MiB/s") if size.endswith("MiB") else (lambda r: f"{r['requests_per_second']:.0f}/s")
         print(f"{row:12} {connections:3} connections | quarry {rate(ours):>12} {per_unit(ours):8.2f} {unit} p99 {ours['p99_ms']:.1f} ms, client {ours['client_cpu_seconds'] / ours['seconds']:.2f} cores"
               f" | minio {rate(theirs):>12} {per_unit(theirs):8.2f} {unit} p99 {theirs['p99_ms']:.1f} ms"
-              f" | rate x{line['rate_ratio']:.2f}, CPU x{line['cpu_ratio']:.3f}", flush=True)
+              f" | rate x{line['rate_ratio']:.2f}, CPU x{line['cpu_ratio']:.3f}{ceiling}", flush=True)
     print("peak memory: " + ", ".join(f"{s.name} {s.peak_memory_mib():.0f} MiB" for s in servers))
     if args.json:
         print(json.dumps(report, indent=1))

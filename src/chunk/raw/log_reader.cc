@@ -126,7 +126,9 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
     const bool follows = before != nullptr && before->frame.epoch == frame.epoch ? frame.number == before->frame.number + 1 : frame.number == 0;
     const bool chained = before == nullptr || before->crc == frame.chain || (log.table_in_newest && before->frame.epoch != frame.epoch);
     if (!follows || !chained) {
-      add_damage(log, fmt::format("frames are missing before frame {} of epoch {}", frame.number, frame.epoch));
+      const std::string last = before == nullptr ? "none" : fmt::format("frame {} of epoch {}", before->frame.number, before->frame.epoch);
+      add_damage(log, fmt::format("{} before frame {} of epoch {}; the last one found is {}", follows ? "other frames belong" : "frames are missing",
+                                  frame.number, frame.epoch, last));
     }
     uint64_t sequence = frame.first;
     for (auto& record : records) log.records.push_back({sequence++, std::move(record)});

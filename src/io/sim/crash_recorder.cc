@@ -36,6 +36,7 @@ struct CrashTimeline::Recorded : SimDiskObserver {
 
   Recorded(CrashTimeline& t, SimDisk& d, uint32_t i) : timeline(t), disk(&d), index(i), options(d.options()), base(d.contents()) {
     options.size = base.size();
+    for (const SimWrite& write : d.writes_in_flight()) write_issued(write);
     d.set_observer(this);
   }
   ~Recorded() override { stop(); }

@@ -35,7 +35,7 @@ class CrashTimeline {
   ~CrashTimeline();  // stops recording
   CrashTimeline(const CrashTimeline&) = delete;
 
-  // From now on; the disk's present visible contents count as stable. The disk must outlive the timeline or stop_recording.
+  // From now on; the disk's present visible contents count as stable, what is in flight as issued now. The disk must outlive the timeline or stop_recording.
   // Returns its index among the image's disks.
   size_t record(SimDisk& disk);
   void stop_recording();

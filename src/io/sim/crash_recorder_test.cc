@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "io/sim/sim_executor.h"
+#include "io/sync.h"
 
 namespace quarry {
 namespace {
@@ -49,6 +50,33 @@ TEST_F(CrashRecorderTest, every_subset_of_an_epoch_is_enumerated_once) {
     EXPECT_TRUE(subsets.insert(subset).second) << "twice: " << image.description;
   }
   EXPECT_EQ(subsets.size(), 8u);
+}
+
+Task<void> begin_recording_beside_a_write(CrashTimeline& timeline, SimDisk& disk, BlockDevice& device, const Buffer& data) {
+  TaskGroup group;
+  auto write = [](BlockDevice& to, const Buffer& bytes) -> Task<void> {
+    EXPECT_TRUE(co_await to.write(0, bytes, Durability::durable));
+  };
+  group.spawn(write(device, data));
+  EXPECT_EQ(disk.writes_in_flight().size(), 1u);
+  timeline.record(disk);
+  co_await group.join();
+  timeline.note("durable");
+}
+
+TEST_F(CrashRecorderTest, a_write_in_flight_when_recording_begins_is_not_lost) {
+  disks_.push_back(SimDisk::create({.size = kMiB}));
+  devices_.push_back(disks_.back()->open());
+  const Buffer data = pattern(4096, 5);
+  executor_.run(begin_recording_beside_a_write(timeline_, *disks_[0], *devices_[0], data));
+  size_t without = 0, with = 0;
+  for (const auto& image : all({.images_max = 100, .tear = false})) {
+    const uint8_t found = byte_at(*image.disks[0], 0);
+    if (image.noted("durable")) EXPECT_EQ(found, 5) << image.description;
+    ++(found == 5 ? with : without);
+  }
+  EXPECT_GT(with, 0u);
+  EXPECT_GT(without, 0u);
 }
 
 TEST_F(CrashRecorderTest, a_flush_is_a_wall) {

@@ -267,6 +267,14 @@ SimDisk::Unstable* SimDisk::find_unstable(uint64_t number) {
   return it != unstable_.end() && it->write.number == number ? &*it : nullptr;
 }
 
+std::vector<SimWrite> SimDisk::writes_in_flight() const {
+  std::vector<SimWrite> writes;
+  for (const auto& unstable : unstable_) {
+    if (!unstable.completed) writes.push_back(unstable.write);
+  }
+  return writes;
+}
+
 void SimDisk::issue_write(const SimWrite& write) {
   unstable_.push_back({write});
   if (observer_ != nullptr) observer_->write_issued(write);

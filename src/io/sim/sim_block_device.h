@@ -150,6 +150,8 @@ class SimDisk : public std::enable_shared_from_this<SimDisk> {
   // The harshest one: nothing unstable is there.
   std::shared_ptr<SimDisk> stable_copy() const;
   size_t unstable_writes() const { return unstable_.size(); }
+  // Issued, not completed; in order of issue.
+  std::vector<SimWrite> writes_in_flight() const;
 
   // null: none. The observer must outlive the disk or be taken away first.
   void set_observer(SimDiskObserver* observer) { observer_ = observer; }
