@@ -6,11 +6,12 @@
 // Durability: put and remove are durable when they return. A put that has not returned leaves, after a crash, either the
 // whole chunk or no trace; never a part. What get returns was verified against checksums seeded with the chunk's id and
 // block number, so rot, misdirected and stale sectors are all found: corrupt, never wrong bytes.
-// Implementations: chunk/raw (a whole device); later chunk/kfs and chunk/dir. One conformance suite runs on all
+// Implementations: chunk/raw (a whole device), chunk/kfs (256 LevelDBs in a directory), chunk/dir (plain files in a directory). One conformance suite runs on all
 // (chunk/conformance.h).
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,8 +33,20 @@ enum class Stream : uint8_t {
   metadata = 2,  // metadata checkpoints: large, medium-lived
 };
 
+// Says that a chunk is a range of a file with a name. Stores that keep whole files (chunk/dir) put all chunks of a file into one; the
+// others ignore it. Chunk `index` of a file lies at index * chunk_size and has the id first + index * stride.
+struct FilePlace {
+  ChunkId first;            // the id of chunk 0: it names the file
+  uint32_t index = 0;
+  uint32_t chunk_size = 0;  // of every chunk but the last
+  uint64_t stride = 0;      // between the ids of neighbours, in ChunkId::low
+  std::string_view directory;  // the bucket; valid until the put returns
+  std::string_view name;       // the key: any bytes
+};
+
 struct PutOptions {
   Stream stream = Stream::data;
+  std::optional<FilePlace> file = std::nullopt;
 };
 
 struct ChunkStat {
@@ -103,6 +116,14 @@ class ChunkStore {
   // Errors: not_found, out_of_range (offset > size), corrupt, io_error, device_gone.
   virtual Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) = 0;
 
+  // True: chunks put with a FilePlace are kept as one plain file. Such puts are durable only when finish_file has returned.
+  virtual bool keeps_files() const { return false; }
+  // All chunks of the file were put: makes it durable. It is not under its name yet. Errors: not_found, as put.
+  virtual Task<Result<void>> finish_file(ChunkId first, uint64_t size);
+  // Shows the file under its name, in the place of an older one, durably; the older one stays readable by its chunks' ids until they
+  // are removed. Done again, it changes nothing. attributes: short texts kept with the file (content type and the like).
+  virtual Task<Result<void>> show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes);
+
   // Durably forgets the chunks; ids that are not there are skipped (idempotent). Space returns once the tombstones are durable
   // and readers have left. Errors: read_only is not one (a full store accepts removals); io_error, device_gone.
   virtual Task<Result<void>> remove(std::vector<ChunkId> ids) = 0;
@@ -128,5 +149,8 @@ class ChunkStore {
   // Finishes what was accepted, makes a restart cheap (checkpoint), closes the device. Later calls answer device_gone.
   virtual Task<Result<void>> close() = 0;
 };
+
+inline Task<Result<void>> ChunkStore::finish_file(ChunkId, uint64_t) { co_return Result<void>{}; }
+inline Task<Result<void>> ChunkStore::show_file(ChunkId, std::vector<std::pair<std::string, std::string>>) { co_return Result<void>{}; }
 
 }  // namespace quarry::chunk
