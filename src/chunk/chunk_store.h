@@ -123,6 +123,13 @@ class ChunkStore {
   // Shows the file under its name, in the place of an older one, durably; the older one stays readable by its chunks' ids until they
   // are removed. Done again, it changes nothing. attributes: short texts kept with the file (content type and the like).
   virtual Task<Result<void>> show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes);
+  // Takes the file from under its name, durably (its object was deleted, or is not the current version any more): it stays readable by
+  // its chunks' ids until they are removed, and can be shown again. A file that is not shown, or is not there: nothing to do.
+  virtual Task<Result<void>> hide_file(ChunkId first);
+
+  // Whether the place still works, where ordinary calls would not tell soon (a directory that was removed, a file system that turned
+  // read-only, a disk that hangs). Called every few seconds and after errors. An error says why the drive should not be used.
+  virtual Task<Result<void>> check_health() { co_return Result<void>{}; }
 
   // Durably forgets the chunks; ids that are not there are skipped (idempotent). Space returns once the tombstones are durable
   // and readers have left. Errors: read_only is not one (a full store accepts removals); io_error, device_gone.
@@ -152,5 +159,6 @@ class ChunkStore {
 
 inline Task<Result<void>> ChunkStore::finish_file(ChunkId, uint64_t) { co_return Result<void>{}; }
 inline Task<Result<void>> ChunkStore::show_file(ChunkId, std::vector<std::pair<std::string, std::string>>) { co_return Result<void>{}; }
+inline Task<Result<void>> ChunkStore::hide_file(ChunkId) { co_return Result<void>{}; }
 
 }  // namespace quarry::chunk
