@@ -92,6 +92,16 @@ struct ScrubProgress {
   std::vector<Damage> damaged;
 };
 
+// One file of a store that keeps files, finished: shown under its name, or not (yet, or any more).
+struct StoredFile {
+  ChunkId first;
+  uint64_t size = 0;        // bytes
+  uint32_t chunk_size = 0;
+  uint64_t stride = 0;
+  bool shown = false;
+  std::string directory, name;  // as in FilePlace
+};
+
 // What a store says about its own structures (not about who references its chunks).
 struct FsckReport {
   std::vector<std::string> violations;  // each one sentence naming the structure and place; empty: sound
@@ -127,6 +137,9 @@ class ChunkStore {
   // its chunks' ids until they are removed, and can be shown again. A file that is not shown, or is not there: nothing to do.
   virtual Task<Result<void>> hide_file(ChunkId first);
 
+  // Up to `limit` finished files with first >= from, in ascending order of it. For stores that keep no files: none.
+  virtual Task<Result<std::vector<StoredFile>>> files(ChunkId from, size_t limit);
+
   // Whether the place still works, where ordinary calls would not tell soon (a directory that was removed, a file system that turned
   // read-only, a disk that hangs). Called every few seconds and after errors. An error says why the drive should not be used.
   virtual Task<Result<void>> check_health() { co_return Result<void>{}; }
@@ -160,5 +173,6 @@ class ChunkStore {
 inline Task<Result<void>> ChunkStore::finish_file(ChunkId, uint64_t) { co_return Result<void>{}; }
 inline Task<Result<void>> ChunkStore::show_file(ChunkId, std::vector<std::pair<std::string, std::string>>) { co_return Result<void>{}; }
 inline Task<Result<void>> ChunkStore::hide_file(ChunkId) { co_return Result<void>{}; }
+inline Task<Result<std::vector<StoredFile>>> ChunkStore::files(ChunkId, size_t) { co_return std::vector<StoredFile>{}; }
 
 }  // namespace quarry::chunk
