@@ -51,7 +51,7 @@ struct FioResult {
 FioResult fio(const std::string& file, const std::string& rw, const std::string& block, int depth, bool durable, double seconds, uint64_t size,
               bool timed = true) {
   const std::string command = fmt::format(
-      "fio --name=b --filename={} --rw={} --bs={} --ioengine=io_uring --direct=1 --iodepth={} {} --size={} {} --runtime={} "
+      "fio --name=b --filename={} --rw={} --bs={} --ioengine=io_uring --direct=1 --thread=1 --fixedbufs=1 --registerfiles=1 --iomem_align=2m --iodepth={} {} --size={} {} --runtime={} "
       "--randrepeat=0 --fallocate=none --output-format=json 2>/dev/null",
       file, rw, block, depth, durable ? "--sync=dsync" : "", size, timed ? "--time_based" : "", seconds);
   std::string text;
@@ -178,6 +178,7 @@ void against_fio(Bench& bench, double seconds, uint64_t size) {
   for (int round = 0; round < kRounds; ++round) {
     Load load{*store, {}, number - span, number - span, number, now_seconds() + seconds};
     load.read = true;
+    load.random = static_cast<uint64_t>(now_seconds() * 1e9) | 1;  // other places in each round, as fio
     const double start = now_seconds(), used = cpu_seconds();
     bench.executor.run(load_run(load, kDepth));
     ours.push_back(static_cast<double>(load.done * kMiB) / (now_seconds() - start));

@@ -67,7 +67,7 @@ Duration LatencyStatistics::quantile(double q, Duration fallback) const {
 }
 
 Drive::Drive(Identity identity, std::unique_ptr<chunk::ChunkStore> store, Executor& owner)
-    : identity_(std::move(identity)), id_(store->drive_id()), store_(std::move(store)), owner_(owner) {}
+    : identity_(std::move(identity)), id_(store->drive_id()), keeps_files_(store->keeps_files()), store_(std::move(store)), owner_(owner) {}
 Drive::~Drive() = default;
 
 Result<void> Drive::usable() const {
@@ -77,7 +77,7 @@ Result<void> Drive::usable() const {
 
 std::string Drive::reason() const {
   std::lock_guard lock(mutex_);
-  return reason_;
+  return disabled_.load() ? disabled_reason_ : reason_;
 }
 
 void Drive::worsen(DriveCondition to, std::string reason) {
@@ -94,28 +94,52 @@ void Drive::worsen(DriveCondition to, std::string reason) {
 
 void Drive::take_down(std::string reason) { worsen(DriveCondition::down, std::move(reason)); }
 
+void Drive::disable(std::string reason) {
+  {
+    std::lock_guard lock(mutex_);
+    disabled_reason_ = std::move(reason);
+    disabled_.store(true, std::memory_order_release);
+  }
+  if (listener_) listener_(*this);
+}
+
+void Drive::enable() {
+  std::lock_guard lock(mutex_);
+  disabled_.store(false, std::memory_order_release);
+  disabled_reason_.clear();
+}
+
 void Drive::judge(const Error& error) {  // on the owner's thread
   if (harmless(error.code())) return;
+  if (!suspicious_.exchange(true) && listener_) listener_(*this);
   if (error.code() == Code::device_gone) return worsen(DriveCondition::down, error.to_string());
   const chunk::StoreHealth health = store_->health();
   if (health.state == chunk::StoreState::failed) worsen(DriveCondition::down, health.reason.empty() ? error.to_string() : health.reason);
   if (health.state == chunk::StoreState::read_only) worsen(DriveCondition::read_only, health.reason.empty() ? error.to_string() : health.reason);
 }
 
-// The task is made on the owner's thread too: a store may look at its state before it returns one.
-template <class Make>
-auto Drive::call(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
-  Executor& home = Executor::here();
-  CO_TRY(usable());
-  co_await owner_.enter();
-  auto result = co_await make(*store_);
-  if (!result) judge(result.error());
-  co_await home.enter();
-  co_return result;
-}
-
 Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream) {
   return call([id, parts = std::move(parts), stream](chunk::ChunkStore& store) { return store.put(id, parts, {.stream = stream}); });
+}
+
+Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) {
+  return call([id, parts = std::move(parts), options](chunk::ChunkStore& store) { return store.put(id, parts, options); });
+}
+
+Task<Result<void>> Drive::finish_file(ChunkId first, uint64_t size) {
+  return call([=](chunk::ChunkStore& store) { return store.finish_file(first, size); });
+}
+
+Task<Result<void>> Drive::show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes) {
+  return call([first, attributes = std::move(attributes)](chunk::ChunkStore& store) { return store.show_file(first, attributes); });
+}
+
+Task<Result<void>> Drive::hide_file(ChunkId first) {
+  return call([=](chunk::ChunkStore& store) { return store.hide_file(first); });
+}
+
+Task<Result<void>> Drive::check_health() {
+  return call([](chunk::ChunkStore& store) { return store.check_health(); });
 }
 
 Task<Result<SharedBytes>> Drive::get(ChunkId id, uint32_t offset, uint32_t length) {
@@ -249,6 +273,7 @@ Task<Result<void>> Drive::remove_shards(std::vector<ChunkName> names) {
 }
 
 Task<Result<void>> Drive::close() {
+  if (closed_.exchange(true)) co_return Result<void>();
   Executor& home = Executor::here();
   co_await owner_.enter();
   Result<void> closed = co_await store_->close();

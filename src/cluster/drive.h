@@ -56,10 +56,12 @@ class Drive {
   const std::string& path() const { return identity_.path; }
   const std::string& domain() const { return identity_.domain; }
   const Uuid& id() const { return id_; }
+  bool keeps_files() const { return keeps_files_; }  // ChunkStore::keeps_files
   Executor& owner() const { return owner_; }
 
   // The contract of each is that of ChunkStore.
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream);
+  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options);
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length);
   Task<Result<void>> remove(std::vector<ChunkId> ids);
   Task<Result<chunk::ChunkStat>> stat(ChunkId id);
@@ -68,6 +70,15 @@ class Drive {
   Task<Result<chunk::FsckReport>> fsck();
   Task<Result<void>> set_label(std::string label);
   Task<Result<std::string>> label();
+  Task<Result<void>> finish_file(ChunkId first, uint64_t size);
+  Task<Result<void>> show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes);
+  Task<Result<void>> hide_file(ChunkId first);
+  Task<Result<void>> check_health();
+  // For what one kind of store can do beyond the interface (chunk::DirStore::adopt). `make` runs on the owner's thread.
+  template <class Make>
+  auto with_store(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
+    return call(std::move(make));
+  }
 
   // Data shards: the chunk of `name` is whichever of its rewrites 0..kRewritesMax exists and can be read
   // (docs/formats/chunk-ids.md). name.generation holds the term in its upper bits and rewrite 0.
@@ -79,13 +90,22 @@ class Drive {
   // Removes every rewrite of each shard.
   Task<Result<void>> remove_shards(std::vector<ChunkName> names);
 
+  // Closes the store, once; from then on the drive is down.
   Task<Result<void>> close();
 
-  DriveCondition condition() const { return condition_.load(std::memory_order_acquire); }
+  DriveCondition condition() const { return disabled_.load(std::memory_order_acquire) ? DriveCondition::down : condition_.load(std::memory_order_acquire); }
   bool readable() const { return condition() != DriveCondition::down; }
   bool writable() const { return condition() == DriveCondition::up; }
   std::string reason() const;                    // why it is not up; empty while up
   void take_down(std::string reason);            // from now on every call answers device_gone
+  // Not to be used for reads or writes until it is enabled, although its store is open; calls answer device_gone.
+  void disable(std::string reason);
+  void enable();
+  bool disabled() const { return disabled_.load(std::memory_order_acquire); }
+  // The store itself is of no more use: only opening it anew can help.
+  bool broken() const { return condition_.load(std::memory_order_acquire) == DriveCondition::down; }
+  // Errors of the kind that may mean that the path fails were seen since this was last asked.
+  bool suspicious() { return suspicious_.exchange(false); }
   // Called once per worsening, on any thread, without locks held.
   void set_listener(std::function<void(Drive&)> listener) { listener_ = std::move(listener); }
 
@@ -113,15 +133,32 @@ class Drive {
 
   const Identity identity_;
   const Uuid id_;
+  const bool keeps_files_;
   std::unique_ptr<chunk::ChunkStore> store_;
   Executor& owner_;
   std::atomic<DriveCondition> condition_{DriveCondition::up};
+  std::atomic<bool> disabled_{false};
+  std::atomic<bool> suspicious_{false};
+  std::atomic<bool> closed_{false};
   std::function<void(Drive&)> listener_;
   std::atomic<int64_t> room_{INT64_MAX};
   mutable std::mutex mutex_;  // guards what follows
   std::string reason_;
+  std::string disabled_reason_;
   chunk::SpaceReport space_;
   chunk::StoreHealth health_;
 };
+
+// The task is made on the owner's thread too: a store may look at its state before it returns one.
+template <class Make>
+auto Drive::call(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
+  Executor& home = Executor::here();
+  CO_TRY(usable());
+  co_await owner_.enter();
+  auto result = co_await make(*store_);
+  if (!result) judge(result.error());
+  co_await home.enter();
+  co_return result;
+}
 
 }  // namespace quarry::cluster

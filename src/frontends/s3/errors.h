@@ -25,6 +25,7 @@ namespace quarry::frontends::s3 {
   X(conditional_request_conflict, "ConditionalRequestConflict", 409, "The conditional request cannot succeed due to a conflicting operation against this resource.") \
   X(entity_too_large, "EntityTooLarge", 400, "Your proposed upload exceeds the maximum allowed object size.") \
   X(entity_too_small, "EntityTooSmall", 400, "Your proposed upload is smaller than the minimum allowed size") \
+  X(incorrect_number_of_files, "IncorrectNumberOfFilesInPostRequest", 400, "POST requires exactly one file upload per request.") \
   X(incomplete_body, "IncompleteBody", 400, "The request body terminated unexpectedly") \
   X(insufficient_storage, "InsufficientStorage", 507, "There is no space left for this request. Delete something, or add drives.") \
   X(internal_error, "InternalError", 500, "We encountered an internal error, please try again.") \
@@ -38,6 +39,7 @@ namespace quarry::frontends::s3 {
   X(invalid_part, "InvalidPart", 400, "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.") \
   X(invalid_part_number, "InvalidPartNumber", 416, "The requested partnumber is not satisfiable.") \
   X(invalid_part_order, "InvalidPartOrder", 400, "The list of parts was not in ascending order. Parts must be ordered by part number.") \
+  X(invalid_policy_document, "InvalidPolicyDocument", 400, "The content of the form does not meet the conditions specified in the policy document.") \
   X(invalid_range, "InvalidRange", 416, "The requested range is not satisfiable") \
   X(invalid_redirect_location, "InvalidRedirectLocation", 400, "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.") \
   X(invalid_request, "InvalidRequest", 400, "Invalid Request.") \
@@ -50,6 +52,7 @@ namespace quarry::frontends::s3 {
   X(malformed_trailer, "MalformedTrailerError", 400, "The request contained trailing data that was not well-formed or did not conform to our published schema.") \
   X(malformed_xml, "MalformedXML", 400, "The XML you provided was not well-formed or did not validate against our published schema.") \
   X(max_message_length_exceeded, "MaxMessageLengthExceeded", 400, "Your request was too big.") \
+  X(max_post_pre_data_length_exceeded, "MaxPostPreDataLengthExceeded", 400, "Your POST request fields preceding the upload file were too large.") \
   X(metadata_too_large, "MetadataTooLarge", 400, "Your metadata headers exceed the maximum allowed metadata size") \
   X(method_not_allowed, "MethodNotAllowed", 405, "The specified method is not allowed against this resource.") \
   X(missing_content_length, "MissingContentLength", 411, "You must provide the Content-Length HTTP header.") \

@@ -84,6 +84,7 @@ constexpr Operation kOperations[] = {
 
     {"POST",   kBucket, "delete", "", "delete_objects", delete_objects},
     {"POST",   kBucket, "metadataTable", "", "create_bucket_metadata_table", answer_not_implemented},
+    {"POST",   kBucket, "", "", "post_object", post_object, false, true},
 
     {"GET",    kObject, "tagging", "", "get_object_tagging", get_object_tagging},
     {"GET",    kObject, "attributes", "", "get_object_attributes", get_object_attributes},

@@ -155,11 +155,14 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
           ? S3Error(E::invalid_bucket_name).detail("BucketName", request.bucket)
           : S3Error(E::no_such_bucket).detail("BucketName", request.bucket);
     }
-    auto access = co_await check_access(request, request.bucket);
-    if (!access) co_return access;
+    if (!request.operation->signed_in_body) {
+      auto access = co_await check_access(request, request.bucket);
+      if (!access) co_return access;
+    }
   }
   auto done = co_await request.operation->run(request);
-  if (done || request.exchange.response.head_sent() || scope == Scope::service || request.bucket_info) co_return done;
+  if (done || request.exchange.response.head_sent() || scope == Scope::service || request.bucket_info || request.operation->signed_in_body)
+    co_return done;
   const E id = done.error().id();
   if ((id != E::invalid_argument && id != E::invalid_request && id != E::no_such_upload) || request.operation->run == create_bucket)
     co_return done;
