@@ -148,6 +148,10 @@ class ChunkStore {
   // and readers have left. Errors: read_only is not one (a full store accepts removals); io_error, device_gone.
   virtual Task<Result<void>> remove(std::vector<ChunkId> ids) = 0;
 
+  // As remove, for chunks of writes that were never committed (interrupted, or found after a crash). The difference: a file that was there
+  // before Quarry (DirStore::adopt) loses its record and stays where it lies; remove deletes it.
+  virtual Task<Result<void>> disown(std::vector<ChunkId> ids) { return remove(std::move(ids)); }
+
   virtual Task<Result<ChunkStat>> stat(ChunkId id) = 0;
 
   // Up to `limit` chunks with id >= from and id < to, in ascending order of id.
