@@ -12,8 +12,10 @@ Task<void> CrashRun::fill(int count) {
     std::vector<ByteView> parts = {bytes_of(payloads.make(n, 400'000 + n * 1000))};
     auto stored = co_await (*opened)->put(crash_chunk(n), std::move(parts), {});
     if (!stored) break;
-    if (i % 2 == 0) alive_.push_back(n);
-    else removed.push_back(crash_chunk(n));
+    if (i % 2 == 0)
+      alive_.push_back(n);
+    else
+      removed.push_back(crash_chunk(n));
   }
   auto done = co_await (*opened)->remove(std::move(removed));
   EXPECT_TRUE(done);
@@ -192,7 +194,8 @@ void check_nothing_leaks(SimExecutor& executor, RawStore& store, std::vector<Chu
   EXPECT_EQ(space.payload_bytes, 0u);
   EXPECT_EQ(space.used_bytes, 0u);
   // Open packed segments, one for each stream, keep their frames until they are sealed.
-  EXPECT_GE(space.free_bytes + 4 * 2 * kMiB, fresh_free) << "space is lost: garbage " << space.garbage_bytes << ", overhead " << space.overhead_bytes;
+  EXPECT_GE(space.free_bytes + 4 * 2 * kMiB, fresh_free)
+      << "space is lost: garbage " << space.garbage_bytes << ", overhead " << space.overhead_bytes;
 }
 
 }  // namespace
@@ -238,7 +241,8 @@ void check_crash_image(const std::shared_ptr<SimDisk>& disk, const CrashPromise&
   }
 }
 
-uint64_t cut_recovery(const std::shared_ptr<SimDisk>& disk, const CrashPromise& promise, CrashPayloads& payloads, const CrashCheck& how, uint64_t images_max) {
+uint64_t cut_recovery(const std::shared_ptr<SimDisk>& disk, const CrashPromise& promise, CrashPayloads& payloads, const CrashCheck& how,
+                      uint64_t images_max) {
   CrashTimeline timeline;
   CrashPromise settled;  // what the first mount made of the chunks that were under way: it must not change its mind
   {
@@ -250,7 +254,8 @@ uint64_t cut_recovery(const std::shared_ptr<SimDisk>& disk, const CrashPromise& 
     EXPECT_TRUE(opened) << opened.error().to_string();
     if (!opened) return 0;
     auto& store = *opened;
-    for (const auto& [n, step] : promise.chunks) settled.chunks[n] = executor.run(store->stat(crash_chunk(n))) ? put_acknowledged : remove_acknowledged;
+    for (const auto& [n, step] : promise.chunks)
+      settled.chunks[n] = executor.run(store->stat(crash_chunk(n))) ? put_acknowledged : remove_acknowledged;
     timeline.note({}, crash_tag(CrashSubject::mounted, 0, put_acknowledged));
     for (uint64_t n = 900'000; n < 900'006; ++n) {
       if (!payloads.has(n)) payloads.make(n, n % 2 == 0 ? 2'000 : 90'000);
@@ -296,7 +301,8 @@ uint64_t crash_everywhere(const CrashWorkload& workload, uint64_t images_wanted)
     EXPECT_TRUE(executor.run((*store)->close()));
   }
   uint64_t checked = 0;
-  CrashEnumerator images(run.timeline, {.images_max = images_wanted, .seed = workload.seed, .samples_per_cut = 2, .first_cut = run.first_cut});
+  CrashEnumerator images(run.timeline,
+                         {.images_max = images_wanted, .seed = workload.seed, .samples_per_cut = 2, .first_cut = run.first_cut});
   while (checked < images_wanted) {
     auto image = images.next();
     if (!image) break;

@@ -1,4 +1,5 @@
-// Power cuts for the raw store: runs a workload on a recorded drive, mounts what a cut may have left, and compares it with what was promised.
+// Power cuts for the raw store: runs a workload on a recorded drive, mounts what a cut may have left, and compares it with what was
+// promised.
 //
 //   CrashRun run;
 //   run.run({.seed = 3, .compact = true});
@@ -43,8 +44,8 @@ struct CrashWorkload {
   double remove_share = 0.35;
   double large_share = 0.3;
   bool compact = false;
-  int opens = 1;           // the store is closed and opened again so many times in all
-  int prefill = 0;         // large chunks put before recording starts, then every second one removed
+  int opens = 1;    // the store is closed and opened again so many times in all
+  int prefill = 0;  // large chunks put before recording starts, then every second one removed
   int checkpoint_one_in = 25;
   bool administer = false;  // labels, fencing epochs, the cluster's id, between puts
   bool grow = false;        // the drive grows in the middle
@@ -135,7 +136,8 @@ struct CrashCheck {
 // Mounts the image's only disk and checks it against the promise.
 void check_crash_image(const std::shared_ptr<SimDisk>& disk, const CrashPromise& promise, const CrashCheck& how);
 // Mounts it while recording, uses it a little, and checks up to `images_max` cuts of that. Returns how many.
-uint64_t cut_recovery(const std::shared_ptr<SimDisk>& disk, const CrashPromise& promise, CrashPayloads& payloads, const CrashCheck& how, uint64_t images_max);
+uint64_t cut_recovery(const std::shared_ptr<SimDisk>& disk, const CrashPromise& promise, CrashPayloads& payloads, const CrashCheck& how,
+                      uint64_t images_max);
 // The whole: run, enumerate, check. Returns the images checked.
 uint64_t crash_everywhere(const CrashWorkload& workload, uint64_t images_wanted);
 

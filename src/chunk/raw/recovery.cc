@@ -279,6 +279,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     assembler.add_chunk(put.id, put.size, put.header_crc, put.stream, put.runs, logged.sequence);
   }
   assembler.join_pieces();
+  std::vector<ChunkId> incomplete;
   for (const auto& piece : assembler.partial()) {
     // Its other runs were listed by a slot that is lost; the header knows them.
     if (piece.run != 0 || assembler.known(piece.id, piece.place.block)) continue;
@@ -286,13 +287,19 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
                                                                      static_cast<uint32_t>(piece.place.block - geometry.block_of(geometry.segment_of(piece.place))),
                                                                      static_cast<uint32_t>(piece.place.block - geometry.block_of(geometry.segment_of(piece.place))) + 1));
     if (found.empty()) {
-      assembler.note(fmt::format("chunk {}: only part of its runs is known, and it cannot be rebuilt", piece.id.to_string()));
+      incomplete.push_back(piece.id);
       continue;
     }
     const auto& [header, crc] = found.front();
     assembler.add_chunk(header.id, header.size, crc, header.stream, header.runs, piece.stamp);
   }
   assembler.choose();
+  // A moved chunk's former place may be listed by one segment's slot and already reused in another's: no loss, it is known where it went.
+  for (const ChunkId& id : incomplete) {
+    const auto at = std::lower_bound(out.entries.begin(), out.entries.end(), id, [](const IndexEntry& entry, const ChunkId& wanted) { return entry.id < wanted; });
+    if (at != out.entries.end() && at->id == id) continue;
+    assembler.note(fmt::format("chunk {}: only part of its runs is known, and it cannot be rebuilt", id.to_string()));
+  }
   for (const auto& sentence : out.report.damage) LOG_WARNING("a drive is damaged", {"device", device.info().path}, {"what", sentence});
   co_return out;
 }
