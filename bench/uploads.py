@@ -15,9 +15,10 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--uploads", type=int, default=64)
 parser.add_argument("--size", default="1GiB")
 parser.add_argument("--drive-size", default="24GiB")
+parser.add_argument("--profile", default="ec:4+2", help="ec:6+0 needs a third less disk")
 args = parser.parse_args()
 
-with Node("--drives", "6", "--drive-size", args.drive_size, "--profile", "ec:4+2", "--log-level", "warning") as node:
+with Node("--drives", "6", "--drive-size", args.drive_size, "--profile", args.profile, "--log-level", "warning") as node:
     samples = []
     done = threading.Event()
 

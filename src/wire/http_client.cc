@@ -58,6 +58,7 @@ struct ClientResponse::State final : BodyReader {
   Http1Body body;
   bool head_request = false;
   bool reusable = false;
+  TimePoint sent_at{};  // when the stream last took something of the request
 
   explicit State(std::shared_ptr<HttpClient::State> c)
       : client(std::move(c)), body(client->options.limits, client->options.stall_timeout, "response body") {}
@@ -141,6 +142,7 @@ Task<Result<void>> ClientResponse::State::send(std::vector<ByteView> parts) {
     room -= take;
     if (room > 0 && i < parts.size()) continue;
     CO_TRY(co_await connection->stream->write(std::move(unit), Executor::here().now() + client->options.stall_timeout));
+    sent_at = Executor::here().now();
     unit.clear();
     room = kWriteUnit;
   }
@@ -208,12 +210,15 @@ Task<Result<void>> ClientResponse::State::receive_head(TimePoint deadline, bool*
         c.begin = 0;
       }
     }
-    const TimePoint stall = Executor::here().now() + client->options.stall_timeout;
-    CO_TRY_ASSIGN(const size_t got, co_await c.stream->read({reinterpret_cast<uint8_t*>(c.buffer.get()) + c.end, c.capacity - c.end},
-                                                            std::min(deadline, stall)));
-    if (got == 0) co_return Error(Code::connection_closed, "the server closed the connection before its answer");
+    const TimePoint asked = Executor::here().now();
+    auto got = co_await c.stream->read({reinterpret_cast<uint8_t*>(c.buffer.get()) + c.end, c.capacity - c.end},
+                                       std::min(deadline, asked + client->options.stall_timeout));
+    // While a body is being sent its progress counts: an upload may take hours before it is answered.
+    if (!got && got.error().code() == Code::timed_out && sent_at > asked && Executor::here().now() < deadline) continue;
+    if (!got) co_return std::move(got).error();
+    if (*got == 0) co_return Error(Code::connection_closed, "the server closed the connection before its answer");
     *any_byte = true;
-    c.end += got;
+    c.end += *got;
   }
 }
 

@@ -37,6 +37,16 @@ class EchoHandler final : public HttpHandler {
         total += *got;
       }
       (co_await exchange.response.respond({}, fmt::format("{}", total))).ignore("test");
+    } else if (path == "/slow-sink") {  // takes its time, but never pauses for long
+      Buffer buffer(1 << 20);
+      uint64_t total = 0;
+      for (;;) {
+        const auto got = co_await exchange.body.read_into(buffer.mutable_view());
+        if (!got || *got == 0) break;
+        total += *got;
+        co_await sleep_for(seconds(20));
+      }
+      (co_await exchange.response.respond({}, fmt::format("{}", total))).ignore("test");
     } else if (path == "/refuse") {
       ResponseHead head;
       head.status = 403;
@@ -171,6 +181,15 @@ TEST(HttpClient, an_early_answer_ends_a_long_upload) {
   EXPECT_EQ(answer->status, 403);
   EXPECT_EQ(answer->body, "refused");
   EXPECT_LT(source.produced(), 10'000'000u);
+}
+
+TEST(HttpClient, an_upload_may_take_longer_than_a_stall_while_it_gets_on) {
+  Fixture f;
+  const auto before = f.executor.now();
+  const auto answer = f.call(request("PUT", "/slow-sink", std::string(20'000'000, 'x')));
+  ASSERT_TRUE(answer) << answer.error().to_string();
+  EXPECT_EQ(answer->body, "20000000");
+  EXPECT_GT(f.executor.now() - before, 3 * f.options.stall_timeout);
 }
 
 TEST(HttpClient, a_source_that_fails_or_lies_fails_the_request) {
