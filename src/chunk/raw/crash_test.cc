@@ -58,5 +58,13 @@ INSTANTIATE_TEST_SUITE_P(Workloads, RawStoreCrash,
                            return fmt::format("{}_{}", workloads()[std::get<0>(info.param)].name, std::get<1>(info.param));
                          });
 
+// Compaction was copying a chunk when it was removed, and a checkpoint let go of the tombstone before the copy had landed: it came back.
+TEST(RawStoreCrashRegression, a_chunk_removed_while_it_was_copied_stays_removed_after_a_checkpoint) {
+  CrashWorkload workload = workloads()[3];
+  ASSERT_EQ(workload.name, "compaction");
+  workload.seed = 5002;
+  EXPECT_EQ(crash_everywhere(workload, 100), 100u);
+}
+
 }  // namespace
 }  // namespace quarry::chunk

@@ -159,6 +159,22 @@ TEST_F(RawStoreFaults, a_failed_write_goes_to_another_place) {
   EXPECT_TRUE(store->open_report().damage.empty());
 }
 
+TEST_F(RawStoreFaults, a_frame_that_failed_but_landed_brings_nothing_removed_back) {
+  ASSERT_TRUE(put(1, 3'000));
+  disk->fail_next_writes(1, Code::io_error, 64 * kKiB);  // all of it reached the media
+  ASSERT_TRUE(put(2, 3'000));
+  ASSERT_TRUE(put(3, 3'000));
+  ASSERT_TRUE(remove(2));
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(executor.run(store->checkpoint()));  // the tombstone is in no epoch that is read
+  const auto crashed = disk->copy();
+  close();
+  disk = crashed;
+  open();
+  EXPECT_EQ(get_code(2), Code::not_found);
+  expect_all();
+  EXPECT_TRUE(store->open_report().damage.empty());
+}
+
 TEST_F(RawStoreFaults, a_bad_place_in_the_log_is_stepped_over) {
   const auto place = raw::log_place(superblock());
   ASSERT_TRUE(put(1, 100'000));

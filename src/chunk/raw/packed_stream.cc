@@ -132,14 +132,21 @@ Task<Result<void>> PackedStream::write_items() {
   }
   std::memset(frame.data() + at, 0, frame.size() - at);
   const uint32_t start = store_.space_[segment_].data_end;
+  ++items_frames_;
+  items_in_flight_ = true;
   auto written = co_await write_frame(header, std::move(frame), nullptr);
+  items_in_flight_ = false;
+  items_landed_.pulse();
   if (!written) {
     const Code code = written.error().code();
     if (code == Code::io_error && store_.health_.state == StoreState::online) {
       // Another place: the segment is closed to writes, the items try again at the head of the queue.
       ++store_.stats_.segments_retired;
-      store_.space_[segment_].state = SegmentState::retired;
-      store_.space_[segment_].dirty = true;
+      Segment& retired = store_.space_[segment_];
+      retired.state = SegmentState::retired;
+      retired.dirty = true;
+      // The frame may have landed all the same: what a mount finds there must not outlive the removal of the copies made elsewhere.
+      for (const FrameItem& item : header.items) retired.dead.push_back((start * kBlock + item.offset) / kItemAlignment);
       co_await leave_segment();
       unlisted_.clear();
       if (store_.health_.write_errors <= kWriteErrorsMax) {
@@ -306,6 +313,11 @@ Task<Result<void>> PackedStream::seal() {
   store_.space_[segment].dirty = true;
   store_.packed_segment_sealed(segment);
   co_return Result<void>{};
+}
+
+Task<void> PackedStream::wait_for_items() {
+  const uint64_t frame = items_frames_;
+  while (items_in_flight_ && items_frames_ == frame) co_await items_landed_.wait();
 }
 
 Task<void> PackedStream::drain() { co_await tasks_.join(); }

@@ -55,6 +55,9 @@ class PackedStream {
   void resume(uint32_t segment, std::vector<FrameItem> unlisted);
   // Writes an inventory of what is not listed yet, for a cheap restart. Serialised with frames.
   Task<Result<void>> list_items();
+  // Until the frame of items that is being written has landed, and what was removed meanwhile is known to be dead. Waits for nothing but
+  // the device.
+  Task<void> wait_for_items();
   Task<void> drain();
   size_t queued() const { return queue_.size(); }
   // Free bytes left in the open segment.
@@ -81,6 +84,9 @@ class PackedStream {
   std::vector<FrameItem> unlisted_;  // items of segment_ after its last inventory, offsets from the segment's start
   std::deque<PackedPut*> queue_;
   bool writing_ = false;
+  uint64_t items_frames_ = 0;  // frames of items begun
+  bool items_in_flight_ = false;
+  Event items_landed_;
   Semaphore turn_{1};
   TaskGroup tasks_;
   uint32_t zeroed_end_ = 0;  // blocks of segment_ before this are allocated in the file

@@ -196,6 +196,8 @@ Task<void> RawStoreImpl::run_checkpoint(bool rotate) {
     // The epoch before goes when this is done: whatever it promises must be in the slots, so its puts must have ended.
     const uint64_t last = journal_.durable();
     co_await journal_.wait_settled(last);
+    // A copy in flight of a chunk that was removed meanwhile: its tombstone goes with the epoch, so the slot must name the copy dead.
+    for (auto& stream : streams_) co_await stream->wait_for_items();
     result = co_await write_dirty_slots();
   }
   if (result) result = co_await write_table();
