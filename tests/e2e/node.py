@@ -28,6 +28,8 @@ def scratch():
 
 
 class Node:
+    patience_s = 60  # until it must be ready
+
     def __init__(self, *args, root=None, env=None):
         self.root = root or scratch()
         self.args = list(args)
@@ -52,12 +54,12 @@ class Node:
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=self.env)
         if not wait:
             return self
-        deadline = time.time() + 60
+        deadline = time.time() + self.patience_s
         while not os.path.exists(endpoints):
             if self.process.poll() is not None:
                 raise AssertionError(f"the node ended with {self.process.returncode}: {self.log_tail()}")
             if time.time() > deadline:
-                raise AssertionError("the node is not ready after 60 s: " + self.log_tail())
+                raise AssertionError(f"the node is not ready after {self.patience_s} s: " + self.log_tail())
             time.sleep(0.02)
         self.endpoints = json.load(open(endpoints))
         return self
