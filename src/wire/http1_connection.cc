@@ -152,8 +152,6 @@ Task<Http1Connection::HeadEnd> Http1Connection::next_head() {
         if (serving_.options.enable_http2 && text == kHttp2Preface.substr(0, 18)) co_return HeadEnd::http2;
         const auto parsed = parse_request_head(text, head_);
         if (!parsed) {
-          // What does not claim to be HTTP gets no HTTP answer.
-          if (!text.substr(0, text.find('\r')).contains(" HTTP/")) co_return HeadEnd::closed;
           const bool other_version = parsed.error().code() == Code::unsupported && !text.substr(0, text.find('\r')).contains(" HTTP/1.");
           co_await refuse(parsed.error().code() == Code::malformed ? 400 : other_version ? 505 : 501);
           co_return HeadEnd::closed;

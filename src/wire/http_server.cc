@@ -34,6 +34,30 @@ ResponseHead server_error_head(HttpServing& serving, int status, std::string& bo
   return head;
 }
 
+namespace {
+
+// A stream that can be closed while somebody else owns it. `self` points to it for as long as it lives.
+class ReachableStream final : public Stream {
+ public:
+  ReachableStream(std::unique_ptr<Stream> inner, std::shared_ptr<Stream*> self) : inner_(std::move(inner)), self_(std::move(self)) { *self_ = this; }
+  ~ReachableStream() override { *self_ = nullptr; }
+  Task<Result<size_t>> read(MutableByteView into, TimePoint deadline) override { return inner_->read(into, deadline); }
+  Task<Result<void>> wait_readable(TimePoint deadline) override { return inner_->wait_readable(deadline); }
+  Task<Result<void>> write(std::vector<ByteView> parts, TimePoint deadline) override { return inner_->write(std::move(parts), deadline); }
+  Task<Result<void>> shutdown_write() override { return inner_->shutdown_write(); }
+  void close() override { inner_->close(); }
+  const SocketAddress& peer() const override { return inner_->peer(); }
+  std::string_view alpn() const override { return inner_->alpn(); }
+  bool is_tls() const override { return inner_->is_tls(); }
+  std::string_view peer_certificate_subject() const override { return inner_->peer_certificate_subject(); }
+
+ private:
+  std::unique_ptr<Stream> inner_;
+  std::shared_ptr<Stream*> self_;
+};
+
+}  // namespace
+
 struct HttpServer::State {
   HttpServing serving;
   Executor& executor = Executor::here();
@@ -74,9 +98,12 @@ Task<void> HttpServer::State::serve(State& state, std::unique_ptr<Stream> stream
   ++serving.stats.connections_open;
   const auto control = state.connections.emplace(state.connections.end());
   if (tls) {
-    // During the handshake the acceptor owns the stream, so stop() waits for it, at most the handshake's timeout.
-    auto secured = co_await tls(std::move(stream), state.executor.now() + serving.options.tls_handshake_timeout);
+    // During the handshake the acceptor owns the stream; nothing has been accepted yet, so stop() may cut it.
+    control->handshake = std::make_shared<Stream*>(nullptr);
+    std::unique_ptr<Stream> reachable = std::make_unique<ReachableStream>(std::move(stream), control->handshake);
+    auto secured = co_await tls(std::move(reachable), state.executor.now() + serving.options.tls_handshake_timeout);
     stream = secured ? std::move(*secured) : nullptr;
+    control->handshake.reset();
   }
   if (stream != nullptr && !serving.stopping) {
     control->stream = stream.get();
@@ -118,6 +145,8 @@ Task<void> HttpServer::stop(TimePoint deadline) {
       control.drain();
     } else if (control.idle) {
       control.stream->close();
+    } else if (control.handshake != nullptr && *control.handshake != nullptr) {
+      (*control.handshake)->close();
     }
   }
   state.changed.pulse();  // an acceptor may wait for room

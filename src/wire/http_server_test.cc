@@ -204,6 +204,12 @@ TEST(HttpServer, a_bad_request_is_answered_and_the_connection_ends) {
   EXPECT_THAT(f.ask("GET / HTTP/3.0\r\nHost: a\r\n\r\n"), StartsWith("HTTP/1.1 505 "));
   f.connect();
   EXPECT_THAT(f.ask("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"), StartsWith("HTTP/1.1 501 "));
+  for (const std::string line : {"GET /", "nonsense", "\x16\x03\x01 nonsense", "GET / HTTP/1.1 extra", "PRI * HTTP/2.1", "GET  / HTTP/1.1"}) {
+    f.connect();
+    const std::string answer = f.ask(line + "\r\n\r\n");
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 505 ")) << line << ": " << answer;
+    EXPECT_TRUE(f.ended()) << line;
+  }
   EXPECT_EQ(f.handler.calls, 0);
 }
 
@@ -354,6 +360,32 @@ TEST(HttpServer, connections_are_bounded) {
   EXPECT_EQ(server.stats().connections_open, 2u);
   EXPECT_EQ(server.stats().connections_accepted, 3u);
   executor.run(server.stop(executor.now()));
+}
+
+// Waits for a hello that never comes, as a TLS handshake with a silent peer does.
+Task<Result<std::unique_ptr<Stream>>> never_secured(std::unique_ptr<Stream> stream, TimePoint deadline) {
+  uint8_t hello = 0;
+  auto got = co_await stream->read({&hello, 1}, deadline);
+  if (!got) co_return std::move(got).error();
+  co_return std::move(stream);
+}
+
+TEST(HttpServer, stop_does_not_wait_for_tls_handshakes) {
+  SimExecutor executor;
+  PathHandler handler;
+  HttpServer server(handler, {});
+  MemoryNetwork network;
+  auto listener = network.listen({"a", 443}, false);
+  server.start(std::move(*listener), never_secured);
+  auto silent = *executor.run(network.connect({"a", 443}, kNoDeadline));
+  auto gone = *executor.run(network.connect({"a", 443}, kNoDeadline));
+  executor.run(sleep_for(milliseconds(1)));
+  gone->close();
+  executor.run(sleep_for(milliseconds(1)));
+  EXPECT_EQ(server.stats().connections_open, 1u);
+  const TimePoint begun = executor.now();
+  executor.run(server.stop(executor.now() + seconds(30)));
+  EXPECT_LT(executor.now() - begun, milliseconds(10));
 }
 
 }  // namespace
