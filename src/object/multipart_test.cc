@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "codec/digest.h"
-#include "object/copy.h"
 #include "object/testing/harness.h"
 
 namespace quarry::object {
@@ -220,41 +219,6 @@ TEST(Multipart, uploads_are_listed_by_key_and_then_by_time) {
   EXPECT_THAT(ids(*by_key), ElementsAre(c->upload_id));
   auto grouped = h.executor.run(h.engine->list_uploads(h.ctx, "b", {.delimiter = "/"}));
   EXPECT_THAT(grouped->common_prefixes, ElementsAre("a/"));
-}
-
-TEST(Copy, brings_bytes_and_attributes) {
-  Harness h;
-  ASSERT_TRUE(h.make_bucket("b"));
-  PutOptions options;
-  options.metadata.content_type = "x/y";
-  options.tags = {{"t", "1"}};
-  options.checksum = ChecksumAlgorithm::crc32c;
-  const std::string bytes = pattern(2'500'000, 3);
-  auto source = h.put("b", "from", bytes, options);
-  ASSERT_TRUE(source);
-  auto copied = h.executor.run(copy_object(*h.engine, h.ctx, {.bucket = "b", .key = "from"}, "b", "to", {}));
-  ASSERT_TRUE(copied) << copied.error().to_string();
-  EXPECT_EQ(*h.get("b", "to"), bytes);
-  auto head = h.head("b", "to");
-  EXPECT_EQ(head->metadata.content_type, "x/y");
-  EXPECT_EQ(head->tags.size(), 1u);
-  EXPECT_EQ(head->checksum.value, source->checksum.value);
-  CopyOptions replace{.replace_metadata = true, .replace_tags = true};
-  replace.put.metadata.content_type = "new";
-  ASSERT_TRUE(h.executor.run(copy_object(*h.engine, h.ctx, {.bucket = "b", .key = "to"}, "b", "to", replace)));
-  EXPECT_EQ(h.head("b", "to")->metadata.content_type, "new");
-  EXPECT_TRUE(h.head("b", "to")->tags.empty());
-  EXPECT_EQ(*h.get("b", "to"), bytes);
-  auto refused = h.executor.run(copy_object(*h.engine, h.ctx, {.bucket = "b", .key = "to", .conditions = {.if_none_match = {source->etag}}}, "b", "x", {}));
-  EXPECT_EQ(code_of(refused), Code::precondition_failed);
-
-  auto up = h.create_upload("b", "big");
-  auto part = h.executor.run(copy_part(*h.engine, h.ctx, {.bucket = "b", .key = "from", .range = std::pair<uint64_t, uint64_t>{5, 1000}}, "b", "big", up->upload_id, 1, {}));
-  ASSERT_TRUE(part) << part.error().to_string();
-  EXPECT_EQ(part->part.etag, to_hex(md5(bytes_of(std::string_view(bytes).substr(5, 1000)))));
-  auto beyond = h.executor.run(copy_part(*h.engine, h.ctx, {.bucket = "b", .key = "from", .range = std::pair<uint64_t, uint64_t>{5, bytes.size()}}, "b", "big", up->upload_id, 1, {}));
-  EXPECT_EQ(code_of(beyond), Code::out_of_range);
-  EXPECT_THAT(h.violations(), IsEmpty());
 }
 
 }  // namespace
