@@ -121,6 +121,14 @@ struct ChunkSigningContext {
   std::string previous_signature;  // hex; at first the seed signature
 };
 
+// The signature of a browser form upload stands in fields of the form and is over its policy document, as sent. Views borrow the fields.
+struct FormSignatureFields {
+  std::string_view algorithm, credential, date, policy, signature;
+};
+inline constexpr int64_t kFormSignatureSecondsMax = 7 * 24 * 3600;  // from x-amz-date; the policy's own expiration usually comes first
+Checked<RequestSignature> parse_form_signature(const FormSignatureFields& fields, const VerifyOptions& options);
+Checked<void> verify_form_signature(std::string_view policy, const RequestSignature& signature, const Sha256Bytes& signing_key);
+
 // Compares the signature with the one the secret's owner would have made (in constant time). signing_key: derive_signing_key(secret, ...).
 Checked<ChunkSigningContext> verify_signature(const RequestHead& request, const RequestSignature& signature,
                                               const Sha256Bytes& signing_key);

@@ -419,4 +419,45 @@ Checked<ChunkSigningContext> verify_signature(const RequestHead& request, const 
   return context;
 }
 
+Checked<RequestSignature> parse_form_signature(const FormSignatureFields& fields, const VerifyOptions& options) {
+  RequestSignature signature;
+  if (fields.algorithm != kAlgorithm) return invalid_argument("Only AWS4-HMAC-SHA256 is supported", "X-Amz-Algorithm", fields.algorithm);
+  const auto time = parse_amz_timestamp(fields.date);
+  if (!time) return invalid_argument("X-Amz-Date must be formated via ISO8601 Long format", "X-Amz-Date", fields.date);
+  const CredentialParts credential = parse_credential(fields.credential);
+  if (credential.fault != CredentialFault::none) {
+    return invalid_argument(credential_fault_text(credential), "x-amz-credential", fields.credential);
+  }
+  if (credential.region != options.region) {
+    return invalid_argument(fmt::format("the region \"{}\" is wrong; expecting \"{}\"", credential.region, options.region),
+                            "x-amz-credential", fields.credential);
+  }
+  if (fields.date.substr(0, 8) != credential.date) {
+    return invalid_argument("Invalid credential date. Date is not the same as X-Amz-Date.", "x-amz-credential", fields.credential);
+  }
+  if (*time + kFormSignatureSecondsMax < options.now / 1'000'000'000) {
+    return refused("AccessDenied", "Invalid according to Policy: Policy expired.");
+  }
+  signature.access_key = credential.access_key;
+  signature.date = credential.date;
+  signature.region = credential.region;
+  signature.signature = fields.signature;
+  signature.timestamp = fields.date;
+  signature.time = *time;
+  return signature;
+}
+
+Checked<void> verify_form_signature(std::string_view policy, const RequestSignature& signature, const Sha256Bytes& signing_key) {
+  const std::string expected = to_hex(hmac_sha256(signing_key, policy));
+  if (equal_constant_time(bytes_of(expected), bytes_of(signature.signature))) return {};
+  Refusal refusal =
+      refuse("SignatureDoesNotMatch",
+             "The request signature we calculated does not match the signature you provided. Check your key and signing method.");
+  refusal.details = {{"AWSAccessKeyId", std::string(signature.access_key)},
+                     {"StringToSign", std::string(policy)},
+                     {"SignatureProvided", std::string(signature.signature)},
+                     {"StringToSignBytes", spaced_hex(policy)}};
+  return std::unexpected(std::move(refusal));
+}
+
 }  // namespace quarry::auth

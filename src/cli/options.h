@@ -71,7 +71,7 @@ struct UserOptions {
 struct NodeOptions {  // status, fsck, scrub
   Target target;
   std::vector<std::string> device;  // fsck of a stopped node whose drives are named
-  bool watch = false, repair = false;
+  bool watch = false, repair = false, jobs = false;
 };
 
 struct BenchOptions {

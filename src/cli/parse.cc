@@ -225,6 +225,7 @@ int parse_and_run(int argc, char** argv) {
   auto* status_app = app.add_subcommand("status", "drives, space, repair and health of a node");
   add_target(*status_app, node.target);
   status_app->add_flag("--watch,-w", node.watch, "show again every two seconds");
+  status_app->add_flag("--jobs", node.jobs, "what was done for whom: requests, bytes and time by user, tenant, team, project and job");
   command(status_app, [&] { return run_status(node); });
   auto* fsck_app = app.add_subcommand("fsck", "prove the invariants of a node's data, running or stopped; names every violation");
   add_target(*fsck_app, node.target);

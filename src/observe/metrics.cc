@@ -41,6 +41,7 @@ struct Registry {
   std::vector<Family> families;
   std::map<std::string, size_t, std::less<>> by_name;
   std::map<uint64_t, GaugeEntry> gauges;
+  std::vector<std::function<std::vector<metrics::CollectedFamily>()>> collectors;
   uint64_t next_gauge = 1;
   uint32_t next_slot = kFirstFreeSlot;
   std::vector<uint64_t*> live;
@@ -182,8 +183,20 @@ std::string joined(std::string_view labels, std::string_view more) {
   return fmt::format("{},{}", labels, more);
 }
 
+std::string labels_text(const std::vector<std::pair<std::string, std::string>>& labels) {
+  std::string text;
+  for (const auto& [key, value] : labels) {
+    if (!text.empty()) text += ',';
+    text += key;
+    text += "=\"";
+    escape_label(value, text);
+    text += '"';
+  }
+  return text;
+}
+
 struct Exposed {
-  std::string_view name, help, type;
+  std::string name, help, type;
   std::vector<metrics::Sample> samples;
 };
 
@@ -217,6 +230,13 @@ std::vector<Exposed> expose(Registry& r) {
     exposed.samples.push_back({gauge.name, gauge.labels, gauge.read()});
   }
   for (auto& [name, exposed] : gauges) all.push_back(std::move(exposed));
+  for (const auto& collect : r.collectors) {
+    for (auto& family : collect()) {
+      Exposed exposed{family.name, family.help, "counter", {}};
+      for (const auto& sample : family.samples) exposed.samples.push_back({family.name, labels_text(sample.labels), sample.value});
+      if (!exposed.samples.empty()) all.push_back(std::move(exposed));
+    }
+  }
   all.push_back({"metrics_series_dropped_total", "Label sets that found no place of their own", "counter",
                  {{"metrics_series_dropped_total", "", static_cast<double>(r.dropped)}}});
   return all;
@@ -315,19 +335,17 @@ HistogramFamily histogram_family(std::string_view name, std::string_view help, s
 
 Gauge gauge(std::string_view name, std::string_view help, std::vector<std::pair<std::string, std::string>> labels, std::function<double()> read) {
   CHECK(valid_name(name), "metric names are lower case, digits and _");
-  std::string text;
-  for (const auto& [key, value] : labels) {
-    if (!text.empty()) text += ',';
-    text += key;
-    text += "=\"";
-    escape_label(value, text);
-    text += '"';
-  }
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
   const uint64_t id = r.next_gauge++;
-  r.gauges.emplace(id, GaugeEntry{std::string(name), std::string(help), std::move(text), std::move(read)});
+  r.gauges.emplace(id, GaugeEntry{std::string(name), std::string(help), labels_text(labels), std::move(read)});
   return MetricsAccess::make(id);
+}
+
+void collector(std::function<std::vector<CollectedFamily>()> collect) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  r.collectors.push_back(std::move(collect));
 }
 
 std::vector<Sample> samples() {

@@ -113,6 +113,18 @@ HistogramFamily histogram_family(std::string_view name, std::string_view help, s
 // labels: name, value pairs.
 Gauge gauge(std::string_view name, std::string_view help, std::vector<std::pair<std::string, std::string>> labels, std::function<double()> read);
 
+// Counters that live elsewhere and are asked for at scrape time, with their labels (name, value). For sets that come and go.
+struct CollectedSample {
+  std::vector<std::pair<std::string, std::string>> labels;
+  double value = 0;
+};
+struct CollectedFamily {
+  std::string name, help;
+  std::vector<CollectedSample> samples;
+};
+// Registered for the life of the process. The callback runs on the scraping thread and must not call into the registry.
+void collector(std::function<std::vector<CollectedFamily>()> collect);
+
 // One sample as exposed, for JSON and tests.
 struct Sample {
   std::string name;    // with suffix: x_bucket, x_sum, x_count for histograms

@@ -5,6 +5,7 @@
 
 #include "observe/metrics.h"
 #include "observe/request_context.h"
+#include "observe/usage.h"
 
 namespace quarry {
 namespace {
@@ -101,6 +102,64 @@ TEST(RequestContext, a_deadline_expires) {
   context.deadline = RequestContext::TimePoint(std::chrono::seconds(5));
   EXPECT_FALSE(context.expired(RequestContext::TimePoint(std::chrono::seconds(4))));
   EXPECT_TRUE(context.expired(RequestContext::TimePoint(std::chrono::seconds(5))));
+}
+
+RequestContext by(std::string user, std::string job) {
+  RequestContext context;
+  context.identity.user = std::move(user);
+  context.attribution.job = std::move(job);
+  return context;
+}
+const UsageRow* row_of(const std::vector<UsageRow>& rows, std::string_view user, std::string_view job) {
+  for (const auto& row : rows) {
+    if (row.user == user && row.attribution.job == job) return &row;
+  }
+  return nullptr;
+}
+
+TEST(Usage, adds_up_over_threads_and_kinds) {
+  const auto count = [] { count_usage(by("ann", "train"), UsageKind::read, {.requests = 1, .bytes_out = 10, .microseconds = 5}); };
+  count();
+  std::thread(count).join();
+  count_usage(by("ann", "train"), UsageKind::write, {.requests = 1, .errors = 1, .bytes_in = 7});
+  const auto rows = usage();
+  const UsageRow* row = row_of(rows, "ann", "train");
+  ASSERT_NE(row, nullptr);
+  EXPECT_EQ(row->counts[0].requests, 2u);
+  EXPECT_EQ(row->sum().requests, 3u);
+  EXPECT_EQ(row->sum().errors, 1u);
+  EXPECT_EQ(row->sum().bytes_in, 7u);
+  EXPECT_EQ(row->sum().bytes_out, 20u);
+  EXPECT_THAT(metrics::prometheus_text(),
+              HasSubstr("job_sent_bytes_total{user=\"ann\",tenant=\"\",team=\"\",project=\"\",job=\"train\",operation=\"read\"} 20\n"));
+}
+
+TEST(Usage, rows_are_bounded_and_sums_stay_true) {
+  const auto total = [] {
+    uint64_t requests = 0;
+    for (const auto& row : usage()) requests += row.sum().requests;
+    return requests;
+  };
+  const uint64_t before = total();
+  std::thread([] {
+    for (int round = 0; round < 3; ++round) {
+      for (int job = 0; job < 1000; ++job) {
+        count_usage(by("bob", "job-" + std::to_string(job)), UsageKind::read, {.requests = 1});
+        count_usage(by("bob", "busy"), UsageKind::read, {.requests = 1});
+      }
+    }
+  }).join();
+  EXPECT_EQ(total(), before + 6000);
+  const auto rows = usage();
+  EXPECT_LE(rows.size(), 2 * kUsageRowsMax + 1);
+  ASSERT_NE(row_of(rows, "bob", "busy"), nullptr);
+  EXPECT_EQ(row_of(rows, "bob", "busy")->sum().requests, 3000u);  // what is used stays
+  ASSERT_NE(row_of(rows, kUsageOther, kUsageOther), nullptr);
+}
+
+TEST(Usage, an_anonymous_claim_is_not_believed) {
+  count_usage(by("", "forged"), UsageKind::read, {.requests = 1});
+  EXPECT_EQ(row_of(usage(), "", "forged"), nullptr);
 }
 
 }  // namespace

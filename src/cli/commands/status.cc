@@ -49,15 +49,36 @@ void print_status(const JsonValue& json) {
   print_table({"DRIVE", "STATE", "SIZE", "USED", "ERRORS", "PATH", "REASON"}, rows);
 }
 
+// One line for whom work was done, since the node started.
+void print_jobs(const JsonValue& json) {
+  const JsonValue* jobs = json.find("jobs");
+  if (jobs == nullptr || jobs->items().empty()) {
+    fmt::print("nothing was asked of this node yet\n");
+    return;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& job : jobs->items()) {
+    const uint64_t requests = number(job, "requests"), microseconds = number(job, "microseconds");
+    const auto shown = [&](std::string_view name) {
+      const std::string value = text(job, name);
+      return value.empty() ? std::string("-") : value;
+    };
+    rows.push_back({shown("user"), shown("tenant"), shown("team"), shown("project"), shown("job"), std::to_string(requests),
+                    std::to_string(number(job, "errors")), format_size(number(job, "bytes_in")), format_size(number(job, "bytes_out")),
+                    fmt::format("{:.2f} ms", requests == 0 ? 0.0 : static_cast<double>(microseconds) / static_cast<double>(requests) / 1000)});
+  }
+  print_table({"USER", "TENANT", "TEAM", "PROJECT", "JOB", "REQUESTS", "ERRORS", "IN", "OUT", "MEAN TIME"}, rows);
+}
+
 Task<Result<void>> show_status(Session& session, const NodeOptions& options) {
   for (;;) {
-    CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("GET", "/v1/status"));
+    CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("GET", options.jobs ? "/v1/jobs" : "/v1/status"));
     if (options.watch) fmt::print("\033[H\033[2J");
     if (options.target.json) {
       fmt::print("{}", answer);
     } else {
       CO_TRY_ASSIGN(const JsonValue json, parse_json(answer));
-      print_status(json);
+      options.jobs ? print_jobs(json) : print_status(json);
     }
     std::fflush(stdout);
     if (!options.watch) co_return Result<void>();

@@ -67,6 +67,7 @@ Task<Result<Answer>> users_op(AdminServices& services, Call& call);
 Task<Result<Answer>> keys_op(AdminServices& services, Call& call);
 Task<Result<Answer>> buckets_op(AdminServices& services, Call& call);
 Task<Result<Answer>> fsck_op(AdminServices& services, Call& call);
+Task<Result<Answer>> jobs_op(AdminServices& services, Call& call);
 Task<Result<Answer>> scrub_op(AdminServices& services, Call& call);
 
 // The document that POST /v1/fsck answers.

@@ -102,6 +102,13 @@ TEST(S3CopySource, forms) {
     EXPECT_FALSE(parse_copy_source(bad)) << bad;
 }
 
+TEST(S3Attribution, an_application_of_the_user_agent_is_a_job) {
+  EXPECT_EQ(application_of("Boto3/1.44 md/Botocore#1.44 os/linux app/train-7 cfg/x"), "train-7");
+  EXPECT_EQ(application_of("curl/8 myapp/1"), "");
+  EXPECT_EQ(application_of("app/"), "");
+  EXPECT_EQ(application_of("app/" + std::string(100, 'j')).size(), kAttributionValueMax);
+}
+
 TEST(S3Attribution, takes_what_it_knows) {
   const Attribution parsed = parse_attribution("tenant=a; team = b;job=" + std::string(100, 'j') + ";x=y;;rank=3");
   EXPECT_EQ(parsed.tenant, "a");

@@ -11,6 +11,7 @@ ResponseHead Request::answer(int status) const {
 }
 
 Task<S3Result<void>> Request::respond(ResponseHead response, std::string body) {
+  if (head.method != "HEAD") bytes_sent += body.size();
   auto sent = co_await exchange.response.respond(std::move(response), std::move(body));
   std::move(sent).ignore("the client is gone: the server sees to the connection");
   co_return S3Result<void>();

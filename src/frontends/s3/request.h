@@ -52,6 +52,9 @@ struct Request {
   // Present when access() had to read it.
   std::optional<object::BucketInfo> bucket_info;
 
+  // For accounts of usage: bytes of bodies, and whether the operation answered with an error by itself, or broke off.
+  uint64_t bytes_sent = 0;
+  bool failed = false;
   std::string request_id, host_id;  // as in x-amz-request-id and x-amz-id-2
 
   bool is_administrator() const { return credential != nullptr && credential->user.administrator; }

@@ -25,7 +25,7 @@ constexpr Operation kOperations[] = {
     {"GET",    kBucket, "cors", "", "get_bucket_cors", not_configured<E::no_such_cors_configuration>},
     {"GET",    kBucket, "lifecycle", "", "get_bucket_lifecycle", not_configured<E::no_such_lifecycle_configuration>},
     {"GET",    kBucket, "encryption", "", "get_bucket_encryption", not_configured<E::server_side_encryption_not_found>},
-    {"GET",    kBucket, "object-lock", "", "get_object_lock_configuration", get_object_lock_configuration},
+    {"GET",    kBucket, "object-lock", "", "get_object_lock_configuration", not_configured<E::object_lock_configuration_not_found>},
     {"GET",    kBucket, "replication", "", "get_bucket_replication", not_configured<E::replication_configuration_not_found>},
     {"GET",    kBucket, "website", "", "get_bucket_website", not_configured<E::no_such_website_configuration>},
     {"GET",    kBucket, "publicAccessBlock", "", "get_public_access_block", not_configured<E::no_such_public_access_block_configuration>},

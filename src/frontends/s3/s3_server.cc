@@ -6,6 +6,7 @@
 #include "frontends/s3/routes.h"
 #include "frontends/s3/session.h"
 #include "observe/metrics.h"
+#include "observe/usage.h"
 
 namespace quarry::frontends::s3 {
 namespace {
@@ -16,7 +17,16 @@ constexpr size_t kStatusClasses = 6;  // 1xx .. 5xx by first digit
 struct OperationMetrics {
   std::array<std::optional<Counter>, kStatusClasses> requests;
   std::optional<Histogram> seconds;
+  UsageKind kind = UsageKind::other;
 };
+
+UsageKind usage_kind_of(const Operation& operation) {
+  if (operation.method == "DELETE" || operation.name == "delete_objects") return UsageKind::remove;
+  if (operation.name.starts_with("list_")) return UsageKind::list;
+  if (operation.name == "post_object") return UsageKind::write;
+  if (operation.scope != Scope::object) return UsageKind::other;
+  return operation.method == "GET" || operation.method == "HEAD" ? UsageKind::read : UsageKind::write;
+}
 
 // By position in operations(); the last is for requests that named none.
 class MetricsTable {
@@ -30,6 +40,7 @@ class MetricsTable {
       const std::string_view name = i < operations().size() ? operations()[i].name : std::string_view("none");
       for (size_t s = 0; s < kStatusClasses; ++s) rows_[i].requests[s] = requests.with({name, kNames[s]});
       rows_[i].seconds = seconds.with({name});
+      if (i < operations().size()) rows_[i].kind = usage_kind_of(operations()[i]);
     }
   }
   const OperationMetrics& of(const Operation* operation) const {
@@ -118,7 +129,7 @@ Task<void> S3Server::handle(HttpExchange& exchange) {
   request.request_id = request.ctx.id.short_id();
   request.host_id = request.ctx.id.to_string();
   auto served = co_await serve(request);
-  int status = 200;
+  int status = served ? 200 : served.error().status();
   if (!served && !exchange.response.head_sent()) {
     status = co_await send_error(request, served.error());
     if (status >= 500 && status != 501) {
@@ -127,9 +138,17 @@ Task<void> S3Server::handle(HttpExchange& exchange) {
                   {"error", served.error().cause.empty() ? served.error().message() : served.error().cause});
     }
   }
+  if (request.failed) status = 500;  // what the client saw may be a head that said 200
   const OperationMetrics& row = metrics_table().of(request.operation);
   row.requests[static_cast<size_t>(status / 100) % kStatusClasses]->add();
-  row.seconds->observe(here.now() - begun);
+  const Duration taken = here.now() - begun;
+  row.seconds->observe(taken);
+  count_usage(request.ctx, row.kind,
+              {.requests = 1,
+               .errors = status >= 400 ? 1u : 0u,
+               .bytes_in = exchange.body.bytes_read(),
+               .bytes_out = request.bytes_sent,
+               .microseconds = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(taken).count())});
 }
 
 Task<S3Result<void>> S3Server::serve(Request& request) {

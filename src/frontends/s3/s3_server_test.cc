@@ -1,5 +1,6 @@
 // Requests through the whole front end over memory: who may do what, how things are addressed, and each operation once.
 #include "frontends/s3/testing/fake_exchange.h"
+#include "observe/usage.h"
 
 namespace quarry::frontends::s3 {
 namespace {
@@ -37,6 +38,32 @@ TEST_F(S3, put_get_head_delete) {
   EXPECT_EQ(s3.remove("/bucket/a/b").status, 204);  // what is not there can be deleted
   EXPECT_EQ(s3.get("/bucket/a/b").code(), "NoSuchKey");
   EXPECT_EQ(s3.store.violations(), std::vector<std::string>());
+}
+
+TEST_F(S3, object_lock_is_refused_while_nothing_keeps_it) {
+  const Answer refused = s3.put("/locked", "", {{"x-amz-bucket-object-lock-enabled", "true"}});
+  EXPECT_EQ(refused.code(), "NotImplemented");
+  EXPECT_EQ(refused.element("Header"), "x-amz-bucket-object-lock-enabled");
+  EXPECT_EQ(s3.get("/locked").code(), "NoSuchBucket");
+  EXPECT_EQ(s3.put("/plain", "", {{"x-amz-bucket-object-lock-enabled", "false"}}).status, 200);
+}
+
+TEST_F(S3, usage_is_counted_for_whom_a_request_names) {
+  const Headers job = {{"x-quarry-attribution", "team=vision;job=s3-usage-test;rank=3"}};
+  EXPECT_EQ(s3.put("/bucket/k", "hello", job).status, 200);
+  EXPECT_EQ(s3.get("/bucket/k", {}, job).status, 200);
+  EXPECT_EQ(s3.get("/bucket/none", {}, job).status, 404);
+  const auto rows = usage();
+  const auto row = std::ranges::find_if(rows, [](const UsageRow& r) { return r.attribution.job == "s3-usage-test"; });
+  ASSERT_NE(row, rows.end());
+  EXPECT_EQ(row->user, "admin");
+  EXPECT_EQ(row->attribution.team, "vision");
+  const auto of = [&](UsageKind kind) { return row->counts[static_cast<size_t>(kind)]; };
+  EXPECT_EQ(of(UsageKind::write).requests, 1u);
+  EXPECT_EQ(of(UsageKind::write).bytes_in, 5u);
+  EXPECT_EQ(of(UsageKind::read).requests, 2u);
+  EXPECT_EQ(of(UsageKind::read).errors, 1u);
+  EXPECT_GE(of(UsageKind::read).bytes_out, 5u);
 }
 
 TEST_F(S3, ranges_and_conditions_on_reads) {

@@ -127,26 +127,52 @@ Attribution parse_attribution(std::string_view header) {
   return attribution;
 }
 
+std::string_view application_of(std::string_view user_agent) {
+  constexpr std::string_view kMark = "app/";
+  for (size_t at = 0; at < user_agent.size();) {
+    const size_t end = std::min(user_agent.find(' ', at), user_agent.size());
+    const std::string_view word = user_agent.substr(at, end - at);
+    if (word.starts_with(kMark)) return word.substr(kMark.size(), kAttributionValueMax);
+    at = end + 1;
+  }
+  return {};
+}
+
+Task<S3Result<void>> find_credential(Request& request) {
+  auto credential = co_await request.services.identities.credential(std::string(request.signature.access_key));
+  if (!credential) {
+    if (credential.error().code() != Code::not_found) co_return request.error(credential.error());
+    co_return S3Error(E::invalid_access_key_id).detail("AWSAccessKeyId", std::string(request.signature.access_key));
+  }
+  request.credential = std::move(*credential);
+  request.ctx.identity.user = request.credential->user.name;
+  request.ctx.identity.access_key = request.credential->key.access_key;
+  co_return S3Result<void>();
+}
+
+void forget_credential(Request& request) {
+  request.credential.reset();
+  request.ctx.identity = {};
+}
+
 Task<S3Result<void>> authenticate(Request& request, auth::SigningKeyCache& keys) {
   if (const auto attribution = request.header("x-quarry-attribution")) request.ctx.attribution = parse_attribution(*attribution);
+  if (request.ctx.attribution.job.empty()) request.ctx.attribution.job = application_of(request.header_or("user-agent"));
   const auth::VerifyOptions options{.region = request.services.options.region, .now = request.services.clock.wall_now()};
   auto signature = auth::parse_signature(request.head, options);
   if (!signature) co_return S3Error(std::move(signature).error());
   request.signature = std::move(*signature);
   if (request.signature.place == auth::SignaturePlace::none) co_return S3Result<void>();
 
-  auto credential = co_await request.services.identities.credential(std::string(request.signature.access_key));
-  if (!credential) {
-    if (credential.error().code() != Code::not_found) co_return request.error(credential.error());
-    co_return S3Error(E::invalid_access_key_id).detail("AWSAccessKeyId", std::string(request.signature.access_key));
-  }
-  const Sha256Bytes key = keys.get(request.signature.access_key, (*credential)->secret, request.signature.date, request.signature.region);
+  auto found = co_await find_credential(request);
+  if (!found) co_return found;
+  const Sha256Bytes key = keys.get(request.signature.access_key, request.credential->secret, request.signature.date, request.signature.region);
   auto verified = auth::verify_signature(request.head, request.signature, key);
-  if (!verified) co_return S3Error(std::move(verified).error());
+  if (!verified) {
+    forget_credential(request);
+    co_return S3Error(std::move(verified).error());
+  }
   request.chunk_signing = std::move(*verified);
-  request.credential = std::move(*credential);
-  request.ctx.identity.user = request.credential->user.name;
-  request.ctx.identity.access_key = request.credential->key.access_key;
   co_return S3Result<void>();
 }
 

@@ -39,6 +39,7 @@ Task<S3Result<void>> SlowAnswer::succeed(ResponseHead response, std::string docu
 
 Task<S3Result<void>> SlowAnswer::fail(S3Error error) {
   if (!begun_) co_return error;
+  request_.failed = true;
   const std::string document = error_document(error, request_.head.raw_path, request_.request_id, request_.host_id);
   co_return co_await succeed(ResponseHead(), document);
 }

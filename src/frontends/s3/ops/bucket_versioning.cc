@@ -28,16 +28,9 @@ Task<S3Result<void>> put_bucket_versioning(Request& request) {
   const auto wanted = status == "Enabled" ? object::Versioning::enabled : object::Versioning::suspended;
   auto changed =
       co_await request.services.objects.update_bucket(request.ctx, request.bucket, [wanted](object::BucketInfo& info) -> Result<void> {
-        if (wanted == object::Versioning::suspended && info.attributes.contains(std::string(kObjectLockAttribute))) {
-          return fail(Code::busy, "object lock");
-        }
         info.versioning = wanted;
         return {};
       });
-  if (!changed && changed.error().code() == Code::busy && changed.error().context() == "object lock") {
-    co_return S3Error(E::invalid_bucket_state,
-                      "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.");
-  }
   if (!changed) co_return request.error(changed.error());
   co_return co_await request.respond_empty(200);
 }

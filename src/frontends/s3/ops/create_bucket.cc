@@ -7,6 +7,9 @@ namespace quarry::frontends::s3 {
 Task<S3Result<void>> create_bucket(Request& request) {
   if (request.credential == nullptr) co_return S3Error(E::access_denied);
   if (!is_valid_bucket_name(request.bucket)) co_return S3Error(E::invalid_bucket_name).detail("BucketName", request.bucket);
+  if (equal_ignoring_case(request.header_or("x-amz-bucket-object-lock-enabled"), "true")) {
+    co_return header_not_implemented("x-amz-bucket-object-lock-enabled");
+  }
   auto document = co_await read_document(request, Digests::optional, EmptyBody::allowed);
   if (!document) co_return std::move(document).error();
   CO_TRY_ASSIGN(BucketWish wish, parse_bucket_configuration(*document, request.services.options.region));
@@ -15,11 +18,6 @@ Task<S3Result<void>> create_bucket(Request& request) {
   wanted.name = request.bucket;
   wanted.owner = request.user_id();
   wanted.tags = std::move(wish.tags);
-  if (equal_ignoring_case(request.header_or("x-amz-bucket-object-lock-enabled"), "true")) {
-    // What it means without any retention: versions are kept, for good. Retention itself is refused where it is asked for.
-    wanted.versioning = object::Versioning::enabled;
-    wanted.attributes[std::string(kObjectLockAttribute)] = "Enabled";
-  }
   auto made = co_await request.services.objects.create_bucket(request.ctx, std::move(wanted));
   if (!made) co_return request.error(made.error());
   ResponseHead response = request.answer();

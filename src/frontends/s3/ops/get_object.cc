@@ -171,6 +171,7 @@ Task<void> send_bytes(Request& request, object::ObjectReader& reader, ResponseHe
   auto first = co_await reader.next(std::min<uint64_t>(left, piece_bytes));
   if (!first || first->empty()) {
     // Nothing was sent yet: a clean error.
+    request.failed = true;
     const S3Error error = first ? S3Error(E::internal_error) : request.error(first.error());
     LOG_WARNING("object cannot be read", {"request", request.request_id}, {"bucket", request.bucket}, {"key", request.key},
                 {"error", first ? "it is shorter than its record says" : first.error().to_string()});
@@ -186,13 +187,16 @@ Task<void> send_bytes(Request& request, object::ObjectReader& reader, ResponseHe
   for (;;) {
     if (piece.size() > left) piece = piece.slice(0, left);
     left -= piece.size();
+    const size_t size = piece.size();
     auto written = co_await out.write(std::move(piece));
     if (!written) co_return;
+    request.bytes_sent += size;
     if (left == 0) break;
     auto next = co_await reader.next(std::min<uint64_t>(left, piece_bytes));
     if (!next || next->empty()) {
       LOG_WARNING("object broke off while being sent", {"request", request.request_id}, {"bucket", request.bucket}, {"key", request.key},
                   {"error", next ? "it is shorter than its record says" : next.error().to_string()});
+      request.failed = true;
       out.abort();
       co_return;
     }

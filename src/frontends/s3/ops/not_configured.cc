@@ -41,22 +41,9 @@ Task<S3Result<void>> get_bucket_request_payment(Request& request) {
 
 Task<S3Result<void>> get_bucket_policy_status(Request& request) { return answer_not_configured(request, E::no_such_bucket_policy); }
 
-Task<S3Result<void>> get_object_lock_configuration(Request& request) {
-  auto info = co_await request.services.objects.get_bucket(request.ctx, request.bucket);
-  if (!info) co_return request.error(info.error());
-  if (!info->attributes.contains(std::string(kObjectLockAttribute))) {
-    co_return S3Error(E::object_lock_configuration_not_found).detail("BucketName", request.bucket);
-  }
-  XmlWriter xml;
-  xml.open_with_namespace("ObjectLockConfiguration", kNamespace).element("ObjectLockEnabled", "Enabled").close();
-  co_return co_await request.respond_xml(xml.take());
-}
-
 Task<S3Result<void>> get_object_lock_state(Request& request) {
   auto info = co_await request.services.objects.head(request.ctx, request.bucket, request.key, request.version_id());
   if (!info) co_return request.error(info.error());
-  auto bucket = co_await request.services.objects.get_bucket(request.ctx, request.bucket);
-  if (bucket && bucket->attributes.contains(std::string(kObjectLockAttribute))) co_return S3Error(E::no_such_object_lock_configuration);
   co_return S3Error(E::invalid_request, "Bucket is missing Object Lock Configuration");
 }
 

@@ -21,7 +21,6 @@ Task<S3Result<void>> get_bucket_notification(Request& request);
 Task<S3Result<void>> get_bucket_accelerate(Request& request);
 Task<S3Result<void>> get_bucket_request_payment(Request& request);
 Task<S3Result<void>> get_bucket_policy_status(Request& request);
-Task<S3Result<void>> get_object_lock_configuration(Request& request);
 Task<S3Result<void>> get_object_lock_state(Request& request);  // retention, legal hold
 
 }  // namespace quarry::frontends::s3

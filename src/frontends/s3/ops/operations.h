@@ -7,9 +7,6 @@ namespace quarry::frontends::s3 {
 
 inline constexpr std::string_view kNamespace = "http://s3.amazonaws.com/doc/2006-03-01/";
 
-// Attribute of buckets that were made for object lock.
-inline constexpr std::string_view kObjectLockAttribute = "s3.object-lock";
-
 // service
 Task<S3Result<void>> list_buckets(Request& request);
 
