@@ -35,7 +35,7 @@ struct KfsChunkStoreOptions {
 
 // What open found, for logs and tests.
 struct KfsOpenReport {
-  bool clean = false;               // closed properly the last time
+  bool clean = false;  // closed properly the last time
   uint64_t chunks = 0;
   uint64_t buckets = 0;             // that exist
   uint64_t leftovers_removed = 0;   // interrupted writes and removals that were finished or undone
@@ -45,9 +45,11 @@ struct KfsOpenReport {
 class KfsChunkStore : public ChunkStore {
  public:
   // Makes the directory (its parent must exist) and an empty store in it. Durable when it returns.
-  // Errors: already_exists (holds a store or other files, and not forced), busy (open elsewhere), invalid_argument (no directory), io_error.
+  // Errors: already_exists (holds a store or other files, and not forced), busy (open elsewhere), invalid_argument (no directory),
+  // io_error.
   static Task<Result<Uuid>> format(std::string directory, KfsFormatOptions options);
-  // Errors: wrong_owner, incompatible (newer format: says which), corrupt (descriptor), not_found (not a kfs store), busy (open elsewhere), io_error.
+  // Errors: wrong_owner, incompatible (newer format: says which), corrupt (descriptor), not_found (not a kfs store), busy (open elsewhere),
+  // io_error.
   static Task<Result<std::unique_ptr<KfsChunkStore>>> open(std::string directory, KfsChunkStoreOptions options);
 
   // What a directory says about itself, without opening the store. Errors: not_found (missing, empty or not a kfs chunk store),
@@ -60,7 +62,8 @@ class KfsChunkStore : public ChunkStore {
     std::string label;
   };
   static Task<Result<Identity>> identify(std::string directory);
-  // One sentence about what else lies in the directory; none: it is missing or empty and may be formatted. Errors: io_error, invalid_argument.
+  // One sentence about what else lies in the directory; none: it is missing or empty and may be formatted. Errors: io_error,
+  // invalid_argument.
   static Result<std::optional<std::string>> foreign_content(const std::string& directory);
 
   virtual Uuid cluster_id() const = 0;

@@ -1,4 +1,5 @@
-// What both users of S-buckets, KfsStore (files by content hash) and KfsChunkStore (chunks by id), can be told. No LevelDB header is needed.
+// What both users of S-buckets, KfsStore (files by content hash) and KfsChunkStore (chunks by id), can be told. No LevelDB header is
+// needed.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -13,9 +14,9 @@ class Files;  // the file system under the buckets; tests put faults and a recor
 }
 
 inline constexpr size_t kKfsBuckets = 256;
-inline constexpr uint32_t kKfsBlock = 64 * kKiB;           // bytes of a value; the last one of a file may be shorter
-inline constexpr uint64_t kKfsBlocksMax = 999'999;         // six digits
-inline constexpr uint64_t kKfsBucketBytes = 32 * kGiB;     // default limit of one bucket
+inline constexpr uint32_t kKfsBlock = 64 * kKiB;        // bytes of a value; the last one of a file may be shorter
+inline constexpr uint64_t kKfsBlocksMax = 999'999;      // six digits
+inline constexpr uint64_t kKfsBucketBytes = 32 * kGiB;  // default limit of one bucket
 
 // Bounds and sizes of one open store. Every one may be changed at each open.
 struct KfsTuning {
@@ -29,8 +30,8 @@ struct KfsTuning {
   uint64_t compact_after_bytes = 64 * kMiB;
   double compact_after_share = 0.25;
   // New data is refused (no_space) while the file system has less than this free, so that removals and compaction always have room.
-  uint64_t reserve_bytes = 256 * kMiB;             // at most a 20th of the file system
-  kfs::Files* files = nullptr;                     // tests; null: the operating system
+  uint64_t reserve_bytes = 256 * kMiB;  // at most a 20th of the file system
+  kfs::Files* files = nullptr;          // tests; null: the operating system
 };
 
 }  // namespace quarry::chunk

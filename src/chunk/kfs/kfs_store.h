@@ -35,24 +35,24 @@ struct KfsCreateOptions {
 };
 
 struct KfsFile {
-  std::string hash;        // lower-case hex
-  uint64_t size = 0;       // bytes
-  uint32_t blocks = 0;     // values of 64 KiB
+  std::string hash;     // lower-case hex
+  uint64_t size = 0;    // bytes
+  uint32_t blocks = 0;  // values of 64 KiB
   uint8_t bucket = 0;
-  bool existed = false;    // write: the store had it already
+  bool existed = false;  // write: the store had it already
 };
 
 struct KfsBucketReport {
   uint8_t bucket = 0;
   uint64_t files = 0, payload_bytes = 0;
-  uint64_t stored_bytes = 0;   // of the file system: LevelDB's files, garbage included
-  uint64_t free_bytes = 0;     // until the bucket's limit
+  uint64_t stored_bytes = 0;  // of the file system: LevelDB's files, garbage included
+  uint64_t free_bytes = 0;    // until the bucket's limit
 };
 
 struct KfsDamage {
-  std::string hash;            // empty: it concerns the bucket
+  std::string hash;  // empty: it concerns the bucket
   uint8_t bucket = 0;
-  std::string what;            // one sentence
+  std::string what;  // one sentence
 };
 struct KfsVerifyReport {
   uint64_t files = 0, bytes = 0, buckets = 0;
@@ -89,7 +89,8 @@ class KfsStore {
   virtual Result<std::unique_ptr<KfsWriter>> write(std::optional<std::string> hash = std::nullopt) = 0;
   // Verified bytes [offset, offset + length) in pieces of at most 64 KiB, in order; length may reach past the end. Errors: not_found,
   // out_of_range (offset > size), corrupt (names the block), and what `piece` returns.
-  virtual Result<void> read(std::string_view hash, uint64_t offset, uint64_t length, const std::function<Result<void>(ByteView piece)>& piece) = 0;
+  virtual Result<void> read(std::string_view hash, uint64_t offset, uint64_t length,
+                            const std::function<Result<void>(ByteView piece)>& piece) = 0;
   virtual Result<KfsFile> stat(std::string_view hash) = 0;
   // Every file, bucket by bucket, by hash within one; until visit returns false. Buckets that cannot be read are skipped and the first
   // error is returned at the end.

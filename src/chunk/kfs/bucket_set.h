@@ -1,0 +1,202 @@
+// BucketSet: the 256 S-buckets of one directory: named runs of 64 KiB blocks, each bucket its own LevelDB.
+//
+// Instances are created when the first file is sorted into them, opened on demand, at most `instances_max` at a time, and closed when idle
+// (least recently used first when room is needed). Compaction is scheduled per bucket when deletions pile up.
+//
+// Durability: every LevelDB batch is synced. A file of one batch (up to kBatchBytes, chunks always) is one atomic record. A larger one
+// puts a leftover record (+NAME) with its first batch and replaces it by its header (/NAME) in the last, so a run without a header is known
+// when the bucket is opened next, and removed. Unsynced batches are never used: LevelDB may lose those while a later, synced one survives
+// (its log rotates without a sync).
+//
+// A write that failed leaves an instance that is not written to again: it is closed and opened anew (recovering what is on disk) by the
+// next write once there is room; reads go on from it meanwhile. What the failed write may have left is removed then.
+//
+// Thread-safe and blocking.
+#pragma once
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "chunk/kfs/files.h"
+#include "chunk/kfs/format.h"
+#include "chunk/kfs/kfs_options.h"
+
+namespace leveldb {
+class Cache;
+class FilterPolicy;
+}  // namespace leveldb
+
+namespace quarry::chunk::kfs {
+
+class ElasticThreads;
+class Instance;
+
+inline constexpr size_t kBatchBytes = 4 * kMiB;        // a larger file is written in batches of about this size
+inline constexpr uint64_t kRemoveAtOnceBlocks = 8192;  // a larger run is removed in several batches behind a leftover record
+
+enum class Condition : uint8_t { online, read_only, failed };
+
+struct BucketUse {
+  uint64_t files = 0, payload_bytes = 0;
+  uint64_t stored_bytes = 0;   // live, by stored_size()
+  uint64_t garbage_bytes = 0;  // deleted since the last compaction
+  bool known = false;          // counted (when the bucket was first opened)
+};
+
+struct SetHealth {
+  Condition condition = Condition::online;
+  std::string reason;
+  uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
+};
+
+class BucketSet {
+ public:
+  // descriptor: as read; it is rewritten when a bucket is created, a label set, on open (not clean) and on close.
+  // Errors: io_error and the like (the descriptor cannot be written). A read-only file system is none: then nothing is ever written.
+  static Result<std::unique_ptr<BucketSet>> open(std::string directory, Descriptor descriptor, DirectoryLock lock, KfsTuning tuning);
+  ~BucketSet();  // close()
+  // Waits for calls in progress, closes every instance, records the clean end. Later calls answer device_gone.
+  Result<void> close();
+
+  uint8_t bucket_of(uint8_t first_byte) const;
+  Descriptor descriptor() const;
+  // Durable when it returns. A failure counts as a failed write. Errors: device_gone (closed), no_space, read_only, io_error.
+  Result<void> change_descriptor(const std::function<void(Descriptor&)>& change);
+
+  // A run being written. One thread at a time; dropped without finish it leaves nothing.
+  class Writer {
+   public:
+    ~Writer();
+    // Blocks in order: 64 KiB each but the last.
+    Result<void> add(ByteView block);
+    // The file is durable and visible. Errors: already_exists (nothing is changed).
+    Result<Header> finish();
+
+   private:
+    friend class BucketSet;
+    Writer(BucketSet& set, uint8_t bucket, std::string name);
+    Result<void> flush(bool last);
+    struct State;
+    std::unique_ptr<State> state_;
+  };
+  // size: what it will take, if known (a full bucket refuses at once). Waits while another writer has the same name.
+  // Errors: already_exists, no_space (the bucket, with number and fill level; or the file system), read_only, device_gone, corrupt (the
+  // bucket cannot be opened), io_error.
+  Result<std::unique_ptr<Writer>> write(uint8_t bucket, std::string name, uint64_t size);
+  // The same, but all of it goes into one batch, so that it takes one sync. For sizes up to 16 MiB: it is in memory until finish.
+  Result<std::unique_ptr<Writer>> write_at_once(uint8_t bucket, std::string name, uint64_t size);
+
+  Result<Header> header(uint8_t bucket, std::string_view name);
+  // Verified bytes in pieces of at most 64 KiB. Errors: not_found, out_of_range, corrupt, io_error, those of `piece`.
+  using Piece = std::function<Result<void>(ByteView)>;
+  Result<void> read(uint8_t bucket, std::string_view name, uint64_t offset, uint64_t length, const Piece& piece);
+  // Removes files, durably; names that are not there are skipped. Returns how many were.
+  Result<size_t> remove(uint8_t bucket, const std::vector<std::string>& names);
+  // Every header in order of name, from `from` on. A header that cannot be read is given as its error.
+  using Visit = std::function<bool(std::string_view name, const Result<Header>&)>;
+  Result<void> visit(uint8_t bucket, std::string_view from, const Visit& visit);
+  Result<void> compact(uint8_t bucket);
+
+  // Runs of blocks without a header, by reading every key: what a damaged log may leave. Removes them. Returns how many.
+  Result<size_t> remove_stray_runs(uint8_t bucket);
+  // Closes the bucket, lets LevelDB rebuild what it can, opens it. A lost directory is made anew (empty). One sentence a finding.
+  Result<std::vector<std::string>> repair(uint8_t bucket);
+  // Opens it if it exists: counted, leftovers removed.
+  Result<void> prepare(uint8_t bucket);
+
+  std::vector<uint8_t> existing() const;
+  BucketUse use(uint8_t bucket) const;
+  Result<uint64_t> disk_bytes(uint8_t bucket);  // of LevelDB's files
+  Result<Files::Space> file_system() const;
+  uint64_t reserve_bytes() const { return reserve_; }
+  size_t open_instances() const;
+  SetHealth health() const;
+  void note_checksum_error() { checksum_errors_.fetch_add(1, std::memory_order_relaxed); }
+  uint64_t leftovers_removed() const { return leftovers_removed_.load(); }
+  bool was_clean() const { return was_clean_; }
+  std::vector<std::string> events() const;  // at most kEventsMax, the latest
+  const std::string& directory() const { return directory_; }
+  static constexpr size_t kEventsMax = 1000;
+
+ private:
+  BucketSet(std::string directory, Descriptor descriptor, DirectoryLock lock, KfsTuning tuning);
+  struct Slot {
+    std::shared_ptr<Instance> instance;
+    size_t users = 0;
+    bool changing = false;  // being opened, closed or repaired: wait
+    bool poisoned = false;  // a write failed
+    bool compaction_queued = false;
+    uint64_t last_used = 0;
+    BucketUse use;
+    std::set<std::string, std::less<>> writing;   // names that are being written
+    std::set<std::string, std::less<>> doubtful;  // failed writes that may be on disk after all
+    std::vector<std::string> deleted;             // runs to compact; beyond kDeletedMax: all
+    bool deleted_all = false;
+  };
+  class Lease;
+  class NameHold;
+  enum class For : uint8_t { reading, writing };
+  Result<Lease> acquire(uint8_t bucket, For purpose);
+  void release(uint8_t bucket);
+  Result<void> make_room(std::unique_lock<std::mutex>& lock);
+  Result<std::shared_ptr<Instance>> open_instance(uint8_t bucket, For purpose);
+  Result<std::shared_ptr<Instance>> open_database(uint8_t bucket, bool create, bool writable);
+  Result<void> writable() const;
+  Result<void> update_descriptor(const std::function<void(Descriptor&)>& change);
+  Result<void> recover(uint8_t bucket, Instance& instance, bool writable);
+  Result<void> rebuild(uint8_t bucket, const std::string& path, std::vector<std::string>& findings);
+  Result<void> remove_run(Instance& instance, std::string_view name);
+  Result<void> room_for(uint64_t bytes);
+  Error note_write_error(std::optional<uint8_t> bucket, Error error);
+  Error note_read_error(Error error);
+  void deleted(uint8_t bucket, const std::string& name, const Header& header);
+  static Error full(uint8_t bucket, const BucketUse& use, uint64_t limit);
+  void compact_deleted(uint8_t bucket);
+  void event(std::string sentence);
+  void keep();
+  void probe();
+
+  static constexpr size_t kDeletedMax = 1024;
+  const std::string directory_;
+  const KfsTuning tuning_;
+  Files& files_;
+  DirectoryLock lock_;
+  size_t instances_max_ = 0;
+  uint64_t reserve_ = 0;
+  uint64_t descriptor_limit_ = 0;  // bytes of a bucket
+  std::unique_ptr<leveldb::Cache> cache_;
+  std::unique_ptr<const leveldb::FilterPolicy> filter_;
+  std::unique_ptr<ElasticThreads> background_;   // LevelDB's: one for each instance that has work
+  std::unique_ptr<ElasticThreads> compactions_;  // ours
+  bool was_clean_ = true;
+  std::array<std::atomic<bool>, kKfsBuckets> created_{}, damaged_log_{};
+
+  mutable std::mutex mutex_;  // guards what follows; never held across a call into LevelDB or the file system
+  std::condition_variable changed_;
+  std::array<Slot, kKfsBuckets> slots_;
+  size_t open_ = 0;     // instances, those being opened included
+  uint64_t clock_ = 0;  // ticks of the keeper, for "idle"
+  bool closing_ = false, closed_ = false;
+  Condition condition_ = Condition::online;
+  std::string reason_;
+  std::vector<std::string> events_;
+
+  mutable std::mutex descriptor_mutex_;  // held while the file is replaced
+  Descriptor descriptor_;
+
+  std::atomic<uint64_t> read_errors_{0}, write_errors_{0}, checksum_errors_{0}, leftovers_removed_{0};
+  std::condition_variable keeper_wake_;
+  std::thread keeper_;
+};
+
+}  // namespace quarry::chunk::kfs
