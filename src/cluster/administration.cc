@@ -3,11 +3,16 @@
 #include <set>
 
 #include "base/log.h"
+#include "observe/metrics.h"
 
 namespace quarry::cluster {
 namespace {
 
 constexpr Duration kLook = std::chrono::seconds(1);
+constexpr Duration kCheckHealth = std::chrono::seconds(5);  // of every drive; at once after errors
+constexpr Duration kHealthPatience = std::chrono::seconds(30);  // a check that takes longer has failed
+constexpr unsigned kUnwellMax = 2;                          // failed checks in a row until the drive is disabled
+constexpr std::string_view kDisabled = "disabled";  // start of the reason of a drive that was given up because it was disabled
 constexpr Duration kCleanAgain = std::chrono::minutes(10);
 constexpr std::string_view kReplaced = "replaced by drive";  // start of the reason of a drive whose successor takes its places
 constexpr std::string_view kMissing = "missing";  // start of the reason of a drive that was given up because it was away
@@ -240,6 +245,177 @@ Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
   co_return Result<void>();
 }
 
+// Some data could not be read without this drive, as things are now.
+bool Administration::needed_for_reading(const Topology& topology, uint32_t number) const {
+  for (uint8_t width : topology.map.widths()) {
+    // Layouts of a width have as many parity shards (further copies) as the default, unless a bucket asked for something else.
+    const unsigned needed = std::max(1, int{width} - int{topology.map.redundancy.m});
+    for (uint32_t group = 0; group < topology.map.group_count; ++group) {
+      unsigned left = 0;
+      bool holds = false;
+      for (const Member& member : *topology.map.find_members(width, static_cast<GroupId>(group))) {
+        holds = holds || member.at.drive == number;
+        const Drive* drive = topology.drive(member.at.drive);
+        left += member.at.drive != number && drive != nullptr && drive->readable();
+      }
+      if (holds && left < needed) return true;
+    }
+  }
+  return false;
+}
+
+Task<Result<void>> Administration::disable_drive(uint32_t number, std::string reason, bool force) {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  auto topology = drives_.topology();
+  auto known = topology->map.drives.find(number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  if (known->second.disabled) co_return Result<void>();
+  if (!force && needed_for_reading(*topology, number)) {
+    co_return fail(Code::precondition_failed, "without drive {} some data could not be read: bring other drives back first, or force it", number);
+  }
+  CO_TRY(co_await mark_disabled(number, std::move(reason)));
+  co_return Result<void>();
+}
+
+Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string reason) {
+  static const Counter disabled = metrics::counter("cluster_drives_disabled_total", "Drives that were disabled, by operators or by the health check");
+  const std::string text = fmt::format("{}: {}", kDisabled, reason.empty() ? std::string("by an operator") : reason);
+  // First in the map, so that it is durable; if the map cannot be written the drive stays in use by an operator's wish, but not when it fails.
+  Result<void> marked = co_await maps_.change([number, text](ClusterMap& map) -> Result<void> {
+    MapDrive& drive = map.drives.at(number);
+    drive.disabled = true;
+    drive.reason = text;
+    return {};
+  });
+  Drive* drive = drives_.find(number);
+  if (marked || (drive != nullptr && unwell_[number] >= kUnwellMax)) {
+    if (drive != nullptr) drive->disable(text);
+    disabled.add();
+    LOG_WARNING("drive is disabled", {"drive", number}, {"path", drive != nullptr ? drive->path() : std::string()}, {"reason", text});
+  }
+  update_read_only();
+  co_return marked;
+}
+
+// The store of a drive that vanished is of no use any more, also when the device is back: it is opened again, beside the old one.
+Task<Result<Drive*>> Administration::reopen(uint32_t number) {
+  if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open drives while it runs: restart it");
+  auto topology = drives_.topology();
+  const MapDrive known = topology->map.drives.at(number);
+  Drive* old = drives_.find(number);
+  std::string path = known.path;
+  if (old != nullptr) {
+    path = old->path();
+    Result<void> closed = co_await old->close();
+    std::move(closed).ignore("it is broken, that is why it is opened again");
+  }
+  Result<OpenedDrive> opened = co_await open_drive_(path, topology->map.cluster, false);
+  if (!opened) {
+    co_return std::move(opened).error().with(fmt::format("drive {} cannot be opened: bring {} back, or `quarry device replace {} NEW`", number, path, number));
+  }
+  std::optional<Error> wrong;
+  if (opened->store->drive_id() != known.id) {
+    wrong.emplace(Code::wrong_owner, fmt::format("{} is another drive ({}), not drive {}: add it, or use it to replace drive {}", path, opened->store->drive_id().to_string(),
+                                                 number, number));
+  }
+  if (wrong) {
+    Result<void> closed = co_await on(*opened->owner, opened->store->close());
+    std::move(closed).ignore("it is not ours");
+    co_return std::move(*wrong);
+  }
+  auto owned = std::make_unique<Drive>(Drive::Identity{number, path, known.domain}, std::move(opened->store), *opened->owner);
+  Drive& drive = drives_.add(std::move(owned));
+  drive.set_listener([this](Drive&) { alarm.ring(); });
+  co_await drive.refresh();
+  LOG_INFO("drive opened again", {"drive", number}, {"path", path});
+  co_return &drive;
+}
+
+Task<Result<void>> Administration::enable_drive(uint32_t number) {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  auto topology = drives_.topology();
+  auto found = topology->map.drives.find(number);
+  if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  const MapDrive known = found->second;
+  if (known.reason.starts_with(kReplaced)) co_return fail(Code::precondition_failed, "drive {} was {}: to use it again, add it as a new drive", number, known.reason);
+  Drive* drive = drives_.find(number);
+  if (drive == nullptr || drive->broken()) {
+    CO_TRY_ASSIGN(drive, co_await reopen(number));
+  } else if (!known.disabled && known.state != DriveState::failed) {
+    co_return Result<void>();  // it is in use
+  }
+  drive->enable();
+  Result<void> healthy = co_await drive->check_health();
+  if (healthy) healthy = co_await log_.add_drive(*drive);
+  if (!healthy) {
+    drive->disable(known.disabled ? known.reason : std::string(kDisabled));
+    co_return std::move(healthy).error().with(fmt::format("drive {} stays disabled", number));
+  }
+  unwell_.erase(number);
+  away_since_.erase(number);
+  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+    MapDrive& each = map.drives.at(number);
+    if (each.disabled) each.reason.clear();
+    each.disabled = false;
+    return {};
+  }));
+  if (known.state == DriveState::failed) CO_TRY(co_await readmit(number));
+  update_read_only();
+  LOG_INFO("drive enabled", {"drive", number}, {"path", drive->path()});
+  repairer_.alarm.ring();
+  plane_.wake_sweeper();
+  co_return Result<void>();
+}
+
+// Outlives its caller where a drive does not answer.
+struct Administration::Checkup {
+  std::vector<std::optional<Error>> problems;
+  size_t left = 0;
+  Event done;
+};
+
+Task<void> Administration::check_one(Drive* drive, size_t place, std::shared_ptr<Checkup> checkup) {
+  Result<void> well = co_await drive->check_health();
+  checkup->problems[place].reset();
+  if (!well && drive->readable()) checkup->problems[place] = std::move(well).error();
+  if (--checkup->left == 0) checkup->done.set();
+}
+
+// Every few seconds, and at once when a drive answered errors of the kind that may come from a failing path.
+Task<Result<void>> Administration::check_health(TimePoint now) {
+  std::vector<Drive*> due;
+  const bool all = now - checked_at_ >= kCheckHealth;
+  for (Drive* drive : drives_.all()) {
+    const bool suspicious = drive->suspicious();
+    if (drive->readable() && (all || suspicious || unwell_.contains(drive->number()))) due.push_back(drive);
+  }
+  if (due.empty()) co_return Result<void>();
+  if (all) checked_at_ = now;
+  auto checkup = std::make_shared<Checkup>();
+  checkup->left = due.size();
+  for (size_t i = 0; i < due.size(); ++i) checkup->problems.emplace_back(fail(Code::timed_out, "it does not answer"));
+  for (size_t i = 0; i < due.size(); ++i) plane_.background.spawn_here(check_one(due[i], i, checkup));
+  if (!checkup->done.is_set()) co_await checkup->done.wait_until(now + kHealthPatience);
+  const std::vector<std::optional<Error>> problems = checkup->problems;
+  for (size_t i = 0; i < due.size(); ++i) {
+    const uint32_t number = due[i]->number();
+    if (!problems[i]) {
+      unwell_.erase(number);
+      continue;
+    }
+    const auto topology = drives_.topology();
+    auto known = topology->map.drives.find(number);
+    if (known == topology->map.drives.end() || known->second.disabled) continue;
+    LOG_WARNING("drive fails its health check", {"drive", number}, {"path", due[i]->path()}, {"error", problems[i]->to_string()});
+    if (++unwell_[number] < kUnwellMax) continue;
+    Result<void> marked = co_await mark_disabled(number, fmt::format("its health check failed: {}", problems[i]->to_string()));
+    if (!marked) LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
+  }
+  co_return Result<void>();
+}
+
 Task<Result<void>> Administration::readmit(uint32_t number) {
   Drive* drive = drives_.find(number);
   auto topology = drives_.topology();
@@ -317,6 +493,7 @@ Task<Result<void>> Administration::look() {
   co_await turn_.acquire();
   Turn turn{turn_};
   for (Drive* drive : drives_.all()) co_await drive->refresh();
+  CO_TRY(co_await check_health(Executor::here().now()));
   judge_speed();
   update_read_only();
   if (!log_.writable()) co_return Result<void>();

@@ -5,6 +5,7 @@
 //
 // watch() looks at the drives once a second: one that is away for longer than the grace is lost (failed in the map, rebuilt elsewhere); one
 // that comes back later is cleaned of what is obsolete and serves again; a drained one that is empty leaves the metadata log.
+// A drive whose health check fails is disabled: used for nothing until an operator enables it; for repair it is a missing one.
 // Confined to the home executor.
 #pragma once
 #include "cluster/alarm.h"
@@ -25,6 +26,8 @@ class Administration {
   Task<Result<void>> drain_drive(uint32_t number);
   Task<Result<void>> remove_drive(uint32_t number, bool force);
   Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force);
+  Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force);
+  Task<Result<void>> enable_drive(uint32_t number);
   Task<Result<void>> register_width(uint8_t width);
 
   Task<void> run();
@@ -34,6 +37,12 @@ class Administration {
   std::string read_only_reason() const;  // thread-safe
 
  private:
+  Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
+  Task<Result<Drive*>> reopen(uint32_t number);
+  Task<Result<void>> check_health(TimePoint now);
+  struct Checkup;
+  static Task<void> check_one(Drive* drive, size_t place, std::shared_ptr<Checkup> checkup);
+  bool needed_for_reading(const Topology& topology, uint32_t number) const;
   Task<Result<uint32_t>> join(std::string path, bool force);
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
   Task<Result<void>> lose(uint32_t number, std::string reason);
@@ -57,6 +66,8 @@ class Administration {
   Auditor& auditor_;
   OpenNewDrive open_drive_;
   Semaphore turn_{1};
+  std::map<uint32_t, unsigned> unwell_;  // health checks that failed one after the other
+  TimePoint checked_at_{};
   std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_, slow_since_;
   mutable std::mutex mutex_;
   std::string read_only_reason_;  // guarded

@@ -84,7 +84,7 @@ Task<Result<std::vector<Auditor::Verdict>>> Auditor::judge(Drive& drive, std::ve
     CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
     const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
     Verdict verdict = Verdict::misplaced;
-    if (name.shard < members.size() && name.stripe < layout.stripe_count()) {
+    if (name.shard < members.size() && name.stripe < chunk_stripes(layout)) {
       for (const Place& place : places_of(members[name.shard])) {
         if (place == Place{drive.number(), term_of(name.generation)}) verdict = Verdict::placed;
       }
@@ -113,7 +113,7 @@ Task<Result<Auditor::Leftovers>> Auditor::remove_leftovers(Drive& drive) {
     }
     if (leftovers.empty()) continue;
     result.removed += leftovers.size();
-    CO_TRY(co_await drive.remove(std::move(leftovers)));
+    CO_TRY(co_await drive.disown(std::move(leftovers)));
   }
 }
 
@@ -156,7 +156,7 @@ Task<Result<void>> Auditor::check_drive(Drive& drive, bool repair, const Session
                                     second[0] == Verdict::orphan ? "belongs to no data row, session or retire row" : "is not where the map places it"));
       if (repair) {
         std::vector<ChunkId> ids{data[i].id};
-        CO_TRY(co_await drive.remove(std::move(ids)));
+        CO_TRY(co_await drive.disown(std::move(ids)));
       }
     }
   }

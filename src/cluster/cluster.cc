@@ -47,7 +47,7 @@ class ClusterNode final : public Cluster {
     note(co_await meta_->close());
     co_await log_->close();
     for (Drive* drive : drives_.all()) {
-      if (drive->readable()) note(co_await drive->close());
+      if (drive->readable() || drive->disabled()) note(co_await drive->close());
     }
     closed_ = true;
     if (error) co_return std::move(*error);
@@ -81,6 +81,10 @@ class ClusterNode final : public Cluster {
     }
     CO_TRY(co_await complete_interrupted_adds());
     for (Drive* drive : drives_.all()) co_await drive->refresh();
+    for (const auto& [number, known] : drives_.topology()->map.drives) {
+      Drive* drive = drives_.find(number);
+      if (known.disabled && drive != nullptr) drive->disable(known.reason);
+    }
     plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning, options_.open_drive, *clock_);
     Result<void> looked = co_await plane_->administration().look();
     if (!looked) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", looked.error().to_string()});
@@ -244,7 +248,10 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, C
     map.drives.emplace(number, std::move(drive));
   }
   const auto count = static_cast<unsigned>(domains.size());
-  const std::string wanted = what.redundancy.empty() ? std::string(default_profile(count)) : what.redundancy;
+  // Where every drive keeps files, objects are whole files, each twice.
+  const bool all_files = std::ranges::all_of(options.drives, [](const OpenedDrive& drive) { return drive.store->keeps_files(); });
+  const std::string usual = all_files ? (count >= 2 ? "mirror:2" : "mirror:1") : std::string(default_profile(count));
+  const std::string wanted = what.redundancy.empty() ? usual : what.redundancy;
   CO_TRY_ASSIGN(map.redundancy, parse_redundancy(wanted, count));
   label.metadata_copies = map.redundancy.m + 1u;
   // The widths of the default redundancy, so that it stays usable while drives are down.

@@ -8,6 +8,7 @@ namespace quarry::cluster {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kAudit = 1, kDisabled = 2;  // flags of a drive row
 
 Uuid read_uuid(Decoder& in) {
   Uuid id;
@@ -18,7 +19,7 @@ Uuid read_uuid(Decoder& in) {
 
 std::string encode_drive(const MapDrive& drive) {
   std::string out;
-  Encoder(out).u8(kVersion).bytes(drive.id.bytes).text(drive.path).text(drive.domain).u64(drive.weight).u8(static_cast<uint8_t>(drive.state)).u8(drive.audit ? 1 : 0).text(drive.reason);
+  Encoder(out).u8(kVersion).bytes(drive.id.bytes).text(drive.path).text(drive.domain).u64(drive.weight).u8(static_cast<uint8_t>(drive.state)).u8(static_cast<uint8_t>((drive.audit ? kAudit : 0) | (drive.disabled ? kDisabled : 0))).text(drive.reason);
   return out;
 }
 
@@ -32,9 +33,12 @@ Result<MapDrive> decode_drive(uint32_t number, std::string_view bytes) {
   drive.domain = in.text();
   drive.weight = in.u64();
   const uint8_t state = in.u8();
-  drive.audit = in.u8() != 0;
+  const uint8_t flags = in.u8();
+  drive.audit = (flags & kAudit) != 0;
+  drive.disabled = (flags & kDisabled) != 0;
   drive.reason = in.text();
   TRY(in.finish("drive row"));
+  if ((flags & ~(kAudit | kDisabled)) != 0) return fail(Code::incompatible, "drive row {}: flags {}", number, flags);
   if (state < 1 || state > 4) return fail(Code::corrupt, "drive row {}: state {}", number, state);
   drive.state = static_cast<DriveState>(state);
   return drive;

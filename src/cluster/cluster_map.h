@@ -35,6 +35,7 @@ struct MapDrive {
   uint64_t weight = 0;
   DriveState state = DriveState::active;
   std::string reason;  // why failed
+  bool disabled = false;  // by an operator or the health check: used for nothing until it is enabled
   bool audit = false;  // it was away when chunks of it became obsolete: they are looked for when it is back
   bool operator==(const MapDrive&) const = default;
 };

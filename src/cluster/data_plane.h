@@ -8,7 +8,9 @@
 // owner never commits, the data is an orphan: the writer's destructor or abort() removes it, and after a crash recovery does
 // (its write id belongs to a session that ended, and no data row names it).
 #pragma once
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,10 +38,21 @@ class DataWriter {
   virtual void settle() = 0;
 };
 
+// The name under which drives that keep files (chunk/dir) show the data of a mirrored write. Both empty: it has none.
+struct FileName {
+  std::string directory;  // the bucket
+  std::string name;       // the key: any bytes
+  bool empty() const { return name.empty(); }
+  bool operator==(const FileName&) const = default;
+};
+// Short texts kept with a file (content type and the like).
+using FileAttributes = std::vector<std::pair<std::string, std::string>>;
+
 struct WriteOptions {
   Redundancy redundancy;
   uint64_t size_hint = 0;      // bytes, if known; 0: unknown
   uint32_t pack_limit = 128 * 1024;  // writes up to this size are mirrored m + 1 times instead of striped
+  FileName file = {};
 };
 
 // A read in progress.
@@ -66,7 +79,8 @@ struct DriveStatus {
   Uuid id;
   std::string path;
   std::string domain;
-  std::string state;   // active, draining, failed, missing, removed
+  std::string kind;    // raw, kfs, dir
+  std::string state;   // active, draining, disabled, failed, missing, removed
   std::string reason;
   uint64_t size_bytes = 0, used_bytes = 0, free_bytes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
@@ -99,6 +113,32 @@ struct CacheStatus {
   uint64_t capacity_bytes = 0, used_bytes = 0, pinned_bytes = 0, hits = 0, misses = 0, admitted = 0, evicted = 0;
 };
 
+// An existing file on a mountpath that becomes a write where it lies (chunk::DirStore::adopt).
+struct AdoptOptions {
+  uint32_t drive = 0;
+  std::string path;  // below the mountpath
+  FileName file;     // the object it becomes
+  FileAttributes attributes;
+};
+struct Adoption {
+  std::unique_ptr<DataWriter> writer;  // to be kept or settled, as that of any write; else the file is let go and stays as it was
+  DataLayout layout;
+  int64_t modified_ns = 0;
+  std::string md5;  // 16 bytes
+};
+struct UnrecordedFile {
+  std::string path;  // below the mountpath
+  uint64_t size = 0;
+  int64_t modified_ns = 0;
+};
+// What can be said of an adopted write's file at a look.
+enum class FileState : uint8_t {
+  unchanged,
+  changed,    // somebody changed it behind our back
+  vanished,   // it is not there any more
+  elsewhere,  // it is no file of one drive (moved by repair, or never adopted)
+};
+
 class DataPlane {
  public:
   virtual ~DataPlane() = default;
@@ -111,6 +151,26 @@ class DataPlane {
   virtual std::unique_ptr<ReadGuard> guard_reads() { return nullptr; }
   // Keeps the layout's data in the read cache until unpinned, within the cache's pin limit (no_space beyond). Pinning reads it in.
   virtual Task<Result<void>> set_pinned(DataLayout layout, bool pinned);
+
+  // Files. Some drives keep mirrored writes as files (WriteOptions::file); their names are shown and hidden by whoever knows which version
+  // of an object is the current one, after its transaction committed.
+  virtual bool has_file_drives() const { return false; }   // cheap: an atomic
+  virtual bool whole_objects() const { return false; }     // every drive keeps files: each object should be one mirrored write
+  // Durably on every drive of the layout that keeps files and is there; a drive that is away is seen to when it is back. Repeating is harmless.
+  virtual Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes);
+  virtual Task<Result<void>> hide_file(DataLayout layout);
+  // Says whether a write is what is to be seen under the name (then with which attributes): asked after a crash, and for files that were
+  // repaired. Without a judge whatever is recorded is shown.
+  using FileJudge = std::function<Task<Result<std::optional<FileAttributes>>>(DataLayout layout, FileName file)>;
+  virtual void set_file_judge(FileJudge) {}
+  // Takes a file in without copying it: reads it once for its checksums. Errors: not_found, already_exists (has a record), busy (it changes),
+  // invalid_argument (no drive of that kind, no plain file), unavailable.
+  virtual Task<Result<Adoption>> adopt_file(AdoptOptions options);
+  // Files of a mountpath that belong to no write, in order of path.
+  virtual Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(uint32_t drive, std::string under, std::string after, size_t limit);
+  virtual Task<Result<FileState>> file_state(DataLayout layout);
+  // A changed file is let go: its write's record is forgotten and the file stays, so that it can be adopted again.
+  virtual Task<Result<void>> let_go(DataLayout layout);
 
   // Adds to the transaction: this layout is referenced, by `owner` (opaque bytes, for fsck and people).
   virtual void record(meta::Transaction& transaction, const DataLayout& layout, std::string owner) = 0;
@@ -131,6 +191,10 @@ class DataPlane {
   virtual Task<Result<void>> drain_drive(uint32_t number) = 0;
   virtual Task<Result<void>> remove_drive(uint32_t number, bool force) = 0;   // refused while data has too few other pieces, unless forced
   virtual Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force) = 0;
+  // Disabled: used for nothing until it is enabled; after the grace for missing drives its data is rebuilt elsewhere. Refused where data
+  // would not be readable without it, unless forced. Enabling opens the drive anew if that is needed.
+  virtual Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force);
+  virtual Task<Result<void>> enable_drive(uint32_t number);
   virtual Task<Result<void>> start_scrub() = 0;
 
   // Checks the design's invariants over drives and data rows. `violations` name each breach; `repair` also removes orphans.
@@ -147,6 +211,17 @@ class DataPlane {
   };
   virtual Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit);
 };
+
+inline Task<Result<void>> DataPlane::show_file(DataLayout, FileAttributes) { co_return Result<void>(); }
+inline Task<Result<void>> DataPlane::hide_file(DataLayout) { co_return Result<void>(); }
+inline Task<Result<Adoption>> DataPlane::adopt_file(AdoptOptions) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
+inline Task<Result<std::vector<UnrecordedFile>>> DataPlane::unrecorded_files(uint32_t, std::string, std::string, size_t) {
+  co_return fail(Code::unsupported, "this data plane keeps no files");
+}
+inline Task<Result<FileState>> DataPlane::file_state(DataLayout) { co_return FileState::elsewhere; }
+inline Task<Result<void>> DataPlane::let_go(DataLayout) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
+inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) { co_return fail(Code::unsupported, "this data plane has no drives to disable"); }
+inline Task<Result<void>> DataPlane::enable_drive(uint32_t) { co_return fail(Code::unsupported, "this data plane has no drives to enable"); }
 
 inline Task<Result<void>> DataPlane::set_pinned(DataLayout, bool) {
   co_return fail(Code::unsupported, "this data plane has no read cache to pin in");

@@ -172,7 +172,41 @@ TEST_F(DataPlaneTest, write_memory_is_bounded_and_never_deadlocks) {
     ASSERT_TRUE(layouts[i]) << layouts[i].error().to_string();
     EXPECT_EQ(*read(*layouts[i]), contents[i]);
   }
-  EXPECT_EQ(plane().plane().write_memory.available(), 4 * kMiB);
+  EXPECT_EQ(plane().plane().write_memory.available(), 2 * kMiB);
+  EXPECT_EQ(plane().plane().write_ahead.available(), 2 * kMiB);
+}
+
+TEST_F(DataPlaneTest, slow_writers_leave_room_for_others_and_too_many_are_told_to_come_later) {
+  add_media(6);
+  tuning.write_memory_bytes = 48 * kMiB;
+  ASSERT_TRUE(create("ec:4+2"));
+  WriteOptions options;
+  options.redundancy = default_redundancy();
+  options.size_hint = kGiB;
+  std::vector<std::unique_ptr<DataWriter>> writers;
+  std::optional<Error> refused;
+  while (!refused && writers.size() < 1000) {
+    auto writer = cluster->data().begin_write(options);
+    ASSERT_TRUE(writer);
+    auto appended = executor.run((*writer)->append(Buffer::copy_of(bytes_of(random_bytes(writers.size(), 1000)))));
+    if (appended) writers.push_back(std::move(*writer));
+    else refused = std::move(appended).error();
+  }
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->code(), Code::overloaded) << refused->to_string();
+  EXPECT_GE(writers.size(), 40u);
+  // Each of those that were let in gets on, whatever the others do.
+  for (size_t round = 0; round < 12; ++round) {
+    auto appended = executor.run(writers.front()->append(Buffer::copy_of(bytes_of(random_bytes(round, 1'000'000)))));
+    ASSERT_TRUE(appended) << appended.error().to_string();
+  }
+  writers.pop_back();
+  auto writer = cluster->data().begin_write(options);
+  ASSERT_TRUE(executor.run((*writer)->append(Buffer::copy_of(bytes_of(random_bytes(1, 1000))))));
+  writers.clear();
+  writer->reset();
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_EQ(data_chunks(), 0u);
 }
 
 TEST_F(DataPlaneTest, a_full_drive_is_no_space_and_leaves_nothing) {

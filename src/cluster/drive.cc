@@ -245,7 +245,56 @@ Task<Result<void>> drop_shards(chunk::ChunkStore& store, std::vector<ChunkName> 
   co_return co_await store.remove(std::move(ids));
 }
 
+Task<Result<void>> abandon_shards(chunk::ChunkStore& store, std::vector<ChunkName> names) {
+  std::vector<ChunkId> ids;
+  for (const ChunkName& name : names) {
+    CO_TRY_ASSIGN(std::vector<ChunkId> found, co_await existing_rewrites(store, name));
+    ids.insert(ids.end(), found.begin(), found.end());
+  }
+  if (ids.empty()) co_return Result<void>();
+  co_return co_await store.disown(std::move(ids));
+}
+
+// The newest rewrite that is a file; others are single chunks that were repaired beside it.
+Task<Result<void>> show_newest(chunk::ChunkStore& store, ChunkName name, FileAttributes attributes) {
+  CO_TRY_ASSIGN(std::vector<ChunkId> ids, co_await existing_rewrites(store, name));
+  for (size_t i = ids.size(); i-- > 0;) {
+    Result<void> shown = co_await store.show_file(ids[i], attributes);
+    if (shown || shown.error().code() != Code::not_found) co_return shown;
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> hide_all(chunk::ChunkStore& store, ChunkName name) {
+  CO_TRY_ASSIGN(std::vector<ChunkId> ids, co_await existing_rewrites(store, name));
+  for (const ChunkId id : ids) {
+    Result<void> hidden = co_await store.hide_file(id);
+    if (!hidden && hidden.error().code() != Code::not_found) co_return hidden;
+  }
+  co_return Result<void>();
+}
+
 }  // namespace
+
+Task<Result<void>> Drive::disown(std::vector<ChunkId> ids) {
+  return call([ids = std::move(ids)](chunk::ChunkStore& store) { return store.disown(ids); });
+}
+
+Task<Result<void>> Drive::disown_shards(std::vector<ChunkName> names) {
+  return call([names = std::move(names)](chunk::ChunkStore& store) { return abandon_shards(store, names); });
+}
+
+Task<Result<std::vector<ChunkId>>> Drive::rewrites(ChunkName name) {
+  return call([=](chunk::ChunkStore& store) { return existing_rewrites(store, name); });
+}
+
+Task<Result<void>> Drive::show_shard_file(ChunkName name, FileAttributes attributes) {
+  return call([name, attributes = std::move(attributes)](chunk::ChunkStore& store) { return show_newest(store, name, attributes); });
+}
+
+Task<Result<void>> Drive::hide_shard_file(ChunkName name) {
+  return call([=](chunk::ChunkStore& store) { return hide_all(store, name); });
+}
 
 Task<Result<std::string>> Drive::label() {
   return call([](chunk::ChunkStore& store) { return label_of(store); });
@@ -315,6 +364,7 @@ Task<void> Drive::refresh() {
     std::lock_guard lock(mutex_);
     space_ = space;
     health_ = health;
+    size_.store(space.device_bytes, std::memory_order_relaxed);
     room_.store(static_cast<int64_t>(space.free_bytes) - static_cast<int64_t>(kept_free(space.device_bytes)), std::memory_order_relaxed);
     if (health.state == chunk::StoreState::online && condition_.load() == DriveCondition::read_only) {
       condition_.store(DriveCondition::up, std::memory_order_release);

@@ -14,6 +14,7 @@
 
 #include "chunk/chunk_store.h"
 #include "cluster/chunk_ids.h"
+#include "cluster/data_plane.h"
 #include "io/executor.h"
 
 namespace quarry::cluster {
@@ -87,6 +88,14 @@ class Drive {
   Task<Result<uint32_t>> stat_shard(ChunkName name);
   // Puts the shard under the first rewrite number that was not used on this drive, then removes earlier ones.
   Task<Result<void>> rewrite_shard(ChunkName name, std::vector<ByteView> parts);
+  // The file of the shard, whichever rewrite it is: name is that of stripe 0. Not there, or no file: nothing to do.
+  Task<Result<void>> show_shard_file(ChunkName name, FileAttributes attributes);
+  Task<Result<void>> hide_shard_file(ChunkName name);
+  // Writes that were never committed: ChunkStore::disown.
+  Task<Result<void>> disown(std::vector<ChunkId> ids);
+  Task<Result<void>> disown_shards(std::vector<ChunkName> names);
+  // The rewrites of a shard that exist.
+  Task<Result<std::vector<ChunkId>>> rewrites(ChunkName name);
   // Removes every rewrite of each shard.
   Task<Result<void>> remove_shards(std::vector<ChunkName> names);
 
@@ -118,6 +127,7 @@ class Drive {
   // false: too full. What was reserved and not put comes back with the next refresh.
   bool reserve(uint64_t bytes);
   uint64_t room() const;
+  uint64_t size_bytes() const { return size_.load(std::memory_order_relaxed); }  // of the device, by the last refresh
   // Slower than its peers by far (judged by the cluster once a second): reads go around it where they can.
   std::atomic<bool> slow{false};
 
@@ -142,6 +152,7 @@ class Drive {
   std::atomic<bool> closed_{false};
   std::function<void(Drive&)> listener_;
   std::atomic<int64_t> room_{INT64_MAX};
+  std::atomic<uint64_t> size_{0};
   mutable std::mutex mutex_;  // guards what follows
   std::string reason_;
   std::string disabled_reason_;

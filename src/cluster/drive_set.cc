@@ -1,5 +1,7 @@
 #include "cluster/drive_set.h"
 
+#include "cluster/drive_path.h"
+
 namespace quarry::cluster {
 
 Drive& DriveSet::add(std::unique_ptr<Drive> drive) {
@@ -32,6 +34,17 @@ void DriveSet::publish(ClusterMap map) {
     if (topology->by_number.size() <= drive->number()) topology->by_number.resize(drive->number() + 1);
     topology->by_number[drive->number()] = drive.get();
   }
+  size_t files = 0, in_use = 0;
+  for (const auto& [number, known] : topology->map.drives) {
+    if (known.state != DriveState::active && known.state != DriveState::draining) continue;
+    const Drive* drive = topology->drive(number);
+    ++in_use;
+    files += drive != nullptr ? drive->keeps_files() : parse_drive_path(known.path).kind == "dir";
+  }
+  topology->any_files = files > 0;
+  topology->all_files = files > 0 && files == in_use;
+  any_files_.store(topology->any_files, std::memory_order_relaxed);
+  all_files_.store(topology->all_files, std::memory_order_relaxed);
   topology_ = std::move(topology);
 }
 

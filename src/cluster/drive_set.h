@@ -1,5 +1,6 @@
 // DriveSet: the open drives by number, and the current topology: the map together with the drives it names. Thread-safe.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -13,6 +14,7 @@ namespace quarry::cluster {
 struct Topology {
   ClusterMap map;
   std::vector<Drive*> by_number;  // null: not open
+  bool any_files = false, all_files = false;  // drives that are in use and keep files: some, all
   Drive* drive(uint32_t number) const { return number < by_number.size() ? by_number[number] : nullptr; }
 };
 
@@ -24,8 +26,11 @@ class DriveSet {
   // Replaces the topology; names the drives that are open now.
   void publish(ClusterMap map);
   std::shared_ptr<const Topology> topology() const;
+  bool any_files() const { return any_files_.load(std::memory_order_relaxed); }
+  bool all_files() const { return all_files_.load(std::memory_order_relaxed); }
 
  private:
+  std::atomic<bool> any_files_{false}, all_files_{false};
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Drive>> drives_;
   std::shared_ptr<const Topology> topology_ = std::make_shared<Topology>();

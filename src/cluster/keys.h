@@ -7,6 +7,7 @@
 //   cr write id(u64)                        retired: chunks to remove
 //   cq spare(u8) write id(u64)              to repair: written or found with fewer shards; spare = losses it still survives
 //   cx                                      written to prove that the log goes on (nothing reads it)
+//   cy write id(u64)                        directory and name of a mirrored write that drives keep as a file
 //   cz drive(u32)                           where the scrub of a drive stands
 //   d  group(u16) write id(u64)             data: layout and owner
 #pragma once
@@ -27,6 +28,11 @@ inline std::string drive(uint32_t number) {
 inline std::string group(uint8_t width, GroupId group) {
   std::string key = "cg";
   Encoder(key).u8(width).key_u16(group);
+  return key;
+}
+inline std::string file(WriteId id) {
+  std::string key = "cy";
+  Encoder(key).key_u64(id);
   return key;
 }
 inline std::string next_write_id() { return "ci"; }

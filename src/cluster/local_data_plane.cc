@@ -1,6 +1,7 @@
 #include "cluster/local_data_plane.h"
 
 #include "base/log.h"
+#include "cluster/drive_path.h"
 #include "cluster/keys.h"
 #include "cluster/stripe_reader.h"
 #include "cluster/stripe_writer.h"
@@ -97,6 +98,13 @@ void LocalDataPlane::record(meta::Transaction& transaction, const DataLayout& la
   layout.encode(row);
   row += owner;
   transaction.put(keys::data(layout), std::move(row));
+  if (plane_.drives.any_files() && layout.redundancy.kind == RedundancyKind::mirror) {
+    std::lock_guard lock(plane_.files_mutex);
+    if (auto named = plane_.file_names.find(layout.write_id); named != plane_.file_names.end()) {
+      plane_.any_names.store(true, std::memory_order_relaxed);
+      transaction.put(keys::file(layout.write_id), encode_file_name(named->second));
+    }
+  }
   if (plane_.degraded_count.load() == 0) return;
   std::lock_guard lock(plane_.degraded_mutex);
   auto found = plane_.degraded.find(layout.write_id);
@@ -110,7 +118,8 @@ void LocalDataPlane::retire(meta::Transaction& transaction, const DataLayout& la
   std::string row;
   layout.encode(row);
   transaction.remove(keys::data(layout));
-  if (layout.stripe_count() > 0) transaction.put(keys::retired(layout.write_id), std::move(row));
+  if (chunk_stripes(layout) > 0) transaction.put(keys::retired(layout.write_id), std::move(row));
+  if (layout.redundancy.kind == RedundancyKind::mirror && plane_.any_names.load(std::memory_order_relaxed)) transaction.remove(keys::file(layout.write_id));
 }
 
 std::vector<DriveStatus> LocalDataPlane::drives() const {
@@ -119,6 +128,7 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
   for (const auto& [number, known] : topology->map.drives) {
     DriveStatus status{.number = number, .id = known.id, .path = known.path, .domain = known.domain, .state = std::string(drive_state_name(known.state)), .reason = known.reason};
     Drive* drive = topology->drive(number);
+    status.kind = parse_drive_path(known.path).kind;
     if (drive != nullptr && known.state != DriveState::removed) {
       const chunk::SpaceReport space = drive->space();
       const chunk::StoreHealth health = drive->health();
@@ -133,6 +143,7 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
     }
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
     if (expected && (drive == nullptr || !drive->readable())) status.state = "missing";
+    if (known.disabled && (expected || known.state == DriveState::failed)) status.state = "disabled";
     list.push_back(std::move(status));
   }
   return list;
@@ -178,6 +189,16 @@ Task<Result<void>> LocalDataPlane::remove_drive(uint32_t number, bool force) { r
 Task<Result<void>> LocalDataPlane::replace_drive(uint32_t number, std::string path, bool force) {
   return on(plane_.background.home(), administration_.replace_drive(number, std::move(path), force));
 }
+Task<Result<void>> LocalDataPlane::disable_drive(uint32_t number, std::string reason, bool force) {
+  return on(plane_.background.home(), administration_.disable_drive(number, std::move(reason), force));
+}
+Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number) { return on(plane_.background.home(), administration_.enable_drive(number)); }
+
+void LocalDataPlane::set_file_judge(FileJudge judge) {
+  std::lock_guard lock(plane_.files_mutex);
+  plane_.file_judge = judge ? std::make_shared<const FileJudge>(std::move(judge)) : nullptr;
+}
+
 Task<Result<void>> LocalDataPlane::start_scrub() {
   scrubber_.start();
   co_return Result<void>();

@@ -2,6 +2,7 @@
 #pragma once
 #include "cluster/administration.h"
 #include "cluster/audit.h"
+#include "cluster/files.h"
 #include "cluster/plane.h"
 #include "cluster/repair.h"
 #include "cluster/scrub.h"
@@ -39,6 +40,19 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<void>> drain_drive(uint32_t number) override;
   Task<Result<void>> remove_drive(uint32_t number, bool force) override;
   Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force) override;
+  Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force) override;
+  Task<Result<void>> enable_drive(uint32_t number) override;
+  bool has_file_drives() const override { return plane_.drives.any_files(); }
+  bool whole_objects() const override { return plane_.drives.all_files(); }
+  Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes) override { return show_everywhere(plane_, layout, std::move(attributes)); }
+  Task<Result<void>> hide_file(DataLayout layout) override { return hide_everywhere(plane_, layout); }
+  void set_file_judge(FileJudge judge) override;
+  Task<Result<Adoption>> adopt_file(AdoptOptions options) override { return cluster::adopt_file(plane_, std::move(options)); }
+  Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(uint32_t drive, std::string under, std::string after, size_t limit) override {
+    return cluster::unrecorded_files(plane_, drive, std::move(under), std::move(after), limit);
+  }
+  Task<Result<FileState>> file_state(DataLayout layout) override { return cluster::file_state(plane_, layout); }
+  Task<Result<void>> let_go(DataLayout layout) override { return cluster::let_go(plane_, layout); }
   Task<Result<void>> start_scrub() override;
   Task<Result<FsckReport>> fsck(bool repair) override;
   Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit) override;

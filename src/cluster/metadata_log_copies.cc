@@ -119,7 +119,22 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
   }
   leaving_.erase(drive.number());
   std::erase_if(options_.absent, [&](const AbsentDrive& absent) { return absent.number == drive.number(); });
-  if (find(drive.number()) == nullptr) options_.drives.push_back(&drive);
+  Drive* before = find(drive.number());
+  if (before != &drive) {  // new, or opened again: only what is on it now counts
+    std::erase(options_.drives, before);
+    options_.drives.push_back(&drive);
+    std::set<ChunkId> there;
+    for (const chunk::ChunkStat& stat : listing) there.insert(stat.id);
+    for (const ChunkName& name : names(true)) {
+      Copies* copies = copies_of(name);
+      if (copies == nullptr) continue;
+      std::erase_if(copies->at, [&](const auto& at) {
+        ChunkName copy = name;
+        copy.shard = at.second;
+        return at.first == drive.number() && !there.contains(chunk_id(copy));
+      });
+    }
+  }
   std::vector<ChunkId> obsolete;
   for (const chunk::ChunkStat& stat : listing) {
     const ChunkName name = chunk_name(stat.id);

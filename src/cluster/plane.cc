@@ -1,6 +1,24 @@
 #include "cluster/plane.h"
 
+#include "base/coding.h"
+
 namespace quarry::cluster {
+
+std::string encode_file_name(const FileName& file) {
+  std::string row;
+  Encoder(row).u8(1).text(file.directory).text(file.name);
+  return row;
+}
+
+Result<FileName> decode_file_name(std::string_view row) {
+  Decoder in(row);
+  if (const uint8_t version = in.u8(); in.ok() && version != 1) return fail(Code::incompatible, "file name of version {}", version);
+  FileName file;
+  file.directory = in.text();
+  file.name = in.text();
+  TRY(in.finish("file name"));
+  return file;
+}
 
 void RepairRequests::add(const DataLayout& layout) {
   std::lock_guard lock(mutex_);
@@ -24,7 +42,7 @@ size_t RepairRequests::size() const {
 
 bool Removal::add(const Topology& topology, const DataLayout& layout) {
   const Members members = topology.map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
-  const uint32_t stripes = layout.stripe_count();
+  const uint32_t stripes = chunk_stripes(layout);
   bool reachable = true;
   for (unsigned shard = 0; shard < members.size(); ++shard) {
     for (const Place& place : places_of(members[shard])) {
@@ -36,16 +54,16 @@ bool Removal::add(const Topology& topology, const DataLayout& layout) {
         continue;
       }
       for (uint32_t stripe = 0; stripe < stripes; ++stripe) {
-        if (layout.stored_size(stripe, shard) > 0) by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
+        if (has_chunk(layout, stripe, shard)) by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
       }
     }
   }
   return reachable;
 }
 
-Task<Result<void>> Removal::run() {
+Task<Result<void>> Removal::run(bool disown) {
   std::vector<Task<Result<void>>> removals;
-  for (auto& [drive, names] : by_drive) removals.push_back(drive->remove_shards(std::move(names)));
+  for (auto& [drive, names] : by_drive) removals.push_back(disown ? drive->disown_shards(std::move(names)) : drive->remove_shards(std::move(names)));
   by_drive.clear();
   std::vector<Result<void>> results = co_await when_all(std::move(removals));
   for (auto& result : results) {

@@ -36,7 +36,8 @@ struct Plane {
         tuning(settings),
         background(home),
         writes(drive_set),
-        write_memory(settings.write_memory_bytes),
+        write_memory(settings.write_memory_bytes / 2),
+        write_ahead(settings.write_memory_bytes / 2),
         read_ahead(settings.read_ahead_bytes),
         cache(settings.cache_bytes, settings.cache_pin_bytes),
         ids(meta_store, session, background) {}
@@ -47,7 +48,8 @@ struct Plane {
   Background background;
   ActiveReads reads;
   ActiveWrites writes;
-  MemoryBudget write_memory;
+  MemoryBudget write_memory;  // the stripe that each write gathers
+  MemoryBudget write_ahead;   // further stripes of a write, while earlier ones are on their way to the drives
   MemoryBudget read_ahead;
   ReadCache cache;
   WriteIds ids;
@@ -64,6 +66,14 @@ struct Plane {
   std::mutex degraded_mutex;
   std::unordered_map<WriteId, uint8_t> degraded;  // losses it still survives
   std::atomic<size_t> degraded_count{0};
+  // Names of mirrored writes that drives keep as files: from finish() until the writer is gone, for record(). By write.
+  std::mutex files_mutex;
+  std::unordered_map<WriteId, FileName> file_names;
+  std::atomic<bool> any_names{true};  // rows of such names may exist
+  std::shared_ptr<const DataPlane::FileJudge> file_judge;  // guarded by files_mutex; null: whatever is recorded is shown
+  // Copies of mirrored data take turns.
+  std::atomic<uint32_t> read_rotation{0};
+
   // A commit whose outcome could not be found out: the session must not end cleanly.
   std::atomic<bool> unsettled{false};
 
@@ -92,12 +102,28 @@ inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned 
           .generation = generation_of(term, 0)};
 }
 
+inline constexpr uint64_t kStripeStride = uint64_t{1} << 24;  // between ids of neighbouring stripes (chunk_ids.h)
+
+// Which part of a file the chunk of a mirrored write is. The result borrows from `file`.
+inline chunk::FilePlace file_place(const DataLayout& layout, uint32_t stripe, unsigned shard, uint16_t term, uint16_t rewrite, const FileName& file) {
+  ChunkName first = shard_name(layout, 0, shard, term);
+  first.generation = generation_of(term, rewrite);
+  return {.first = chunk_id(first), .index = stripe, .chunk_size = layout.shard_size, .stride = kStripeStride, .directory = file.directory, .name = file.name};
+}
+// Stripes to look for on drives: an empty write has none, but its file is one chunk without bytes.
+inline uint32_t chunk_stripes(const DataLayout& layout) { return layout.size == 0 && layout.redundancy.kind == RedundancyKind::mirror ? 1 : layout.stripe_count(); }
+inline bool has_chunk(const DataLayout& layout, uint32_t stripe, unsigned shard) { return layout.size == 0 ? true : layout.stored_size(stripe, shard) > 0; }
+
 // Everything the layout's shard has, or may have, on drives: the places of its member. Current place first.
 inline std::vector<Place> places_of(const Member& member) {
   std::vector<Place> places{member.at};
   places.insert(places.end(), member.before.begin(), member.before.end());
   return places;
 }
+
+// The row that names a file (docs/formats/cluster-keys.md).
+std::string encode_file_name(const FileName& file);
+Result<FileName> decode_file_name(std::string_view row);
 
 // Chunks to remove, by drive.
 struct Removal {
@@ -106,7 +132,8 @@ struct Removal {
   // given up: its chunks stay until it comes back.
   bool add(const Topology& topology, const DataLayout& layout);
   // Errors: the first that says some chunk may be left on a drive that is there.
-  Task<Result<void>> run();
+  // disown: the writes were never committed (ChunkStore::disown).
+  Task<Result<void>> run(bool disown = false);
 };
 
 }  // namespace quarry::cluster

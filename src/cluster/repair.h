@@ -52,6 +52,7 @@ class Repairer {
   };
   Task<void> repair_some(GroupQueue* queue);
   Task<Result<bool>> repair_group(GroupWork work, uint64_t* rows_seen);
+  Task<Result<std::vector<unsigned>>> settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome, std::optional<Error>* error);
   Task<Result<Outcome>> settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth);
   Task<Result<bool>> repair_queue();
   Task<Result<bool>> has_retired(GroupKey key);

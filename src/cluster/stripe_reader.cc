@@ -252,9 +252,31 @@ Duration hedge_delay(const ReadState& state, unsigned shard) {
 
 bool worth_repair(const Error& error) { return error.code() == Code::not_found || error.code() == Code::corrupt || error.code() == Code::io_error; }
 
+// The copy of a mirror to read: the one whose drive has the fewest reads in flight; among equals they take turns. Drives that are away or
+// slow, and copies that are still being made, come last.
+unsigned choose_copy(const ReadState& state) {
+  const unsigned width = state.layout.redundancy.width();
+  if (width < 2) return 0;
+  const uint32_t turn = state.plane.read_rotation.fetch_add(1, std::memory_order_relaxed);
+  unsigned best = 0;
+  uint64_t best_load = UINT64_MAX;
+  for (unsigned i = 0; i < width; ++i) {
+    const unsigned copy = (turn + i) % width;
+    const Drive* drive = state.drive_of(copy);
+    if (drive == nullptr || state.members[copy].pending) continue;
+    uint64_t load = drive->reads_in_flight.load(std::memory_order_relaxed);
+    if (drive->slow.load(std::memory_order_relaxed)) load += uint64_t{1} << 32;
+    if (load >= best_load) continue;
+    best = copy;
+    best_load = load;
+  }
+  return best;
+}
+
 // The verified bytes of a range of a data shard, whatever it takes.
 Task<Result<SharedBytes>> obtain(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
   const Redundancy redundancy = state->layout.redundancy;
+  if (redundancy.kind == RedundancyKind::mirror) shard = choose_copy(*state);
   Drive* drive = state->drive_of(shard);
   const bool elsewhere = redundancy.m > 0;
   if (!elsewhere) co_return co_await read_own(state, stripe, shard, range);

@@ -1,6 +1,9 @@
 #include "cluster/stripe_writer.h"
 
+#include <bit>
+
 #include "base/log.h"
+#include "cluster/group_choice.h"
 #include "cluster/keys.h"
 #include "cluster/plane.h"
 #include "codec/erasure.h"
@@ -14,6 +17,9 @@ constexpr size_t kCollectSize = 1024 * 1024;  // into buffers of this size
 constexpr uint32_t kShardMin = 64 * 1024;
 constexpr uint32_t kStripesInFlightMax = 4;   // per writer
 constexpr size_t kZerosSize = 1024 * 1024;
+constexpr uint64_t kPermitShare = 16;      // of the memory that is left, a write takes at most one part of so many
+constexpr Duration kMemoryPatience = std::chrono::seconds(15);
+constexpr Duration kMemoryRetry = std::chrono::milliseconds(10);
 
 const Counter& bytes_written() {
   static const Counter counter = metrics::counter("cluster_data_bytes_written_total", "Bytes of object data accepted for writing");
@@ -98,19 +104,24 @@ struct WriteState {
   std::optional<Error> error;
   uint32_t stripes = 0;     // dispatched
   unsigned missing_max = 0;  // shards that one stripe lacks at most
+  uint32_t incomplete = 0;   // bit i: member i lacks a stripe
+  // Member i keeps the write as a file.
+  bool is_file(unsigned shard, const Drive& drive) const {
+    return shard < layout.redundancy.width() && layout.redundancy.kind == RedundancyKind::mirror && !options.file.empty() && drive.keeps_files();
+  }
 };
 using StatePointer = std::shared_ptr<WriteState>;
 
 // Shards that must be durable for a stripe to count: enough to read it, and to lose one more where there is redundancy at all.
 unsigned shards_needed(const Redundancy& redundancy) { return redundancy.k + (redundancy.m > 0 ? 1u : 0u); }
 
-Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> parts) {
+Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) {
   size_t size = 0;
   for (ByteView part : parts) size += part.size();
   if (!drive->reserve(size)) {
     co_return fail(Code::no_space, "drive {} ({}) is full: add a drive or delete data", drive->number(), drive->path());
   }
-  co_return co_await drive->put(id, std::move(parts), chunk::Stream::data);
+  co_return co_await drive->put(id, std::move(parts), options);
 }
 
 Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64_t bytes, uint64_t permit) {
@@ -130,29 +141,37 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
   }
   const Members members = state->topology->map.members(static_cast<uint8_t>(width), layout.group);
   std::vector<Task<Result<void>>> puts;
+  std::vector<unsigned> put_of;  // the shard of each
   unsigned durable = 0, missing = 0;
   for (unsigned i = 0; i < width; ++i) {
     std::vector<ByteView> parts = mirror ? data[0] : i < redundancy.k ? data[i] : std::vector<ByteView>{parity[i - redundancy.k].view()};
-    if (parts.empty()) {  // behind the end of the data: known to be zeros, not stored
+    Drive* drive = state->topology->drive(members[i].at.drive);
+    const bool empty_file = bytes == 0 && drive != nullptr && state->is_file(i, *drive);
+    if (parts.empty() && !empty_file) {  // behind the end of the data: known to be zeros, not stored
       ++durable;
       continue;
     }
-    Drive* drive = state->topology->drive(members[i].at.drive);
     if (drive == nullptr || !drive->writable()) {
       ++missing;
+      state->incomplete |= 1u << i;
       continue;
     }
-    puts.push_back(put_shard(drive, chunk_id(shard_name(layout, stripe, i, members[i].at.term)), std::move(parts)));
+    chunk::PutOptions options;
+    if (state->is_file(i, *drive)) options.file = file_place(layout, stripe, i, members[i].at.term, 0, state->options.file);
+    put_of.push_back(i);
+    puts.push_back(put_shard(drive, chunk_id(shard_name(layout, stripe, i, members[i].at.term)), std::move(parts), options));
   }
   std::vector<Result<void>> results = co_await when_all(std::move(puts));
   std::optional<Error> error;
   bool full = false;
-  for (auto& result : results) {
+  for (size_t at = 0; at < results.size(); ++at) {
+    auto& result = results[at];
     if (result) {
       ++durable;
       continue;
     }
     ++missing;
+    state->incomplete |= 1u << put_of[at];
     full = full || result.error().code() == Code::no_space;
     if (!error || result.error().code() == Code::no_space) error = std::move(result).error();
   }
@@ -166,7 +185,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
   }
   if (missing > 0) shards_missed().add(missing);
   state->missing_max = std::max(state->missing_max, missing);
-  if (permit > 0) state->plane.write_memory.release(permit);
+  if (permit > 0) state->plane.write_ahead.release(permit);
   --state->in_flight;
   state->changed.pulse();
 }
@@ -185,7 +204,7 @@ Task<void> discard(StatePointer state) {
   layout.size = state->stripes == 0 ? 0 : std::max<uint64_t>(layout.size, state->stripes * layout.stripe_bytes());
   Removal removal;
   const bool reachable = removal.add(*state->plane.drives.topology(), layout);
-  Result<void> removed = co_await removal.run();
+  Result<void> removed = co_await removal.run(true);
   if (!removed || !reachable) {
     // Some of it stays where it is: the session's row keeps covering it, so the next start looks again.
     state->plane.unsettled = true;
@@ -221,6 +240,10 @@ class StripeWriter final : public DataWriter {
   ~StripeWriter() override {
     if (state_ == nullptr) return;
     forget_degraded();
+    if (named_) {
+      std::lock_guard lock(state_->plane.files_mutex);
+      state_->plane.file_names.erase(state_->layout.write_id);
+    }
     if (decided_) return;
     if (!started_) return;
     Plane& plane = state_->plane;
@@ -272,9 +295,16 @@ class StripeWriter final : public DataWriter {
       layout.shard_size = static_cast<uint32_t>(round_up(total_, kBufferAlignment));
     }
     layout.size = total_;
+    if (total_ == 0) CO_TRY(co_await put_empty_files());
     if (gathered_ > 0) CO_TRY(co_await dispatch());
     co_await wait_for_stripes(state_, 0);
     if (state_->error) co_return *state_->error;
+    CO_TRY(co_await finish_files());
+    if (!options.file.empty() && layout.redundancy.kind == RedundancyKind::mirror && state_->topology->any_files) {
+      std::lock_guard lock(state_->plane.files_mutex);
+      state_->plane.file_names[layout.write_id] = options.file;
+      named_ = true;
+    }
     if (state_->missing_max > 0) {
       std::lock_guard lock(state_->plane.degraded_mutex);
       state_->plane.degraded[layout.write_id] = static_cast<uint8_t>(layout.redundancy.m - std::min<unsigned>(state_->missing_max, layout.redundancy.m));
@@ -300,7 +330,7 @@ class StripeWriter final : public DataWriter {
     if (started_) co_return Result<void>();
     Plane& plane = state_->plane;
     if (std::string reason = plane.read_only_reason(); !reason.empty()) co_return fail(Code::unavailable, "the store is read-only: {}", reason);
-    const Redundancy redundancy = state_->options.redundancy;
+    Redundancy redundancy = state_->options.redundancy;
     CO_TRY(co_await know_width(redundancy.width()));
     Result<WriteId> id = co_await plane.ids.take();
     if (!id) co_return std::move(id).error();
@@ -308,16 +338,110 @@ class StripeWriter final : public DataWriter {
     DataLayout& layout = state_->layout;
     layout.write_id = *id;
     layout.group = group_of(*id, state_->topology->map.group_count);
-    layout.redundancy = redundancy;
     layout.shard_size = plane.tuning.shard_bytes;
     const uint64_t hint = std::max<uint64_t>(state_->options.size_hint, first_bytes);
     const bool bounded = state_->options.size_hint > 0 || finished_;
-    while (layout.shard_size > kShardMin && uint64_t{layout.shard_size} * redundancy.width() > plane.write_memory.available() / 16) layout.shard_size /= 2;
-    uint64_t permit = uint64_t{layout.shard_size} * redundancy.width();
-    if (bounded) permit = std::min<uint64_t>(permit, div_up(hint, redundancy.k) * redundancy.width());
-    started_ = true;
-    state_->permit = co_await plane.write_memory.acquire(permit);
+    const WriteDemand demand{.redundancy = redundancy, .size = bounded ? hint : 0, .pack_limit = state_->options.pack_limit};
+    if (judge_group(*state_->topology, demand, layout.group) != GroupFitness::good) {
+      co_await place_elsewhere(demand, &redundancy);
+    }
+    layout.redundancy = redundancy;
+    CO_TRY(co_await take_memory(bounded ? hint : 0));
     co_return Result<void>();
+  }
+
+  // The group that the id hashes to is short of drives or room: another one, at need of a narrower layout with the same protection.
+  Task<void> place_elsewhere(WriteDemand demand, Redundancy* redundancy) {
+    DataLayout& layout = state_->layout;
+    const GroupId hashed = layout.group;
+    std::optional<Redundancy> next = demand.redundancy;
+    for (; next; next = narrower(*next)) {
+      demand.redundancy = *next;
+      const Result<void> known = co_await know_width(next->width());
+      if (!known) continue;
+      const std::optional<GroupId> group = choose_group(*state_->topology, demand, hashed);
+      if (!group) continue;
+      layout.group = *group;
+      *redundancy = *next;
+      co_return;
+    }
+    // All are full, or nearly: the drives themselves say whether this one still fits.
+  }
+
+  Task<Result<void>> finish_one(unsigned shard, Drive* drive, ChunkId first) {
+    Result<void> finished = co_await drive->finish_file(first, state_->layout.size);
+    if (!finished) state_->incomplete |= 1u << shard;
+    co_return finished;
+  }
+
+  // Members that keep files make them whole and durable.
+  Task<Result<void>> finish_files() {
+    if (state_->options.file.empty() || !state_->topology->any_files) co_return Result<void>();
+    const DataLayout& layout = state_->layout;
+    const Members members = state_->topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
+    std::vector<Task<Result<void>>> finishes;
+    bool files = false;
+    for (unsigned i = 0; i < members.size(); ++i) {
+      Drive* drive = state_->topology->drive(members[i].at.drive);
+      if (drive == nullptr || !state_->is_file(i, *drive)) continue;
+      files = true;
+      if ((state_->incomplete >> i & 1) == 0) finishes.push_back(finish_one(i, drive, chunk_id(shard_name(layout, 0, i, members[i].at.term))));
+    }
+    if (!files) co_return Result<void>();
+    std::vector<Result<void>> results = co_await when_all(std::move(finishes));
+    std::optional<Error> error;
+    for (auto& result : results) {
+      if (!result && (!error || result.error().code() == Code::no_space)) error = std::move(result).error();
+    }
+    // A file that lacks one stripe is no copy at all.
+    const auto missing = static_cast<unsigned>(std::popcount(state_->incomplete));
+    const unsigned durable = layout.redundancy.width() - missing;
+    state_->missing_max = std::max(state_->missing_max, missing);
+    if (error && error->code() == Code::no_space) {
+      state_->error = std::move(error);
+    } else if (durable < shards_needed(layout.redundancy)) {
+      state_->error = fail(Code::unavailable, "only {} of the {} copies needed by {} are whole ({})", durable, shards_needed(layout.redundancy), layout.redundancy.to_string(),
+                           error ? error->to_string() : "the other drives are down");
+    }
+    if (state_->error) co_return *state_->error;
+    co_return Result<void>();
+  }
+
+  // An object without bytes has no stripe; where drives keep files it is an empty file, so that it is seen there.
+  Task<Result<void>> put_empty_files() {
+    const DataLayout& layout = state_->layout;
+    if (state_->options.file.empty() || layout.redundancy.kind != RedundancyKind::mirror) co_return Result<void>();
+    ++state_->in_flight;
+    ++state_->stripes;
+    state_->plane.background.spawn_here(put_stripe(state_, 0, {}, 0, 0));
+    co_await wait_for_stripes(state_, 0);
+    co_return Result<void>();
+  }
+
+  // Takes the permit for one stripe. The more writes there are the smaller the shards, so that many find room and none waits for the
+  // end of another that may take hours; beyond that a write waits, but not for ever.
+  // bytes: of the whole write; 0: unknown.
+  Task<Result<void>> take_memory(uint64_t bytes) {
+    MemoryBudget& memory = state_->plane.write_memory;
+    DataLayout& layout = state_->layout;
+    const unsigned k = layout.redundancy.k, width = layout.redundancy.width();
+    const TimePoint deadline = Executor::here().now() + kMemoryPatience;
+    for (;;) {
+      for (layout.shard_size = state_->plane.tuning.shard_bytes;; layout.shard_size /= 2) {
+        const bool smallest = layout.shard_size <= kShardMin;
+        uint64_t permit = uint64_t{layout.shard_size} * width;
+        if (bytes > 0) permit = std::min<uint64_t>(permit, div_up(bytes, k) * width);
+        permit = std::min(permit, memory.capacity());
+        if ((smallest || permit <= memory.available() / kPermitShare) && memory.try_acquire(permit)) {
+          started_ = true;
+          state_->permit = permit;
+          co_return Result<void>();
+        }
+        if (smallest) break;
+      }
+      if (Executor::here().now() >= deadline) co_return fail(Code::overloaded, "too many writes at once: no memory for another; try again later");
+      co_await sleep_for(kMemoryRetry);
+    }
   }
 
   Task<Result<void>> know_width(unsigned width) {
@@ -360,7 +484,7 @@ class StripeWriter final : public DataWriter {
     uint64_t permit = 0;
     const uint64_t stripe_memory = uint64_t{state_->layout.shard_size} * state_->layout.redundancy.width();
     if (!finished_) {  // gather the next stripe while this one is written, if memory is to be had; else wait until it is done
-      if (plane.write_memory.try_acquire(stripe_memory)) permit = stripe_memory;
+      if (plane.write_ahead.try_acquire(stripe_memory)) permit = stripe_memory;
     }
     const bool wait = permit == 0;
     ++state_->in_flight;
@@ -387,6 +511,7 @@ class StripeWriter final : public DataWriter {
   bool finished_ = false;
   bool decided_ = false;
   bool degraded_ = false;
+  bool named_ = false;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "cluster/sweeper.h"
 
 #include "base/log.h"
+#include "cluster/files.h"
 #include "cluster/keys.h"
 #include "observe/metrics.h"
 
@@ -96,11 +97,17 @@ Task<Result<size_t>> Sweeper::remove_orphans(Drive& drive, WriteId first, WriteI
     CO_TRY_ASSIGN(auto rows, co_await plane_.meta.get_many(std::move(wanted)));
     std::vector<ChunkId> orphans;
     for (size_t i = 0; i < chunks.size(); ++i) {
+      const ChunkName name = chunk_name(chunks[i].id);
+      if (rows[2 * i] && drive.keeps_files() && name.stripe == 0) {  // committed; perhaps the end came before its file was shown
+        Decoder in(*rows[2 * i]);
+        CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
+        if (layout.redundancy.kind == RedundancyKind::mirror) CO_TRY(co_await show_if_current(plane_, drive, layout, name.shard, term_of(name.generation)));
+      }
       if (!rows[2 * i] && !rows[2 * i + 1]) orphans.push_back(chunks[i].id);
     }
     if (orphans.empty()) continue;
     removed += orphans.size();
-    CO_TRY(co_await drive.remove(std::move(orphans)));
+    CO_TRY(co_await drive.disown(std::move(orphans)));
   }
 }
 

@@ -28,6 +28,14 @@ class MortalChunkStore : public MemoryChunkStore {
     if (*dead_) co_return fail(Code::device_gone, "the process is dead");
     co_return co_await MemoryChunkStore::set_label(std::move(label));
   }
+  Task<Result<void>> finish_file(ChunkId first, uint64_t size) override {
+    if (*dead_) co_return fail(Code::device_gone, "the process is dead");
+    co_return co_await MemoryChunkStore::finish_file(first, size);
+  }
+  Task<Result<void>> show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes) override {
+    if (*dead_) co_return fail(Code::device_gone, "the process is dead");
+    co_return co_await MemoryChunkStore::show_file(first, std::move(attributes));
+  }
 
  private:
   std::shared_ptr<bool> dead_;
@@ -115,8 +123,16 @@ class ClusterHarness {
     return text;
   }
 
-  static Task<Result<DataLayout>> write_task(ClusterHarness* self, std::string bytes, Redundancy redundancy, bool known_size, size_t piece) {
+  // A write with a name. show: as the object engine does after its commit.
+  Result<DataLayout> write_file(const std::string& name, const std::string& bytes, Redundancy redundancy, bool show = true) {
+    FileName file{"bucket", name};
+    TRY_ASSIGN(DataLayout layout, executor.run(write_task(this, bytes, redundancy, true, 300'000, file)));
+    if (show) TRY(executor.run(cluster->data().show_file(layout, {})));
+    return layout;
+  }
+  static Task<Result<DataLayout>> write_task(ClusterHarness* self, std::string bytes, Redundancy redundancy, bool known_size, size_t piece, FileName file = {}) {
     WriteOptions options;
+    options.file = file;
     options.redundancy = redundancy;
     options.size_hint = known_size ? bytes.size() : 0;
     CO_TRY_ASSIGN(auto writer, self->cluster->data().begin_write(options));
@@ -184,6 +200,15 @@ class ClusterHarness {
     co_return std::unique_ptr<meta::MetaStore>(std::move(store));
   }
   Task<Result<OpenedDrive>> open_new(std::string path) {
+    for (size_t i = 0; i < media.size(); ++i) {  // opened again
+      if (path != fmt::format("mem{}", i)) continue;
+      if (media[i]->gone) co_return fail(Code::not_found, "{} is still gone", path);
+      OpenedDrive drive;
+      drive.store = std::make_unique<MortalChunkStore>(media[i], dead);
+      drive.owner = &executor;
+      drive.path = path;
+      co_return drive;
+    }
     media.push_back(std::make_shared<MemoryMedium>(media.size() + 1));
     OpenedDrive drive;
     drive.store = std::make_unique<MortalChunkStore>(media.back(), dead);

@@ -21,6 +21,38 @@ struct MemoryMedium {
   std::set<ChunkId> ever;         // ids are never reused: a second put of one stops the test
   std::set<ChunkId> corrupt;      // reads of these fail
   std::string label;
+  // A drive that keeps files (chunk/dir): mirrored writes have names.
+  bool files = false;
+  struct File {
+    uint64_t stride = 0;
+    bool finished = false;
+    std::string path;  // directory/name
+  };
+  std::map<ChunkId, File> open_files;        // by first chunk; shown or not
+  std::map<std::string, ChunkId> tree;       // path -> first chunk of the file that is shown there
+  std::string text_of_file(const std::string& path) const {  // its content; "?" if it is not whole
+    auto shown = tree.find(path);
+    if (shown == tree.end()) return "?";
+    const File& file = open_files.at(shown->second);
+    std::string text;
+    for (ChunkId at = shown->second; chunks.contains(at); at.low += file.stride) text += *chunks.at(at);
+    return text;
+  }
+  // What a start does: files that were not finished are gone.
+  void forget_unfinished() {
+    for (auto it = open_files.begin(); it != open_files.end();) {
+      if (it->second.finished) {
+        ++it;
+        continue;
+      }
+      for (ChunkId at = it->first; chunks.contains(at); at.low += it->second.stride) {
+        chunks.erase(at);
+        ever.erase(at);
+      }
+      it = open_files.erase(it);
+    }
+  }
+  std::string unhealthy;          // health checks fail with this
   // Faults.
   bool gone = false;
   bool read_only = false;
@@ -31,8 +63,9 @@ struct MemoryMedium {
   // Seen.
   uint64_t puts = 0, gets = 0, removes = 0;
 
+  uint64_t ballast = 0;  // bytes that others take
   uint64_t used() const {
-    uint64_t sum = 0;
+    uint64_t sum = ballast;
     for (const auto& [chunk, bytes] : chunks) sum += bytes->size();
     return sum;
   }
@@ -46,12 +79,14 @@ struct MemoryMedium {
 
 class MemoryChunkStore : public chunk::ChunkStore {
  public:
-  explicit MemoryChunkStore(std::shared_ptr<MemoryMedium> medium) : m_(std::move(medium)) {}
+  explicit MemoryChunkStore(std::shared_ptr<MemoryMedium> medium) : m_(std::move(medium)) { m_->forget_unfinished(); }
 
   Uuid drive_id() const override { return m_->id; }
   std::string description() const override { return "memory"; }
 
-  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions) override {
+  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) override {
+    // Names are valid until the put returns.
+    const std::string path = options.file ? fmt::format("{}/{}", options.file->directory, options.file->name) : std::string();
     std::string bytes;
     for (ByteView part : parts) bytes.append(text_of(part));
     co_await sleep_for(m_->put_delay);
@@ -74,7 +109,43 @@ class MemoryChunkStore : public chunk::ChunkStore {
       co_return fail(Code::no_space, "memory drive is full");
     }
     m_->chunks.emplace(id, std::make_shared<const std::string>(std::move(bytes)));
+    if (options.file && m_->files) {
+      CHECK(path == fmt::format("{}/{}", options.file->directory, options.file->name), "the name of a file lives as long as its put");
+      m_->open_files.try_emplace(options.file->first, MemoryMedium::File{.stride = options.file->stride, .path = path});
+    }
     co_return Result<void>();
+  }
+
+  bool keeps_files() const override { return m_->files; }
+  Task<Result<void>> finish_file(ChunkId first, uint64_t size) override {
+    co_await sleep_for(m_->put_delay);
+    CO_TRY(usable());
+    auto file = m_->open_files.find(first);
+    if (file == m_->open_files.end()) co_return fail(Code::not_found, "{} is no file", first.to_string());
+    uint64_t bytes = 0;
+    for (ChunkId id = first; m_->chunks.contains(id); id.low += file->second.stride) bytes += m_->chunks.at(id)->size();
+    CHECK(bytes == size, fmt::format("file {} has {} bytes, not {}", file->second.path, bytes, size));
+    file->second.finished = true;
+    co_return Result<void>();
+  }
+  Task<Result<void>> show_file(ChunkId first, std::vector<std::pair<std::string, std::string>>) override {
+    co_await Executor::here().yield();
+    CO_TRY(usable());
+    auto file = m_->open_files.find(first);
+    if (file == m_->open_files.end()) co_return fail(Code::not_found, "{} is no file", first.to_string());
+    CHECK(file->second.finished, "only finished files are shown");
+    m_->tree[file->second.path] = first;
+    co_return Result<void>();
+  }
+  Task<Result<void>> hide_file(ChunkId first) override {
+    co_await Executor::here().yield();
+    CO_TRY(usable());
+    std::erase_if(m_->tree, [&](const auto& entry) { return entry.second == first; });
+    co_return Result<void>();
+  }
+  Task<Result<void>> check_health() override {
+    if (!m_->unhealthy.empty()) co_return fail(Code::io_error, "{}", m_->unhealthy);
+    co_return usable();
   }
 
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) override {
@@ -93,6 +164,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     CO_TRY(usable());
     for (ChunkId id : ids) {
       m_->removes += m_->chunks.erase(id);
+      if (m_->open_files.erase(id) > 0) std::erase_if(m_->tree, [&](const auto& entry) { return entry.second == id; });
       m_->corrupt.erase(id);
     }
     co_return Result<void>();

@@ -1,0 +1,184 @@
+// Drives that are full, disabled, failing their health check, or opened again.
+#include <gtest/gtest.h>
+
+#include "cluster/group_choice.h"
+#include "cluster/testing/cluster_harness.h"
+
+namespace quarry::cluster {
+namespace {
+
+class DriveStatesTest : public ::testing::Test, protected ClusterHarness {
+ protected:
+  std::string state(uint32_t number) {
+    for (const DriveStatus& drive : cluster->data().drives()) {
+      if (drive.number == number) return drive.state;
+    }
+    return "?";
+  }
+  std::string reason(uint32_t number) {
+    for (const DriveStatus& drive : cluster->data().drives()) {
+      if (drive.number == number) return drive.reason;
+    }
+    return "?";
+  }
+  void pass(Duration time) { executor.run(sleep_for(time)); }
+  // Bytes that belong to nobody, so that it is full.
+  void fill(size_t medium, uint64_t leave) {
+    auto& m = *media[medium];
+    m.ballast += m.capacity - m.used() - leave;
+    pass(std::chrono::seconds(2));  // the look notices
+  }
+};
+
+TEST_F(DriveStatesTest, one_full_drive_does_not_stop_writes_while_others_have_room) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  fill(2, kMiB);
+  for (int i = 0; i < 100; ++i) {
+    const std::string bytes = random_bytes(i, 100'000);
+    auto layout = write(bytes, {RedundancyKind::mirror, 1, 1});
+    ASSERT_TRUE(layout) << i << " " << layout.error().to_string();
+    EXPECT_EQ(*read(*layout), bytes);
+  }
+  EXPECT_EQ(media[2]->of_kind(ChunkKind::data).size(), 0u);
+  settle();
+  EXPECT_EQ(fsck(), "");  // no write lacks a shard
+}
+
+TEST_F(DriveStatesTest, stripes_over_all_drives_get_narrower_and_keep_their_protection) {
+  add_media(6);
+  ASSERT_TRUE(create("ec:4+2"));
+  fill(0, kMiB);
+  const std::string bytes = random_bytes(1, 3'000'000);
+  auto layout = write(bytes);
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  EXPECT_EQ(layout->redundancy.m, 2);
+  EXPECT_EQ(layout->redundancy.width(), 5u);
+  EXPECT_EQ(*read(*layout), bytes);
+  auto small = write(random_bytes(2, 1000));
+  ASSERT_TRUE(small);
+  EXPECT_EQ(small->redundancy.to_string(), "mirror:3");
+  media[1]->gone = media[2]->gone = true;
+  EXPECT_EQ(*read(*layout), bytes);
+}
+
+TEST_F(DriveStatesTest, with_every_drive_full_the_answer_is_no_space) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  for (size_t i = 0; i < 3; ++i) fill(i, 0);
+  auto layout = write(random_bytes(1, 100'000), {RedundancyKind::mirror, 1, 1});
+  ASSERT_FALSE(layout);
+  EXPECT_EQ(layout.error().code(), Code::no_space);
+}
+
+TEST_F(DriveStatesTest, a_disabled_drive_is_not_used_and_catches_up_when_it_is_enabled) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  std::vector<std::pair<DataLayout, std::string>> written;
+  for (int i = 0; i < 20; ++i) {
+    const std::string bytes = random_bytes(i, 50'000);
+    written.emplace_back(*write(bytes, twice), bytes);
+  }
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(2, "maintenance", false)));
+  EXPECT_EQ(state(2), "disabled");
+  EXPECT_EQ(reason(2), "disabled: maintenance");
+  const uint64_t puts = media[1]->puts, gets = media[1]->gets;
+  for (int i = 20; i < 40; ++i) {
+    const std::string bytes = random_bytes(i, 50'000);
+    auto layout = write(bytes, twice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.emplace_back(*layout, bytes);
+  }
+  for (const auto& [layout, bytes] : written) EXPECT_EQ(*read(layout), bytes);
+  ASSERT_TRUE(retire(written[0].first));
+  EXPECT_EQ(media[1]->puts, puts);
+  EXPECT_EQ(media[1]->gets, gets);
+  EXPECT_FALSE(executor.run(cluster->data().disable_drive(1, "", false)));  // the other copies would be away
+  // It stays disabled over a restart.
+  ASSERT_TRUE(open());
+  EXPECT_EQ(state(2), "disabled");
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  EXPECT_EQ(state(2), "active");
+  EXPECT_EQ(reason(2), "");
+  settle();
+  EXPECT_EQ(fsck(), "");
+  media[0]->gone = true;
+  for (size_t i = 1; i < written.size(); ++i) EXPECT_EQ(*read(written[i].first), written[i].second) << i;
+}
+
+TEST_F(DriveStatesTest, repair_of_a_disabled_drive_begins_after_the_grace) {
+  tuning.missing_grace = std::chrono::seconds(30);
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  std::vector<DataLayout> written;
+  for (int i = 0; i < 20; ++i) written.push_back(*write(random_bytes(i, 50'000), {RedundancyKind::mirror, 1, 1}));
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(3, "", false)));
+  pass(std::chrono::seconds(20));
+  EXPECT_EQ(plane().plane().drives.topology()->map.drives.at(3).state, DriveState::active);
+  EXPECT_EQ(cluster->data().repair_status().repaired_writes, 0u);
+  pass(std::chrono::seconds(40));
+  EXPECT_EQ(plane().plane().drives.topology()->map.drives.at(3).state, DriveState::failed);
+  EXPECT_EQ(state(3), "disabled");
+  settle();
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(3)));
+  EXPECT_EQ(state(3), "active");
+  for (int i = 0; i < 5; ++i) {
+    pass(std::chrono::minutes(11));
+    settle();
+  }
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(*read(written[i]), random_bytes(i, 50'000));
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(DriveStatesTest, a_path_that_fails_its_health_check_is_disabled_until_it_is_enabled) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[1]->unhealthy = "the file system is read-only";
+  pass(std::chrono::seconds(12));
+  EXPECT_EQ(state(2), "disabled");
+  EXPECT_NE(reason(2).find("the file system is read-only"), std::string::npos) << reason(2);
+  auto early = executor.run(cluster->data().enable_drive(2));
+  ASSERT_FALSE(early);
+  EXPECT_NE(early.error().to_string().find("the file system is read-only"), std::string::npos) << early.error().to_string();
+  EXPECT_EQ(state(2), "disabled");
+  media[1]->unhealthy.clear();
+  pass(std::chrono::seconds(20));
+  EXPECT_EQ(state(2), "disabled");  // an operator decides
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  EXPECT_EQ(state(2), "active");
+}
+
+TEST_F(DriveStatesTest, a_drive_that_vanished_and_is_back_is_opened_again) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  auto before = write(random_bytes(1, 200'000), twice);
+  media[0]->gone = true;
+  pass(std::chrono::seconds(2));  // the look notices
+  auto meanwhile = write(random_bytes(2, 200'000), twice);
+  ASSERT_TRUE(meanwhile) << meanwhile.error().to_string();
+  pass(std::chrono::seconds(3));
+  EXPECT_EQ(state(1), "missing");
+  auto early = executor.run(cluster->data().enable_drive(1));
+  ASSERT_FALSE(early);
+  EXPECT_NE(early.error().to_string().find("device replace"), std::string::npos) << early.error().to_string();
+  media[0]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(1)));
+  EXPECT_EQ(state(1), "active");
+  settle();
+  EXPECT_EQ(fsck(), "");
+  EXPECT_EQ(*read(*before), random_bytes(1, 200'000));
+  EXPECT_EQ(*read(*meanwhile), random_bytes(2, 200'000));
+}
+
+TEST(GroupChoice, narrower_layouts_keep_the_number_of_losses) {
+  std::vector<std::string> seen;
+  std::optional<Redundancy> next = Redundancy{RedundancyKind::erasure, 4, 2};
+  for (; next; next = narrower(*next)) seen.push_back(next->to_string());
+  EXPECT_EQ(seen, (std::vector<std::string>{"ec:4+2", "ec:3+2", "ec:2+2", "mirror:3"}));
+  EXPECT_FALSE(narrower({RedundancyKind::mirror, 1, 1}));
+}
+
+}  // namespace
+}  // namespace quarry::cluster

@@ -1,0 +1,178 @@
+// Mirrored writes on drives that keep files: names, crashes between commit and show, repair.
+#include <gtest/gtest.h>
+
+#include "cluster/files.h"
+#include "cluster/testing/cluster_harness.h"
+
+namespace quarry::cluster {
+namespace {
+
+class FilesTest : public ::testing::Test, protected ClusterHarness {
+ protected:
+  void add_file_media(size_t count) {
+    add_media(count);
+    for (size_t i = media.size() - count; i < media.size(); ++i) media[i]->files = true;
+  }
+  size_t shown(const std::string& path, const std::string& bytes) {
+    size_t count = 0;
+    for (auto& medium : media) count += medium->tree.contains(path) && medium->text_of_file(path) == bytes;
+    return count;
+  }
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+};
+
+TEST_F(FilesTest, a_pool_of_such_drives_mirrors_by_default) {
+  add_file_media(3);
+  ASSERT_TRUE(create(""));
+  EXPECT_EQ(cluster->default_redundancy(), "mirror:2");
+  EXPECT_TRUE(cluster->data().whole_objects());
+}
+
+TEST_F(FilesTest, a_mixed_pool_has_the_usual_default) {
+  add_file_media(1);
+  add_media(3);
+  ASSERT_TRUE(create(""));
+  EXPECT_EQ(cluster->default_redundancy(), "ec:2+2");
+  EXPECT_TRUE(cluster->data().has_file_drives());
+  EXPECT_FALSE(cluster->data().whole_objects());
+}
+
+TEST_F(FilesTest, files_of_every_size_are_whole_under_their_names) {
+  add_file_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  for (const size_t size : {0, 1, 4096, 65'535, 65'536, 65'537, 1'000'000}) {
+    const std::string bytes = random_bytes(size, size), name = fmt::format("a/{}", size);
+    auto layout = write_file(name, bytes, twice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    EXPECT_EQ(shown("bucket/" + name, bytes), 2u) << size;
+    if (size > 0) EXPECT_EQ(*read(*layout), bytes);
+  }
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(FilesTest, a_hidden_file_is_readable_and_a_removed_one_is_gone) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  auto layout = write_file("x", "content", twice);
+  ASSERT_TRUE(layout);
+  ASSERT_TRUE(executor.run(cluster->data().hide_file(*layout)));
+  EXPECT_EQ(shown("bucket/x", "content"), 0u);
+  EXPECT_EQ(*read(*layout), "content");
+  ASSERT_TRUE(executor.run(cluster->data().show_file(*layout, {})));
+  EXPECT_EQ(shown("bucket/x", "content"), 2u);
+  auto empty = write_file("empty", "", twice);
+  ASSERT_TRUE(empty);
+  ASSERT_TRUE(retire(*layout));
+  ASSERT_TRUE(retire(*empty));
+  settle();
+  EXPECT_EQ(data_chunks(), 0u);
+  EXPECT_TRUE(media[0]->tree.empty());
+  EXPECT_FALSE(executor.run(meta_store->get(keys::file(layout->write_id)))->has_value());
+}
+
+TEST_F(FilesTest, a_crash_before_a_committed_file_is_shown_is_made_good_at_the_next_start) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  auto layout = write_file("late", random_bytes(3, 200'000), twice, false);
+  ASSERT_TRUE(layout);
+  EXPECT_EQ(shown("bucket/late", random_bytes(3, 200'000)), 0u);
+  crash();
+  ASSERT_TRUE(open());
+  settle();
+  EXPECT_EQ(shown("bucket/late", random_bytes(3, 200'000)), 2u);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(FilesTest, the_judge_decides_what_is_shown_after_a_crash) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  auto old = write_file("k", "old", twice, false);
+  auto current = write_file("k", "new", twice, false);
+  ASSERT_TRUE(old && current);
+  crash();
+  // A later writer may have an earlier id: what counts is what the owner says.
+  const WriteId right = old->write_id;
+  ASSERT_TRUE(open());
+  cluster->data().set_file_judge([right](DataLayout layout, FileName file) -> Task<Result<std::optional<FileAttributes>>> {
+    EXPECT_EQ(file.name, "k");
+    if (layout.write_id != right) co_return std::optional<FileAttributes>();
+    co_return std::optional<FileAttributes>(FileAttributes());
+  });
+  settle();
+  EXPECT_EQ(shown("bucket/k", "old"), 2u);
+}
+
+TEST_F(FilesTest, an_unacknowledged_write_leaves_nothing) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  WriteOptions options{.redundancy = twice, .file = {"bucket", "gone"}};
+  {
+    auto writer = cluster->data().begin_write(options);
+    ASSERT_TRUE(writer);
+    ASSERT_TRUE(executor.run((*writer)->append(Buffer::copy_of(bytes_of("bytes")))));
+    ASSERT_TRUE(executor.run((*writer)->finish()));
+  }
+  executor.run(sleep_for(std::chrono::seconds(1)));
+  EXPECT_EQ(data_chunks(), 0u);
+  EXPECT_TRUE(media[0]->open_files.empty());
+}
+
+TEST_F(FilesTest, a_copy_that_was_missed_is_made_whole_and_shown) {
+  add_file_media(3);
+  ASSERT_TRUE(create("mirror:3"));
+  media[1]->fail_puts = 1;
+  const std::string bytes = random_bytes(7, 300'000);
+  auto layout = write_file("m", bytes, {RedundancyKind::mirror, 1, 2});
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  settle();
+  EXPECT_EQ(shown("bucket/m", bytes), 3u);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(FilesTest, files_move_as_files_when_their_drive_is_drained) {
+  add_file_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  std::vector<DataLayout> layouts;
+  for (int i = 0; i < 20; ++i) {
+    auto layout = write_file(fmt::format("f{}", i), random_bytes(i, 10'000 * i), twice);
+    ASSERT_TRUE(layout);
+    layouts.push_back(*layout);
+  }
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(1)));
+  settle();
+  for (int i = 0; i < 20; ++i) {
+    const std::string bytes = random_bytes(i, 10'000 * i);
+    EXPECT_EQ(shown(fmt::format("bucket/f{}", i), bytes), 2u) << i;
+    if (i > 0) EXPECT_EQ(*read(layouts[i]), bytes);
+  }
+  EXPECT_TRUE(media[0]->tree.empty());
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(FilesTest, a_damaged_file_is_replaced_by_a_whole_one) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  const std::string bytes = random_bytes(1, 200'000);
+  auto layout = write_file("d", bytes, twice);
+  ASSERT_TRUE(layout);
+  media[0]->corrupt.insert(media[0]->of_kind(ChunkKind::data)[1]);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(*read(*layout), bytes);  // copies take turns: one of the reads meets it
+  settle();
+  EXPECT_TRUE(media[0]->corrupt.empty());
+  EXPECT_EQ(shown("bucket/d", bytes), 2u);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(FilesTest, reads_of_a_mirror_are_spread_over_its_copies) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  auto layout = write_file("r", random_bytes(1, 60'000), twice);
+  ASSERT_TRUE(layout);
+  const uint64_t before[2] = {media[0]->gets, media[1]->gets};
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(read(*layout));
+  EXPECT_EQ(media[0]->gets - before[0], 20u);
+  EXPECT_EQ(media[1]->gets - before[1], 20u);
+}
+
+}  // namespace
+}  // namespace quarry::cluster
