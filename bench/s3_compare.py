@@ -33,7 +33,7 @@ parser.add_argument("--large-connections", type=int, default=8, help="for the 10
 parser.add_argument("--sign-body", action="store_true", help="sign the SHA-256 of every body, as SDKs do over plain HTTP")
 parser.add_argument("--server-cpus", default="", help="taskset list for the servers, e.g. 0; with --client-cpus gives each its own core")
 parser.add_argument("--client-cpus", default="")
-parser.add_argument("--ceiling", action="store_true", help="measure also what the client reaches against a server that only has memory (10 MiB rows)")
+parser.add_argument("--ceiling", action="store_true", help="measure also what the client reaches against a server that only has memory, and what fio reads from the disk (10 MiB rows)")
 parser.add_argument("--nice", type=int, default=0, help="of the servers and the load alike; negative on a machine that others use")
 parser.add_argument("--cache", default="768MiB", help="Quarry's read cache; MinIO has the machine's page cache")
 parser.add_argument("--json", action="store_true")
@@ -148,6 +148,17 @@ class Ceiling(Server):
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
 
 
+def drive_reads():
+    """MiB/s that fio reads of a file on the same disk, 1 MiB at a time, 16 at once, past the page cache."""
+    path = os.path.join(work, "fio")
+    fio = ["fio", "--name=f", "--filename=" + path, "--bs=1M", "--ioengine=io_uring", "--direct=1", "--thread=1", "--fixedbufs=1", "--iomem_align=2m", "--iodepth=16",
+           "--size=2G", "--output-format=json"]
+    subprocess.run([*fio, "--rw=write"], check=True, capture_output=True)
+    done = subprocess.run(pinned(args.server_cpus, [*fio, "--rw=randread"]), check=True, capture_output=True, text=True)
+    os.unlink(path)
+    return json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"] / 2**20
+
+
 def load(server, operation, size, objects, connections, seconds=0, prepare=False, bucket=None):
     """seconds 0: each object once."""
     secret = os.path.join(work, "secret")
@@ -203,6 +214,9 @@ try:
             nothing.process.wait()
             servers.remove(nothing)
             ceiling = f" | ceiling {most['mib_per_second']:.0f} MiB/s, quarry at {ours['mib_per_second'] / most['mib_per_second']:.2f} of it"
+        if args.ceiling and cold:
+            most = drive_reads()
+            ceiling += f", drive {most:.0f} MiB/s, quarry at {ours['mib_per_second'] / most:.2f} of it"
         gib = lambda r: r["mib_per_second"] * r["seconds"] / 1024
         per_unit = (lambda r: r["server_cpu_seconds"] / gib(r)) if size.endswith("MiB") else (lambda r: r["server_cpu_seconds"] / r["requests"] * 1e6)
         line = {"row": row, "connections": connections, "quarry": ours, "minio": theirs,
