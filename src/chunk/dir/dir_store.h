@@ -31,12 +31,13 @@ struct DirFormatOptions {
 };
 
 struct DirStoreOptions {
-  std::optional<Uuid> cluster;                   // refuse a mountpath that belongs to another
-  size_t threads = 4;                            // for blocking calls; also how many walk the tree at open
-  size_t open_files_max = 128;                   // handles kept open for reading; beyond this the one unused for longest is closed
-  size_t unfinished_max = 1024;                  // files being written at once; more are refused: overloaded
-  bool use_attributes = true;                    // false: records always go to side files, as where the file system has no user attributes
-  std::shared_ptr<dir::FileSystem> file_system;  // null: the real one. For tests.
+  std::optional<Uuid> cluster;   // refuse a mountpath that belongs to another
+  size_t threads = 4;            // for blocking calls; also how many walk the tree at open
+  size_t open_files_max = 128;   // handles kept open for reading; beyond this the one unused for longest is closed
+  size_t unfinished_max = 1024;  // files being written at once; more are refused: overloaded
+  bool use_attributes = true;    // false: records always go to side files, as where the file system has no user attributes
+  Duration health_timeout = std::chrono::seconds(30);  // check_health calls a disk that takes longer hung; zero: waits as long as it takes
+  std::shared_ptr<dir::FileSystem> file_system{};      // null: the real one. For tests.
 };
 
 // What open had to do, for logs and tests.

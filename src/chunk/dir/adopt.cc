@@ -1,0 +1,153 @@
+// Adoption: files that were there before Quarry become objects where they lie. Nothing is moved or copied; each is read once.
+#include "base/log.h"
+#include "chunk/dir/dir_store_impl.h"
+#include "chunk/dir/tree_walk.h"
+#include "codec/crc32c.h"
+#include "codec/digest.h"
+
+namespace quarry::chunk::dir {
+namespace {
+
+constexpr uint32_t kReadStep = 4 * kMiB;
+
+// "a/b" and no more: inside the mountpath, outside .quarry.
+Result<void> check_path(const std::string& path) {
+  if (path.size() > kPathMax) return fail(Code::too_large, "a path of {} bytes: at most {}", path.size(), kPathMax);
+  size_t at = 0;
+  for (bool first = true;; first = false) {
+    const size_t slash = path.find('/', at);
+    const std::string_view component = std::string_view(path).substr(at, slash == std::string::npos ? slash : slash - at);
+    if (component.empty() || component == "." || component == ".." || component.find('\0') != std::string_view::npos ||
+        (first && component == kOwn)) {
+      return fail(Code::invalid_argument, "'{}' is no path of a file that can be adopted", path);
+    }
+    if (slash == std::string::npos) return {};
+    at = slash + 1;
+  }
+}
+
+// Fills in the checksums. Errors: busy (it changes).
+Result<void> read_checksums(File& file, FileRecord& record, std::string* md5) {
+  Buffer buffer(kReadStep);
+  Digest digest(DigestKind::md5);
+  for (uint32_t index = 0; index < record.chunk_count() && record.size > 0; ++index) {
+    const uint32_t size = record.size_of_chunk(index);
+    for (uint32_t at = 0; at < size; at += kReadStep) {
+      const auto part = buffer.mutable_view().first(std::min<uint32_t>(kReadStep, size - at));
+      TRY_ASSIGN(const size_t got, file.read_at(static_cast<uint64_t>(index) * record.chunk_size + at, part));
+      if (got != part.size()) return fail(Code::busy, "it shrank while it was read");
+      if (md5 != nullptr) digest.update(part);
+      for (size_t done = 0; done < part.size(); done += kBlock) {
+        const ByteView block = ByteView(part).subspan(done, std::min<size_t>(kBlock, part.size() - done));
+        record.checksums.push_back(crc32c(checksum_seed(record.chunk(index), static_cast<uint32_t>((at + done) / kBlock)), block));
+      }
+    }
+  }
+  if (md5 != nullptr) {
+    const auto bytes = digest.finish();
+    *md5 = std::string(text_of(bytes.view()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
+  CO_TRY(writable());
+  Use use(*this);
+  CO_TRY(check_path(adoption.path));
+  CO_TRY(path_of_key(adoption.directory, adoption.name, PathForm::yielding));
+  if (index_.find(adoption.first) || index_.file(adoption.first) != nullptr)
+    co_return fail(Code::already_exists, "chunk {}", adoption.first.to_string());
+  if (index_.shown_at(adoption.path) != nullptr) co_return fail(Code::already_exists, "{} is an object already", full(adoption.path));
+  if (index_.shown_as(adoption.directory, adoption.name) != nullptr) {
+    co_return fail(Code::already_exists, "{}/{} is shown already, by another file", adoption.directory, adoption.name);
+  }
+  Adopted adopted;
+  FileRecord record;
+  FileInfo info;
+  RecordPlace place = RecordPlace::attribute;
+  auto done = co_await blocking(*pool_, [&]() -> Result<void> {
+    // Opened for writing where that is allowed: attributes need no more than the owner's right, but a file that we may not write is
+    // a file that we could not replace either.
+    TRY_ASSIGN(const auto file, files_->open(adoption.path, OpenMode::write));
+    TRY_ASSIGN(info, file->info());
+    if (info.kind != FileKind::file) return fail(Code::invalid_argument, "{} is not a plain file", full(adoption.path));
+    TRY(check_shape(adoption.first, info.size, adoption.chunk_size, adoption.stride));
+    record.first = adoption.first;
+    record.size = info.size;
+    record.chunk_size = adoption.chunk_size;
+    record.stride = adoption.stride;
+    record.modified_ns = info.modified_ns;
+    record.directory = adoption.directory;
+    record.name = adoption.name;
+    record.attributes = adoption.attributes;
+    const auto means = parse_path(adoption.path);
+    if (!means || *means != BucketAndKey{adoption.directory, adoption.name}) record.path = adoption.path;
+    auto read = read_checksums(*file, record, adoption.want_md5 ? &adopted.md5 : nullptr);
+    if (!read) return std::move(read).error().with(full(adoption.path));
+    TRY_ASSIGN(const FileInfo after, file->info());
+    if (after.size != info.size || after.modified_ns != info.modified_ns)
+      return fail(Code::busy, "{} changed while it was read: try again", full(adoption.path));
+    TRY_ASSIGN(place, records_.keep(*file, record));
+    // Its content may be as new as its record.
+    TRY(file->sync());
+    // Nor need its name be durable yet.
+    return files_->sync_directory(parent_of(adoption.path));
+  });
+  if (!done) {
+    if (done.error().code() == Code::not_found) co_return std::move(done).error();
+    Error error = co_await noted(std::move(done).error(), true);
+    co_return error;
+  }
+  co_await naming_.acquire();
+  const bool taken = index_.find(adoption.first) || index_.file(adoption.first) != nullptr || index_.shown_at(adoption.path) != nullptr ||
+                     index_.shown_as(adoption.directory, adoption.name) != nullptr;
+  if (!taken) {
+    auto entry = std::make_unique<FileEntry>();
+    entry->first = adoption.first;
+    entry->size = record.size;
+    entry->stride = record.stride;
+    entry->chunk_size = record.chunk_size;
+    entry->modified_ns = record.modified_ns;
+    entry->inode = info.inode;
+    entry->record_in_side_file = place == RecordPlace::side_file;
+    FileEntry& added = index_.add(std::move(entry));
+    index_.show(added, adoption.path, {adoption.directory, adoption.name});
+    count_file(added, 1);
+  }
+  naming_.release();
+  if (taken) co_return fail(Code::already_exists, "{}/{} was taken meanwhile", adoption.directory, adoption.name);
+  adopted.size = record.size;
+  adopted.modified_ns = record.modified_ns;
+  co_return adopted;
+}
+
+Task<Result<std::vector<DirStore::Unrecorded>>> DirStoreImpl::unrecorded(std::string under, std::string after, size_t limit) {
+  CO_TRY(readable());
+  Use use(*this);
+  if (!under.empty()) CO_TRY(check_path(under));
+  // Which paths are ours is known here; the walk asks for a page of names at a time.
+  std::vector<Unrecorded> found;
+  for (bool more = true; more && found.size() < limit;) {
+    std::vector<Unrecorded> page;
+    const size_t page_max = std::max<size_t>(limit, 1024);
+    auto files = files_;
+    auto walked = co_await blocking(*pool_, [files, under, after, page_max, &page] {
+      return visit_tree(*files, under, after, [&](const std::string& path) {
+        const auto info = files->info(path);
+        if (info && info->kind == FileKind::file) page.push_back({path, info->size, info->modified_ns});
+        return page.size() < page_max;
+      });
+    });
+    if (!walked) co_return std::move(walked).error();
+    more = !*walked;
+    for (auto& one : page) {
+      after = one.path;
+      if (index_.shown_at(one.path) == nullptr && found.size() < limit) found.push_back(std::move(one));
+    }
+  }
+  co_return found;
+}
+
+}  // namespace quarry::chunk::dir

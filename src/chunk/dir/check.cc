@@ -1,0 +1,183 @@
+// Scrub (content), fsck (structure) and the health check (does the place still work).
+#include "chunk/dir/dir_store_impl.h"
+#include "chunk/dir/tree_walk.h"
+
+namespace quarry::chunk::dir {
+
+Task<Result<ScrubProgress>> DirStoreImpl::scrub(ChunkId from, uint64_t budget_bytes) {
+  CO_TRY(readable());
+  Use use(*this);
+  ScrubProgress progress;
+  progress.next = from;
+  while (progress.bytes_checked < budget_bytes || progress.chunks_checked == 0) {
+    std::optional<ChunkId> id;
+    uint32_t size = 0;
+    bool unfinished = false;
+    index_.visit(progress.next, {UINT64_MAX, UINT64_MAX}, [&](ChunkId found, const FileIndex::Found& what) {
+      id = found;
+      size = what.size;
+      unfinished = what.file != nullptr && what.file->unfinished;
+      return false;
+    });
+    if (!id) {
+      progress.complete = true;
+      break;
+    }
+    if (!unfinished) {
+      auto read = co_await read_any(*id, 0, size, true);
+      if (!read && read.error().code() == Code::device_gone) co_return std::move(read).error();
+      if (!read && read.error().code() != Code::not_found) progress.damaged.push_back({*id, read.error().to_string()});
+      ++progress.chunks_checked;
+      progress.bytes_checked += size;
+    }
+    progress.next = id->low == UINT64_MAX ? ChunkId{id->high + 1, 0} : ChunkId{id->high, id->low + 1};
+  }
+  co_return progress;
+}
+
+Task<Result<FsckReport>> DirStoreImpl::fsck() {
+  CO_TRY(readable());
+  Use use(*this);
+  FsckReport report;
+  // Names stand still meanwhile; puts of new chunks and files under .quarry go on.
+  co_await naming_.acquire();
+  auto walked = co_await blocking(*pool_, [this] { return walk_tree(*files_, records_, *pool_, 0); });
+  if (!walked) {
+    naming_.release();
+    co_return std::move(walked).error();
+  }
+  report.violations = std::move(walked->damage);
+  for (const auto& path : walked->strange) report.violations.push_back(path + " does not belong there");
+  std::unordered_set<ChunkId, ChunkIdHash> chunks, files;
+  for (const auto& chunk : walked->chunks) {
+    chunks.insert(chunk.id);
+    const auto found = index_.find(chunk.id);
+    if (!found && !putting_.contains(chunk.id)) {
+      // Removed between the walk and now?
+      auto still = co_await blocking(*pool_, [this, id = chunk.id] { return files_->info(place_of(kChunks, id)); });
+      if (still && !putting_.contains(chunk.id))
+        report.violations.push_back(place_of(kChunks, chunk.id) + " is a chunk that the index does not know");
+    } else if (found && found->size != chunk.size) {
+      report.violations.push_back(
+          fmt::format("{} holds {} bytes, the index says {}", place_of(kChunks, chunk.id), chunk.size, found->size));
+    }
+  }
+  std::set<std::string> walked_paths;
+  for (const auto& file : walked->files) {
+    files.insert(file.first);
+    const FileEntry* entry = index_.file(file.first);
+    if (entry != nullptr && entry->unfinished) continue;
+    if (entry == nullptr) {
+      report.violations.push_back(file.path + " is a file that the index does not know");
+    } else if (entry->path != file.path) {
+      if (file.hidden)
+        report.violations.push_back(fmt::format("{} and {} are both file {}", entry->path, file.path, file.first.to_string()));
+    } else if (entry->size != file.size) {
+      report.violations.push_back(fmt::format("{}: its record says {} bytes, the index {}", file.path, file.size, entry->size));
+    }
+  }
+  for (const auto& file : walked->unsaid) walked_paths.insert(file.path);
+  std::vector<std::pair<std::string, uint64_t>> expected;
+  for (const auto& [first, entry] : index_.files()) {
+    if (entry->unfinished) continue;
+    if (!files.contains(first) && !walked_paths.contains(entry->path)) {
+      report.violations.push_back(fmt::format("{} is missing or has lost its record", entry->path));
+    } else {
+      expected.emplace_back(entry->path, entry->size);
+    }
+  }
+  for (const auto& record : walked->side_records) {
+    const FileEntry* entry = index_.file(record.first);
+    if (entry == nullptr) report.violations.push_back(place_of(kRecords, record.first) + " is the record of no file");
+  }
+  for (auto at = index_.chunks().begin(); at != index_.chunks().end(); ++at) {
+    const ChunkId id = at->first;
+    if (chunks.contains(id)) continue;
+    auto still = co_await blocking(*pool_, [this, id] { return files_->info(place_of(kChunks, id)); });
+    if (!index_.chunks().contains(id)) break;  // the index changed under the walk: the next fsck sees the rest
+    if (!still) report.violations.push_back(place_of(kChunks, id) + " is missing");
+  }
+  naming_.release();
+  auto sizes = co_await blocking(*pool_, [this, &expected] {
+    std::vector<std::string> wrong;
+    for (const auto& [path, size] : expected) {
+      const auto info = files_->info(path);
+      if (info && info->size != size)
+        wrong.push_back(fmt::format("{} has {} bytes, {} were stored: it was changed behind Quarry's back", path, info->size, size));
+    }
+    return wrong;
+  });
+  report.violations.insert(report.violations.end(), sizes.begin(), sizes.end());
+  report.chunks = chunk_count_;
+  report.space = space();
+  co_return report;
+}
+
+namespace {
+
+Result<void> probe(FileSystem& files, const Descriptor& expected) {
+  TRY(files.check_root());
+  TRY_ASSIGN(const std::string content, read_whole(files, kDescriptorFile, 4096));
+  TRY_ASSIGN(const Descriptor descriptor, decode_descriptor(bytes_of(content)));
+  if (descriptor.drive != expected.drive)
+    return fail(Code::device_gone, "{} holds drive {} now", files.root(), descriptor.drive.to_string());
+  const std::string text = fmt::format("probe {}", system_random().uuid().to_string());
+  const auto write = [&]() -> Result<void> {
+    TRY_ASSIGN(const auto file, files.open(kProbeFile, OpenMode::create));
+    const ByteView parts[] = {bytes_of(text)};
+    TRY(file->write_at(0, parts));
+    TRY(file->sync());
+    file->drop_cached();
+    std::string back(text.size(), '\0');
+    TRY_ASSIGN(const size_t got, file->read_at(0, {reinterpret_cast<uint8_t*>(back.data()), back.size()}));
+    if (got != text.size() || back != text) return fail(Code::io_error, "{}: what was written does not come back", files.root());
+    return {};
+  };
+  auto written = write();
+  if (!written && written.error().code() == Code::already_exists) {
+    TRY(files.remove(kProbeFile));
+    written = write();
+  }
+  const auto removed = files.remove(kProbeFile);
+  if (!written && written.error().code() == Code::no_space) return {};  // full is not broken
+  TRY(written);
+  return removed;
+}
+
+}  // namespace
+
+Task<void> DirStoreImpl::run_probe() {
+  const Descriptor expected = descriptor_;
+  auto files = files_;
+  probe_result_ = co_await blocking(*health_pool_, [files, expected] { return probe(*files, expected); });
+  probing_ = false;
+  probed_.pulse();
+}
+
+Task<Result<void>> DirStoreImpl::check_health() {
+  CO_TRY(readable());
+  Use use(*this);
+  if (!probing_) {
+    probing_ = true;
+    probes_.spawn(run_probe());
+  }
+  if (probing_) {
+    if (options_.health_timeout == Duration::zero()) {
+      co_await probed_.wait();
+    } else {
+      auto in_time = co_await probed_.wait_until(Executor::here().now() + options_.health_timeout);
+      if (!in_time)
+        co_return fail(Code::timed_out, "{} has not answered for {}: the disk hangs", files_->root(),
+                       format_duration(options_.health_timeout));
+    }
+  }
+  if (probe_result_) co_return Result<void>{};
+  Error error = probe_result_.error();
+  const bool was_read_only = health_.state == StoreState::read_only;
+  if (error.code() == Code::io_error) become(StoreState::read_only, error.context());
+  Error told = co_await noted(std::move(error), true);
+  if (was_read_only && health_.state == StoreState::read_only) co_return fail(Code::read_only, "{}: {}", files_->root(), health_.reason);
+  co_return told;
+}
+
+}  // namespace quarry::chunk::dir

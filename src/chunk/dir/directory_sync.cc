@@ -1,0 +1,41 @@
+#include "chunk/dir/directory_sync.h"
+
+namespace quarry::chunk::dir {
+
+Task<Result<void>> DirectorySync::sync(std::string path) {
+  if (const auto next = slots_[path].next) {
+    co_await next->done.wait();
+    co_return next->result;
+  }
+  const auto wave = std::make_shared<Wave>();
+  if (const auto running = slots_[path].running) {
+    // What we wait for may have come after the running one began: lead the next.
+    slots_[path].next = wave;
+    co_await running->done.wait();
+    slots_[path].next = nullptr;
+  }
+  slots_[path].running = wave;
+  auto files = files_;
+  wave->result = co_await blocking(pool_, [files, path] { return files->sync_directory(path); });
+  Slot& slot = slots_[path];
+  slot.running = nullptr;
+  if (!slot.next) slots_.erase(path);
+  wave->done.set();
+  co_return wave->result;
+}
+
+Task<Result<void>> DirectorySync::sync_all(std::set<std::string> paths) {
+  if (paths.size() == 1) {
+    auto only = co_await sync(*paths.begin());
+    co_return only;
+  }
+  std::vector<Task<Result<void>>> tasks;
+  for (const auto& path : paths) tasks.push_back(sync(path));
+  auto results = co_await when_all(std::move(tasks));
+  for (auto& result : results) {
+    if (!result) co_return std::move(result);
+  }
+  co_return Result<void>{};
+}
+
+}  // namespace quarry::chunk::dir

@@ -1,0 +1,177 @@
+// Removals. A file goes with its last chunk; while some of its chunks are removed and others are not, a small list under .quarry/absent
+// says which, and the file stays as it is.
+#include "chunk/dir/dir_store_impl.h"
+
+namespace quarry::chunk::dir {
+
+Task<Result<void>> DirStoreImpl::remove(std::vector<ChunkId> ids) {
+  CO_TRY(readable());
+  Use use(*this);
+  std::vector<ChunkId> chunks;
+  std::map<ChunkId, std::vector<uint32_t>> of_files;
+  for (const ChunkId id : ids) {
+    const auto found = index_.find(id);
+    if (!found) continue;
+    if (found->file == nullptr) {
+      chunks.push_back(id);
+    } else {
+      of_files[found->file->first].push_back(found->index);
+    }
+  }
+  std::sort(chunks.begin(), chunks.end());
+  chunks.erase(std::unique(chunks.begin(), chunks.end()), chunks.end());
+  std::vector<Task<Result<void>>> tasks;
+  if (!chunks.empty()) tasks.push_back(remove_chunks(std::move(chunks)));
+  for (auto& [first, indexes] : of_files) tasks.push_back(remove_of_file(first, std::move(indexes)));
+  auto results = co_await when_all(std::move(tasks));
+  for (auto& result : results) {
+    if (result) continue;
+    Error error = co_await noted(std::move(result).error(), true);
+    co_return error;
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> DirStoreImpl::remove_chunks(std::vector<ChunkId> ids) {
+  std::map<ChunkId, uint32_t> sizes;
+  for (const ChunkId id : ids) {
+    const auto found = index_.find(id);
+    if (!found) continue;
+    sizes[id] = found->size;
+    index_.erase_chunk(id);
+    count(-1, -static_cast<int64_t>(found->size), -static_cast<int64_t>(stored_bytes(chunk_header_bytes(found->size) + found->size)));
+  }
+  std::set<std::string> shelves;
+  for (const auto& [id, size] : sizes) shelves.insert(fmt::format("{}/{}", kChunks, shelf_of(id)));
+  auto result = co_await blocking(*pool_, [this, &sizes]() -> Result<void> {
+    for (const auto& [id, size] : sizes) {
+      const auto removed = files_->remove(place_of(kChunks, id));
+      if (!removed && removed.error().code() != Code::not_found) return removed;
+    }
+    refresh_space();
+    return {};
+  });
+  if (result) result = co_await directory_sync_->sync_all(std::move(shelves));
+  if (!result) {
+    // Whether they are gone is not known: they stay listed, so that they can be removed again.
+    for (const auto& [id, size] : sizes) {
+      index_.add_chunk(id, size);
+      count(1, size, static_cast<int64_t>(stored_bytes(chunk_header_bytes(size) + size)));
+    }
+  }
+  co_return result;
+}
+
+Task<Result<void>> DirStoreImpl::remove_of_file(ChunkId first, std::vector<uint32_t> indexes) {
+  co_await naming_.acquire();
+  FileEntry* entry = index_.file(first);
+  if (entry == nullptr) {
+    naming_.release();
+    co_return Result<void>{};
+  }
+  uint64_t left = entry->chunks();
+  std::sort(indexes.begin(), indexes.end());
+  indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
+  for (const uint32_t index : indexes) left -= entry->chunk(index).has_value();
+  Result<void> result;
+  if (entry->unfinished) {
+    naming_.release();
+    if (left == 0) {
+      result = co_await abandon(first);
+      co_return result;
+    }
+    for (const uint32_t index : indexes) {
+      const auto size = entry->chunk(index);
+      if (!size) continue;
+      count(-1, -static_cast<int64_t>(*size), -static_cast<int64_t>(stored_bytes(*size)));
+      entry->unfinished->sizes[index] = -1;
+    }
+    co_return result;
+  }
+  if (left == 0) {
+    result = co_await remove_file(first);
+    co_return result;
+  }
+  // Some stay: the list first, durably.
+  std::vector<bool> absent(entry->chunk_count(), false);
+  if (entry->absent) absent = *entry->absent;
+  for (const uint32_t index : indexes) absent[index] = true;
+  result = co_await ensure_shelf(kAbsent, first);
+  if (result) {
+    auto files = files_;
+    result = co_await blocking(*pool_, [files, first, list = encode_absent(first, absent)] {
+      return replace_whole(*files, place_of(kAbsent, first), fmt::format("{}/a-{}", kUnfinished, first.to_string()), list);
+    });
+  }
+  entry = index_.file(first);
+  if (result && entry != nullptr) {
+    count_file(*entry, -1);
+    entry->absent = std::make_unique<std::vector<bool>>(std::move(absent));
+    count_file(*entry, 1);
+  }
+  naming_.release();
+  co_return result;
+}
+
+// With naming_ held; releases it.
+Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
+  FileEntry* entry = index_.file(first);
+  const std::string path = entry->path;
+  const bool shown = entry->state == FileState::shown;
+  const bool listed = entry->absent != nullptr;
+  const RecordPlace place = entry->record_in_side_file ? RecordPlace::side_file : RecordPlace::attribute;
+  std::vector<std::string> gone;  // directories
+  auto result = co_await blocking(*pool_, [this, path, shown, first, &gone]() -> Result<void> {
+    // Not what somebody put in its place.
+    bool ours = true;
+    if (shown) {
+      const auto file = files_->open(path, OpenMode::read);
+      if (file) {
+        const auto said = records_.from_attribute(**file);
+        ours = !said || !*said || (**said).record.first == first;
+      }
+    }
+    if (ours) {
+      const auto removed = files_->remove(path);
+      if (!removed && removed.error().code() != Code::not_found) return removed;
+    }
+    if (shown) {
+      // A second name, if showing something over it failed half way: it would bring the file back at the next open.
+      if (files_->remove(place_of(kHidden, first))) TRY(files_->sync_directory(parent_of(place_of(kHidden, first))));
+      for (std::string directory = parent_of(path); !directory.empty(); directory = parent_of(directory)) {
+        const auto removed = files_->remove_directory(directory);
+        if (!removed && removed.error().code() != Code::not_found) break;
+        gone.push_back(directory);
+      }
+    }
+    return {};
+  });
+  note_removed_directories(gone);
+  if (result) {
+    entry = index_.file(first);
+    count_file(*entry, -1);
+    index_.erase(first);
+    forget_open(first);
+  }
+  naming_.release();
+  if (!result) co_return result;
+  std::string directory = parent_of(path);
+  while (std::find(gone.begin(), gone.end(), directory) != gone.end()) directory = parent_of(directory);
+  auto synced = co_await directory_sync_->sync(directory);
+  if (!synced && synced.error().code() == Code::not_found) {  // the directory went with another file meanwhile: its parents say so
+    while (!synced && synced.error().code() == Code::not_found && !directory.empty()) {
+      directory = parent_of(directory);
+      synced = co_await directory_sync_->sync(directory);
+    }
+  }
+  if (!synced) co_return synced;
+  co_await blocking(*pool_, [this, first, place, listed] {
+    records_.forget(first, place);
+    if (listed) files_->remove(place_of(kAbsent, first)).ignore("without its file it is removed at open");
+    refresh_space();
+    return true;
+  });
+  co_return synced;
+}
+
+}  // namespace quarry::chunk::dir
