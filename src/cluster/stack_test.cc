@@ -1,5 +1,6 @@
 // Power cuts of the whole stack, between any two device requests, with the metadata directory lost or from another time.
 // QUARRY_IMAGES sets how many images each workload checks, QUARRY_SEED the first seed.
+#include "cluster/inspect.h"
 #include "cluster/testing/stack_harness.h"
 
 namespace quarry::cluster {
@@ -39,6 +40,29 @@ TEST_F(StackTest, the_drives_alone_bring_everything_back) {
     EXPECT_EQ(fsck(), "");
     close();
   }
+}
+
+TEST_F(StackTest, inspect_prints_label_frames_files_and_roots_but_no_key) {
+  auto disks = make_disks(2, 64 * kMiB);
+  ASSERT_TRUE(create(disks, temporary.sub("a"), "ec:1+1"));
+  const std::string key = cluster->master_key();
+  close();  // stores a checkpoint
+  ASSERT_TRUE(open(disks, temporary.sub("a")));
+  ASSERT_TRUE(write(ClusterHarness::random_bytes(1, 3000), "k"));
+  auto copy = disks[0]->copy();
+  close();
+  auto store = executor.run(chunk::RawStore::open(copy->open(), {.read_only = true}));
+  ASSERT_TRUE(store);
+  auto text = executor.run(inspect_metadata(**store));
+  ASSERT_TRUE(text) << text.error().to_string();
+  for (const char* part :
+       {"\"drive_number\": 1", "\"metadata_copies\": 2", "\"transactions\": 1", "\"previous_check\": ", "\"kind\": \"established\"",
+        "\"kind\": \"checkpoint\"", "\"checkpoint_frame\": ", "\"name\": \"CURRENT.", "\"piece\": 0"}) {
+    EXPECT_NE(text->find(part), std::string::npos) << part << " is not in " << *text;
+  }
+  EXPECT_EQ(text->find("error"), std::string::npos) << *text;
+  EXPECT_EQ(text->find(key), std::string::npos);
+  executor.run((*store)->close()).ignore("only read");
 }
 
 struct StackWorkload {

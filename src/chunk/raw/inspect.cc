@@ -36,11 +36,14 @@ std::string list(const std::vector<std::string>& items, int indent) {
 
 std::string describe(const Superblock& s, uint64_t zone, uint32_t identity) {
   return fmt::format(
-      "{{\"offset\": {}, \"format_version\": {}, \"sequence\": {}, \"identity\": \"{:08x}\", \"previous\": \"{:08x}\", \"drive\": \"{}\", \"cluster\": \"{}\", "
-      "\"device_bytes\": {}, \"segment_bytes\": {}, \"segments\": {}, \"log_segment\": {}, \"clean\": {}, \"log_epoch\": {}, \"mounts\": {}, "
+      "{{\"offset\": {}, \"format_version\": {}, \"sequence\": {}, \"identity\": \"{:08x}\", \"previous\": \"{:08x}\", \"drive\": \"{}\", "
+      "\"cluster\": \"{}\", "
+      "\"device_bytes\": {}, \"segment_bytes\": {}, \"segments\": {}, \"log_segment\": {}, \"clean\": {}, \"log_epoch\": {}, \"mounts\": "
+      "{}, "
       "\"fencing_epoch\": {}, \"pack_limit\": {}, \"features\": [{}, {}, {}]}}",
-      superblock_at(zone, s.sequence), s.version, s.sequence, identity, s.previous, s.drive.to_string(), s.cluster.to_string(), s.device_size, s.segment_size,
-      s.segment_count, s.log_segment, s.clean, s.log_epoch, s.mounts, s.fencing_epoch, s.pack_limit, s.ignorable, s.read_only, s.refuse);
+      superblock_at(zone, s.sequence), s.version, s.sequence, identity, s.previous, s.drive.to_string(), s.cluster.to_string(),
+      s.device_size, s.segment_size, s.segment_count, s.log_segment, s.clean, s.log_epoch, s.mounts, s.fencing_epoch, s.pack_limit,
+      s.ignorable, s.read_only, s.refuse);
 }
 
 Task<Result<std::vector<std::string>>> superblocks(BlockDevice& device) {
@@ -69,15 +72,20 @@ Task<Result<std::vector<std::string>>> superblocks(BlockDevice& device) {
 std::string describe_slot(const SlotHeader& header, bool with_entries) {
   const SegmentSlot& s = header.slot;
   std::string out = fmt::format(
-      "{{\"segment\": {}, \"role\": \"{}\", \"state\": \"{}\", \"generation\": {}, \"slot_sequence\": {}, \"stream\": {}, \"through\": {}, \"epoch\": {}",
-      s.segment, kRoles[static_cast<size_t>(s.role) % 4], kStates[static_cast<size_t>(s.state) % 3], s.generation, s.sequence, s.stream, s.through, s.epoch);
-  if (s.role == Role::packed) out += fmt::format(", \"data_end_block\": {}, \"next_frame\": {}, \"items\": {}, \"dead\": {}", s.data_end, s.next_frame, s.items, s.dead.size());
+      "{{\"segment\": {}, \"role\": \"{}\", \"state\": \"{}\", \"generation\": {}, \"slot_sequence\": {}, \"stream\": {}, \"through\": {}, "
+      "\"epoch\": {}",
+      s.segment, kRoles[static_cast<size_t>(s.role) % 4], kStates[static_cast<size_t>(s.state) % 3], s.generation, s.sequence, s.stream,
+      s.through, s.epoch);
+  if (s.role == Role::packed)
+    out += fmt::format(", \"data_end_block\": {}, \"next_frame\": {}, \"items\": {}, \"dead\": {}", s.data_end, s.next_frame, s.items,
+                       s.dead.size());
   if (s.role == Role::extent) out += fmt::format(", \"extents\": {}", s.extents.size());
   if (with_entries) {
     std::vector<std::string> entries;
     for (const auto& e : s.extents) {
-      entries.push_back(fmt::format("{{\"chunk\": \"{}\", \"block\": {}, \"blocks\": {}, \"bytes\": {}, \"header_crc\": \"{:08x}\", \"run\": {}, \"runs\": {}}}",
-                                    e.id.to_string(), e.block, e.blocks, e.size, e.header_crc, e.run, e.runs));
+      entries.push_back(fmt::format(
+          "{{\"chunk\": \"{}\", \"block\": {}, \"blocks\": {}, \"bytes\": {}, \"header_crc\": \"{:08x}\", \"run\": {}, \"runs\": {}}}",
+          e.id.to_string(), e.block, e.blocks, e.size, e.header_crc, e.run, e.runs));
     }
     for (const auto& i : s.inventories) entries.push_back(fmt::format("{{\"inventory_block\": {}, \"blocks\": {}}}", i.block, i.blocks));
     out += ", \"entries\": " + list(entries, 4);
@@ -100,7 +108,8 @@ Task<Result<std::vector<SlotHeader>>> slots_of(BlockDevice& device, const Superb
     auto header = decode_slot_header(slot.view().first(kBlock), superblock.drive, segment);
     if (!header) continue;
     if (header->body_bytes <= slot.size() - kBlock) {
-      decode_slot_body(*header, slot.view().subspan(kBlock), superblock.segment_size).ignore("printed without its lists when they are damaged");
+      decode_slot_body(*header, slot.view().subspan(kBlock), superblock.segment_size)
+          .ignore("printed without its lists when they are damaged");
     }
     found.push_back(std::move(*header));
   }
@@ -121,15 +130,81 @@ Task<Result<std::string>> segments_text(BlockDevice& device, const Superblock& s
   co_return list(lines, 2);
 }
 
+std::string describe_items(const std::vector<FrameItem>& items) {
+  std::vector<std::string> lines;
+  for (const auto& item : items) {
+    lines.push_back(fmt::format("{{\"chunk\": \"{}\", \"offset\": {}, \"bytes\": {}, \"crc\": \"{:08x}\"}}", item.id.to_string(),
+                                item.offset, item.size, item.crc));
+  }
+  return list(lines, 6);
+}
+
+// The frames of a packed segment, or the chunk headers of an extent segment, as they lie there, whatever the slots say of them.
+Task<Result<std::string>> contents_text(BlockDevice& device, const Superblock& superblock, uint32_t segment, const SegmentSlot& slot) {
+  const Geometry geometry(superblock);
+  std::vector<std::string> lines;
+  Buffer data(geometry.data_bytes());
+  CO_TRY_ASSIGN(const uint64_t unreadable, co_await read_tolerant(device, geometry.offset_of(segment), data.mutable_view()));
+  const FrameExpectation expectation{superblock.drive, segment, slot.generation, superblock.salt, geometry.data_blocks()};
+  for (uint32_t block = 0; block < geometry.data_blocks();) {
+    const ByteView bytes = data.view().subspan(static_cast<size_t>(block) * kBlock);
+    uint32_t crc = 0, needed = 0, blocks = 1;
+    if (slot.role == Role::packed) {
+      const auto frame = decode_frame_header(bytes, expectation, &crc, &needed);
+      if (frame) {
+        blocks = frame->blocks;
+        lines.push_back(
+            fmt::format("{{\"frame\": {}, \"kind\": \"{}\", \"block\": {}, \"blocks\": {}, \"chain\": \"{:08x}\", \"crc\": \"{:08x}\", "
+                        "\"after\": {}, \"items\": {}}}",
+                        frame->number, frame->kind == FrameKind::items ? "items" : "inventory", block, frame->blocks, frame->chain, crc,
+                        frame->after, describe_items(frame->items)));
+      }
+    } else {
+      const auto header = decode_chunk_header(bytes.first(kBlock), &crc);
+      if (header && header->drive == superblock.drive && header->runs.front().block == geometry.block_of(segment) + block) {
+        blocks = header->runs.front().blocks;
+        lines.push_back(
+            fmt::format("{{\"chunk_header\": \"{}\", \"block\": {}, \"blocks\": {}, \"bytes\": {}, \"crc\": \"{:08x}\", \"runs\": {}, "
+                        "\"checksums\": {}, \"after\": {}, \"epoch\": {}}}",
+                        header->id.to_string(), block, blocks, header->size, crc, header->runs.size(), header->checksums.size(),
+                        header->after, header->epoch));
+      }
+    }
+    block += std::max<uint32_t>(1, blocks);
+  }
+  co_return fmt::format("{{\"unreadable_bytes\": {}, \"found\": {}}}", unreadable, list(lines, 4));
+}
+
+// Every copy of the label. Not its text: it holds the cluster's master key.
+Task<Result<std::vector<std::string>>> labels(BlockDevice& device, const Superblock& superblock) {
+  std::vector<std::string> lines;
+  for (const uint64_t zone : superblock.zones) {
+    for (uint64_t slot = 0; slot < 2; ++slot) {
+      Buffer bytes(kLabelSlotSize);
+      Result<void> read = co_await device.read(label_at(zone, slot), bytes.mutable_view());
+      if (!read && read.error().code() == Code::device_gone) co_return std::move(read).error();
+      const Result<Label> label = read ? decode_label(bytes, zone) : Result<Label>(read.error());
+      if (label) {
+        lines.push_back(fmt::format("{{\"offset\": {}, \"sequence\": {}, \"drive\": \"{}\", \"bytes\": {}}}", label_at(zone, slot),
+                                    label->sequence, label->drive.to_string(), label->text.size()));
+      } else if (label.error().code() != Code::not_found) {
+        lines.push_back(fmt::format("{{\"offset\": {}, \"error\": {}}}", label_at(zone, slot), quoted(label.error().to_string())));
+      }
+    }
+  }
+  co_return lines;
+}
+
 std::string describe_record(const LoggedRecord& logged) {
   std::string text = fmt::format("{{\"sequence\": {}, ", logged.sequence);
   if (const auto* put = std::get_if<PutRecord>(&logged.record)) {
-    text += fmt::format("\"put\": \"{}\", \"bytes\": {}, \"header_crc\": \"{:08x}\", \"first_block\": {}", put->id.to_string(), put->size, put->header_crc,
-                        put->runs.empty() ? 0 : put->runs.front().block);
+    text += fmt::format("\"put\": \"{}\", \"bytes\": {}, \"header_crc\": \"{:08x}\", \"first_block\": {}", put->id.to_string(), put->size,
+                        put->header_crc, put->runs.empty() ? 0 : put->runs.front().block);
   } else if (const auto* removal = std::get_if<RemoveRecord>(&logged.record)) {
     text += fmt::format("\"remove\": \"{}\"", removal->id.to_string());
   } else if (const auto* slot = std::get_if<SlotRecord>(&logged.record)) {
-    text += fmt::format("\"slot\": {}, \"slot_sequence\": {}, \"role\": \"{}\"", slot->segment, slot->summary.sequence, kRoles[static_cast<size_t>(slot->summary.role) % 4]);
+    text += fmt::format("\"slot\": {}, \"slot_sequence\": {}, \"role\": \"{}\"", slot->segment, slot->summary.sequence,
+                        kRoles[static_cast<size_t>(slot->summary.role) % 4]);
   } else if (const auto* table = std::get_if<TableRecord>(&logged.record)) {
     text += fmt::format("\"table_from\": {}, \"entries\": {}, \"total\": {}", table->first, table->slots.size(), table->total);
   } else if (const auto* tail = std::get_if<TailRecord>(&logged.record)) {
@@ -142,21 +217,25 @@ Task<Result<std::string>> log_text(BlockDevice& device, const Superblock& superb
   CO_TRY_ASSIGN(const LogContents log, co_await read_log(device, superblock));
   std::vector<std::string> frames, records;
   for (const auto& found : log.frames) {
-    frames.push_back(fmt::format("{{\"epoch\": {}, \"number\": {}, \"lane\": {}, \"block\": {}, \"blocks\": {}, \"first_record\": {}, \"records\": {}, \"settled\": {}, \"crc\": \"{:08x}\"}}",
-                                 found.frame.epoch, found.frame.number, found.lane, found.block, found.frame.blocks, found.frame.first, found.frame.records,
-                                 found.frame.settled, found.crc));
+    frames.push_back(
+        fmt::format("{{\"epoch\": {}, \"number\": {}, \"lane\": {}, \"block\": {}, \"blocks\": {}, \"first_record\": {}, \"records\": {}, "
+                    "\"settled\": {}, \"crc\": \"{:08x}\"}}",
+                    found.frame.epoch, found.frame.number, found.lane, found.block, found.frame.blocks, found.frame.first,
+                    found.frame.records, found.frame.settled, found.crc));
   }
   for (const auto& record : log.records) records.push_back(describe_record(record));
-  co_return fmt::format("{{\"epoch\": {}, \"damaged\": {}, \"damage\": {}, \"frames\": {}, \"records\": {}}}", log.epoch, log.damaged, quoted(log.damage),
-                        list(frames, 4), list(records, 4));
+  co_return fmt::format("{{\"epoch\": {}, \"damaged\": {}, \"damage\": {}, \"frames\": {}, \"records\": {}}}", log.epoch, log.damaged,
+                        quoted(log.damage), list(frames, 4), list(records, 4));
 }
 
 Task<Result<std::string>> chunk_text(BlockDevice& device, const Superblock& superblock, ChunkId id) {
   CO_TRY_ASSIGN(const Recovered state, co_await recover(device, superblock));
-  const auto at = std::lower_bound(state.entries.begin(), state.entries.end(), id, [](const IndexEntry& entry, const ChunkId& wanted) { return entry.id < wanted; });
+  const auto at = std::lower_bound(state.entries.begin(), state.entries.end(), id,
+                                   [](const IndexEntry& entry, const ChunkId& wanted) { return entry.id < wanted; });
   if (at == state.entries.end() || at->id != id) co_return fail(Code::not_found, "chunk {} is not on this device", id.to_string());
-  std::string text = fmt::format("{{\"chunk\": \"{}\", \"bytes\": {}, \"offset\": {}, \"kind\": \"{}\", \"stream\": {}, \"crc\": \"{:08x}\"", id.to_string(), at->size,
-                                 at->offset(), at->packed() ? "packed" : "extent", at->stream(), at->crc);
+  std::string text =
+      fmt::format("{{\"chunk\": \"{}\", \"bytes\": {}, \"offset\": {}, \"kind\": \"{}\", \"stream\": {}, \"crc\": \"{:08x}\"",
+                  id.to_string(), at->size, at->offset(), at->packed() ? "packed" : "extent", at->stream(), at->crc);
   if (!at->packed()) {
     Buffer block(kBlock);
     CO_TRY(co_await device.read(at->offset(), block.mutable_view()));
@@ -184,7 +263,10 @@ Task<Result<std::string>> inspect_raw_device(BlockDevice& device, std::string wh
 
   CO_TRY_ASSIGN(const SuperblockSet set, co_await SuperblockSet::load(device));
   const Superblock& superblock = set.superblock();
-  if (what == "label" || all) text += ",\n  \"label\": " + quoted(set.label());
+  if (what == "label" || all) {
+    CO_TRY_ASSIGN(const auto copies_of_label, co_await labels(device, superblock));
+    text += ",\n  \"labels\": " + list(copies_of_label, 2);
+  }
   if (what == "segments" || all) {
     CO_TRY_ASSIGN(const std::string segments, co_await segments_text(device, superblock, std::nullopt));
     text += ",\n  \"segments\": " + segments;
@@ -201,6 +283,11 @@ Task<Result<std::string>> inspect_raw_device(BlockDevice& device, std::string wh
     }
     CO_TRY_ASSIGN(const std::string slots, co_await segments_text(device, superblock, segment));
     text += ",\n  \"slots\": " + slots;
+    CO_TRY_ASSIGN(const auto newest, co_await slots_of(device, superblock, segment));
+    if (!newest.empty() && (newest.front().slot.role == Role::packed || newest.front().slot.role == Role::extent)) {
+      CO_TRY_ASSIGN(const std::string contents, co_await contents_text(device, superblock, segment, newest.front().slot));
+      text += ",\n  \"contents\": " + contents;
+    }
   } else if (what.starts_with("chunk ")) {
     CO_TRY_ASSIGN(const ChunkId id, ChunkId::parse(std::string_view(what).substr(6)));
     CO_TRY_ASSIGN(const std::string chunk, co_await chunk_text(device, superblock, id));

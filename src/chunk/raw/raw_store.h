@@ -107,8 +107,9 @@ class RawStore : public ChunkStore {
   virtual RawStoreStats stats() const = 0;
 };
 
-// Prints on-disk structures of a device that need not be open or sound, as JSON text. `what`: "superblock", "label", "segments",
-// "segment N", "log", "chunk ID" (opens nothing, searches inventories and frames), or "all".
+// Prints on-disk structures of a device that need not be open or sound, as JSON text. `what`: "superblock", "label" (its copies, not its
+// text, which holds a key), "segments", "segment N" (its slots, frames and chunk headers), "log", "chunk ID" (opens nothing, searches
+// inventories and frames), or "all".
 // Errors: invalid_argument (unknown what), not_found, io_error.
 Task<Result<std::string>> inspect_raw_device(BlockDevice& device, std::string what);
 
