@@ -54,7 +54,8 @@ std::string fish_script(const CommandShape& root) {
   flatten(root, "", all);
   std::string script = "# fish completion for quarry:  quarry completion fish | source\n"
                        "function __quarry_at\n  set -l words (string match -v -- '-*' (commandline -opc)[2..])\n"
-                       "  test \"$words[1..(count $argv)]\" = \"$argv\"\nend\n";
+                       "  set -l depth (count $argv)\n"
+                       "  test (count $words) -ge $depth; and test \"$words[1..$depth]\" = \"$argv\"\nend\n";
   for (const auto& [path, shape] : all) {
     const std::string condition = path.empty() ? "__fish_use_subcommand" : "__quarry_at " + path;
     for (const auto& command : shape->commands) {

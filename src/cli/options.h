@@ -56,10 +56,17 @@ struct ObjectOptions {
 struct DeviceOptions {
   Target target;
   std::string path;
+  std::string segment;
   std::string chunk;
   uint32_t number = 0;
   std::string cluster;
   bool force = false, repair = false;
+};
+
+struct AdoptOptions {
+  Target target;
+  std::string directory, bucket;
+  bool attach = false;
 };
 
 struct UserOptions {
@@ -81,6 +88,19 @@ struct BenchOptions {
   bool keep = false, no_prepare = false, sign_body = false, each_once = false;
 };
 
+struct KfsOptions {  // quarry kfs: a store of files by hash, without a node
+  std::string store;      // directory
+  std::string operand;    // FILE or HASH
+  std::string key, hash, bucket_size;  // of the first write
+  bool key_given = false;
+  std::string offset, length;
+  int bucket = -1;        // compact: one bucket only
+  bool repair = false, shallow = false;
+  bool json = false, quiet = false;
+};
+enum class KfsVerb { write, read, stat, list, unlink, compact, verify };
+
+int run_kfs(const KfsOptions& options, KfsVerb verb);
 int run_up(const UpOptions& options);
 int run_bucket_create(const BucketOptions& options);
 int run_bucket_list(const BucketOptions& options);
@@ -100,6 +120,7 @@ int run_device_format(const DeviceOptions& options);
 int run_device_inspect(const DeviceOptions& options);
 int run_device_fsck(const DeviceOptions& options);
 int run_device_change(const DeviceOptions& options, const char* verb);  // add, drain, remove, replace
+int run_adopt(const AdoptOptions& options);
 int run_user_list(const UserOptions& options);
 int run_user_create(const UserOptions& options);
 int run_user_change(const UserOptions& options, const char* verb);  // enable, disable, delete

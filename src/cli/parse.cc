@@ -37,7 +37,7 @@ void add_node_options(CLI::App& app, UpOptions& o) {
   app.add_option("--admin", o.admin, "address of the admin listener")->capture_default_str();
   app.add_option("--drives", o.drives, "number of file-backed drives to make on the first start")->capture_default_str()->check(CLI::Range(1, 64));
   app.add_option("--drive-size", o.drive_size, "size of each file-backed drive")->capture_default_str();
-  app.add_option("--device", o.devices, "a block device or file to store on, instead of --drives (repeatable)");
+  app.add_option("--device", o.devices, "what to store on, instead of --drives (repeatable): PATH of a block device or file, kfs:DIRECTORY, dir:DIRECTORY");
   app.add_option("--profile", o.profile, "redundancy: kamikaze, economy, standard, resilient, fortress, ec:k+m or mirror:n");
   app.add_flag("--tls", o.tls, "serve S3 and admin over TLS 1.3 (always on for addresses beyond loopback)");
   app.add_option("--tls-certificate", o.tls_certificate, "PEM file; default: a self-signed certificate made under --root");
@@ -47,6 +47,42 @@ void add_node_options(CLI::App& app, UpOptions& o) {
   app.add_option("--log-level", o.log_level, "debug, info, warning or error")->capture_default_str();
   app.add_flag("--force", o.force, "format devices that carry something else: DESTROYS what is on them");
   app.add_flag("--json", o.json, "print the endpoints as JSON when ready");
+}
+
+template <class Command>
+void add_kfs(CLI::App& app, KfsOptions& o, Command command) {
+  auto* kfs_app = app.add_subcommand("kfs", "a store of files by the hash of their content, in a directory, without a node: write, read, stat, list, unlink, compact, verify");
+  kfs_app->require_subcommand(1);
+  const auto add = [&](const char* name, const char* help, KfsVerb verb) -> CLI::App* {
+    auto* at = kfs_app->add_subcommand(name, help);
+    at->add_option("--store", o.store, "directory of the store")->required();
+    at->add_flag("--json", o.json, "print JSON");
+    at->add_flag("--quiet,-q", o.quiet, "no progress display");
+    command(at, [&o, verb] { return run_kfs(o, verb); });
+    return at;
+  };
+  CLI::App* write_app = add("write", "store a file (- is standard input) and print its hash; makes the store on the first write", KfsVerb::write);
+  write_app->add_option("FILE", o.operand, "FILE")->required();
+  write_app->add_option_function<std::string>(
+      "--key",
+      [&o](const std::string& key) {
+        o.key = key;
+        o.key_given = true;
+      },
+      "first write: the key whose first byte sorts files into buckets (default: random)");
+  write_app->add_option("--hash", o.hash, "first write: sha256 (default) or sha512");
+  write_app->add_option("--bucket-size", o.bucket_size, "first write: limit of each of the 256 buckets (default: 32GiB)");
+  CLI::App* read_app = add("read", "write a file's bytes to standard output", KfsVerb::read);
+  read_app->add_option("HASH", o.operand, "HASH")->required();
+  read_app->add_option("--offset", o.offset, "first byte");
+  read_app->add_option("--length", o.length, "so many bytes");
+  add("stat", "size and place of a file; without a hash: the store and each bucket", KfsVerb::stat)->add_option("HASH", o.operand, "HASH");
+  add("list", "hash and size of every file", KfsVerb::list);
+  add("unlink", "remove a file", KfsVerb::unlink)->add_option("HASH", o.operand, "HASH")->required();
+  add("compact", "give back the space of unlinked files", KfsVerb::compact)->add_option("--bucket", o.bucket, "only this bucket")->check(CLI::Range(0, 255));
+  CLI::App* verify_app = add("verify", "read and check every file", KfsVerb::verify);
+  verify_app->add_flag("--repair", o.repair, "rebuild buckets that cannot be opened, remove files that are not whole");
+  verify_app->add_flag("--shallow", o.shallow, "records only, not the content");
 }
 
 // Explains a mistake and says what to type instead.
@@ -65,15 +101,16 @@ int explain(CLI::App& app, const CLI::ParseError& error, int argc, char** argv) 
       std::vector<std::string> candidates;
       const CommandShape shape = shape_of(*at);
       if (typed.starts_with("-")) {
-        for (const auto& option : shape.options) candidates.push_back(option.name);
+        for (const CLI::Option* option : at->get_options()) {
+          for (const auto& name : option->get_lnames()) candidates.push_back("--" + name);
+          for (const auto& name : option->get_snames()) candidates.push_back("-" + name);
+        }
       } else {
         for (const auto& command : shape.commands) candidates.push_back(command.name);
       }
       const bool known = std::find(candidates.begin(), candidates.end(), typed.substr(0, typed.find('='))) != candidates.end();
-      if (known || (!typed.starts_with("-") && shape.commands.empty())) {
-        if (!known) continue;
-        continue;
-      }
+      const bool joined = typed.size() > 2 && typed[1] != '-' && std::ranges::find(candidates, typed.substr(0, 2)) != candidates.end();  // -j8
+      if (known || joined || typed == "-" || (!typed.starts_with("-") && shape.commands.empty())) continue;
       const std::string meant = closest(typed.substr(0, typed.find('=')), candidates);
       fmt::print(stderr, "quarry: there is no '{}' here\n", typed);
       if (!meant.empty()) fmt::print(stderr, "  did you mean:  {} {}\n", words, meant);
@@ -169,25 +206,28 @@ int parse_and_run(int argc, char** argv) {
   object_command("unpin", "let an object leave the read cache", "BUCKET/KEY...", [](const ObjectOptions& o) { return run_object_pin(o, false); });
 
   DeviceOptions device;
-  auto* device_app = app.add_subcommand("device", "drives: list, format, inspect, fsck; on a running node: add, drain, remove, replace");
+  auto* device_app = app.add_subcommand("device", "drives: list, format, inspect, fsck; on a running node: add, drain, remove, replace, disable, enable");
   device_app->require_subcommand(1);
   const auto device_command = [&](const char* name, const char* help, bool path, auto run) {
     auto* at = device_app->add_subcommand(name, help);
-    if (path) at->add_option("PATH", device.path, "block device or file")->required();
+    if (path) at->add_option("PATH", device.path, "block device or file, kfs:DIRECTORY, dir:DIRECTORY")->required();
     at->add_flag("--json", device.target.json, "print JSON");
     command(at, [&device, run] { return run(device); });
     return at;
   };
-  device_command("list", "block devices of this machine and what they carry", false, run_device_list);
+  device_command("list", "drives of the node, and block devices of this machine with what they carry", false, run_device_list)
+      ->add_option("--root", device.target.root, "directory of the node (default: $QUARRY_ROOT, else ~/.quarry)");
   auto* format_app = device_command("format", "prepare a device or file for Quarry", true, run_device_format);
   format_app->add_option("--cluster", device.cluster, "UUID of the cluster it will belong to (default: decided by the node that adds it)");
   format_app->add_flag("--force", device.force, "even if it carries a partition table, a file system or another store: DESTROYS it");
-  device_command("inspect", "print the structures on a device", true, run_device_inspect)->add_option("--chunk", device.chunk, "also the header of this chunk");
+  auto* inspect = device_command("inspect", "print the structures on a device", true, run_device_inspect);
+  inspect->add_option("--chunk", device.chunk, "where this chunk lies, and its header");
+  inspect->add_option("--segment", device.segment, "the slots, frames and chunk headers of this segment");
   device_command("fsck", "check a device that is not in use", true, run_device_fsck);
   const auto change = [&](const char* name, const char* help, bool number, bool path) {
     auto* at = device_app->add_subcommand(name, help);
     if (number) at->add_option("NUMBER", device.number, "number of the drive (quarry status)")->required();
-    if (path) at->add_option("PATH", device.path, "block device or file")->required();
+    if (path) at->add_option("PATH", device.path, "block device or file, kfs:DIRECTORY, dir:DIRECTORY")->required();
     at->add_flag("--force", device.force, "go on although data would be at risk, or the device carries something else");
     add_target(*at, device.target);
     const std::string verb = name;
@@ -197,6 +237,16 @@ int parse_and_run(int argc, char** argv) {
   change("drain", "move all data off a drive", true, false);
   change("remove", "take a drive out", true, false);
   change("replace", "put a new drive in the place of another", true, true);
+  change("disable", "use a drive for nothing until it is enabled; its data is rebuilt elsewhere after the grace for missing drives", true, false);
+  change("enable", "use a drive again that was disabled, failed its health check, or vanished and is back", true, false);
+
+  AdoptOptions adopt;
+  auto* adopt_app = app.add_subcommand("adopt", "make the files of a directory the objects of a bucket, where they lie");
+  adopt_app->add_option("DIR", adopt.directory, "a directory on a dir drive of the node, or one that is to become one (--attach)")->required();
+  adopt_app->add_option("BUCKET", adopt.bucket, "the bucket; it is made if it is not there")->required();
+  adopt_app->add_flag("--attach", adopt.attach, "make DIR a dir drive of the node first, if it lies on none");
+  add_target(*adopt_app, adopt.target);
+  command(adopt_app, [&adopt] { return run_adopt(adopt); });
 
   UserOptions user;
   auto* user_app = app.add_subcommand("user", "users: list, create, enable, disable, delete");
@@ -252,6 +302,9 @@ int parse_and_run(int argc, char** argv) {
   bench_app->add_flag("--sign-body", bench.sign_body, "sign the SHA-256 of every body");
   command(bench_app, [&] { return run_bench(bench); });
 
+  KfsOptions kfs;
+  add_kfs(app, kfs, command);
+
   std::string shell;
   auto* completion_app = app.add_subcommand("completion", "print a completion script for bash, zsh or fish");
   completion_app->add_option("SHELL", shell, "bash, zsh or fish")->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
@@ -259,9 +312,11 @@ int parse_and_run(int argc, char** argv) {
     fmt::print("{}", completion_script(shape_of(app), shell));
     return 0;
   });
+  bool version_as_json = false;
   auto* version_app = app.add_subcommand("version", "print the version");
-  command(version_app, [] {
-    fmt::print("quarry {}\n", kVersion);
+  version_app->add_flag("--json", version_as_json, "print JSON");
+  command(version_app, [&version_as_json] {
+    fmt::print("{}{}{}\n", version_as_json ? "{\"version\":\"" : "quarry ", kVersion, version_as_json ? "\"}" : "");
     return 0;
   });
 

@@ -95,7 +95,13 @@ int with_session(const Target& target, std::function<Task<Result<void>>(Session&
     }(&target, &*endpoints, &options, &pool, &work));
   };
   const Result<void> result = run();
-  return result ? 0 : print_error(result.error().to_string());
+  if (result) return 0;
+  print_error(result.error().to_string());
+  if (result.error().code() == Code::unavailable && target.s3.empty() && target.admin.empty()) {
+    const std::string root = root_directory(target.root);
+    fmt::print(stderr, "  if the node in {} is not running, start it:  quarry up --root {}\n", root, root);
+  }
+  return 1;
 }
 
 Result<std::pair<std::string, std::string>> split_path(std::string_view path) {

@@ -25,7 +25,7 @@ struct Turn {
 }  // namespace
 
 Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer, Auditor& auditor,
-                               OpenNewDrive open_drive)
+                               OpenNewDrive open_drive, OpenKnownDrive open_known)
     : plane_(plane),
       drives_(drives),
       maps_(maps),
@@ -34,6 +34,7 @@ Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, 
       repairer_(repairer),
       auditor_(auditor),
       open_drive_(std::move(open_drive)),
+      open_known_(std::move(open_known)),
       alarm(plane.background) {}
 
 std::string Administration::read_only_reason() const {
@@ -300,7 +301,7 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
 
 // The store of a drive that vanished is of no use any more, also when the device is back: it is opened again, beside the old one.
 Task<Result<Drive*>> Administration::reopen(uint32_t number) {
-  if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open drives while it runs: restart it");
+  if (!open_known_) co_return fail(Code::unsupported, "this node cannot open drives while it runs: restart it");
   auto topology = drives_.topology();
   const MapDrive known = topology->map.drives.at(number);
   Drive* old = drives_.find(number);
@@ -310,7 +311,7 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number) {
     Result<void> closed = co_await old->close();
     std::move(closed).ignore("it is broken, that is why it is opened again");
   }
-  Result<OpenedDrive> opened = co_await open_drive_(path, topology->map.cluster, false);
+  Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
   if (!opened) {
     co_return std::move(opened).error().with(fmt::format("drive {} cannot be opened: bring {} back, or `quarry device replace {} NEW`", number, path, number));
   }

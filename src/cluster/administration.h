@@ -20,7 +20,7 @@ namespace quarry::cluster {
 class Administration {
  public:
   Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer, Auditor& auditor,
-                 OpenNewDrive open_drive);
+                 OpenNewDrive open_drive, OpenKnownDrive open_known);
 
   Task<Result<void>> add_drive(std::string path, bool force);
   Task<Result<void>> drain_drive(uint32_t number);
@@ -65,6 +65,7 @@ class Administration {
   Repairer& repairer_;
   Auditor& auditor_;
   OpenNewDrive open_drive_;
+  OpenKnownDrive open_known_;
   Semaphore turn_{1};
   std::map<uint32_t, unsigned> unwell_;  // health checks that failed one after the other
   TimePoint checked_at_{};

@@ -36,6 +36,9 @@ using OpenMetaStore =
 // Formats and opens a drive for add_drive and replace_drive. cluster: the id to format for.
 using OpenNewDrive = std::function<Task<Result<OpenedDrive>>(std::string path, Uuid cluster, bool force)>;
 
+// Opens a drive of this cluster again, for enable_drive; never formats.
+using OpenKnownDrive = std::function<Task<Result<OpenedDrive>>(std::string path, Uuid cluster)>;
+
 struct ClusterTuning {
   uint64_t cache_bytes = 256 * kMiB;          // verified data kept in memory; 0: none
   uint64_t cache_pin_bytes = 64 * kMiB;       // of that, at most so much pinned
@@ -56,6 +59,7 @@ struct ClusterOptions {
   ThreadPool* blocking_pool = nullptr;   // required
   OpenMetaStore open_meta;               // required
   OpenNewDrive open_drive;               // add_drive and replace_drive answer unsupported without it
+  OpenKnownDrive open_known;             // enable_drive of one that vanished answers unsupported without it
   Clock* clock = nullptr;                // null: system_clock()
   Random* random = nullptr;              // null: system_random()
   ClusterTuning tuning;

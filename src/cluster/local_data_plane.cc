@@ -9,13 +9,13 @@
 namespace quarry::cluster {
 
 LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels,
-                               const ClusterTuning& tuning, OpenNewDrive open_drive, Clock& clock)
+                               const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock)
     : plane_(home, drives, meta, tuning, log.epoch()),
       sweeper_(plane_),
       repairer_(plane_, maps),
       auditor_(plane_, log),
       scrubber_(plane_, repairer_, auditor_, log, clock),
-      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive)) {
+      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)) {
   plane_.register_width = [this](uint8_t width) { return administration_.register_width(width); };
   plane_.wake_sweeper = [this] { sweeper_.alarm.ring(); };
   plane_.wake_repair = [this] { repairer_.alarm.ring(); };

@@ -13,7 +13,7 @@ namespace quarry::cluster {
 class LocalDataPlane final : public DataPlane {
  public:
   LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels, const ClusterTuning& tuning,
-                 OpenNewDrive open_drive, Clock& clock);
+                 OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock);
 
   // Background work begins; on the home executor.
   void start();

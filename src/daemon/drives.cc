@@ -1,26 +1,30 @@
 #include "daemon/drives.h"
 
 #include <filesystem>
+#include <fstream>
+#include <set>
 
-#include "chunk/raw/device_probe.h"
-#include "chunk/raw/raw_store.h"
+#include "daemon/drive_kind.h"
 #include "io/clock.h"
 #include "io/uring_block_device.h"
 
 namespace quarry::daemon {
 
-Result<std::vector<std::string>> drive_paths(const NodeConfig& config) {
-  if (!config.devices.empty()) return config.devices;
+namespace {
+
+// root/drives/drive-NN: made as sparse files on the first start, found on later ones.
+Result<std::vector<std::string>> file_backed(const NodeConfig& config, bool make) {
   namespace fs = std::filesystem;
   const fs::path directory = fs::path(config.root) / "drives";
   std::error_code error;
+  std::vector<std::string> paths;
+  if (!make && !fs::exists(directory, error)) return paths;
   fs::create_directories(directory, error);
   if (error) return fail(Code::io_error, "{}: {}", directory.string(), error.message());
-  std::vector<std::string> paths;
   for (const auto& entry : fs::directory_iterator(directory, error)) paths.push_back(entry.path().string());
   if (error) return fail(Code::io_error, "{}: {}", directory.string(), error.message());
   std::sort(paths.begin(), paths.end());
-  if (!paths.empty()) return paths;
+  if (!paths.empty() || !make) return paths;
   const auto space = fs::space(directory, error);
   if (!error && config.drives * config.drive_bytes > space.available) {
     LOG_WARNING("the drives are sparse files of more bytes than the disk has free; they will be full when the disk is",
@@ -34,17 +38,32 @@ Result<std::vector<std::string>> drive_paths(const NodeConfig& config) {
   return paths;
 }
 
-namespace {
+}  // namespace
 
-constexpr Duration kBusyPatience = std::chrono::seconds(5);  // for a drive that another process still holds
-constexpr Duration kBusyRetry = std::chrono::milliseconds(20);
-
-std::string foreign_message(const std::string& path, const chunk::ForeignContent& content) {
-  return fmt::format("{} is not empty: {}. It was left alone; to DESTROY what is on it: quarry device format --force {}", path, content.description, path);
+Result<std::vector<DriveToOpen>> drives_of(const NodeConfig& config) {
+  std::vector<DriveToOpen> drives;
+  std::set<std::string> seen;
+  const std::vector<std::string> remembered = remembered_drives(config.root);
+  const std::set<std::string> known(remembered.begin(), remembered.end());
+  const auto add = [&](const std::string& path) -> Result<void> {
+    TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(path));
+    const std::string text = spec.text();
+    if (seen.insert(text).second) drives.push_back({text, nullptr, known.contains(text)});
+    return {};
+  };
+  for (const auto& device : config.devices) TRY(add(device));
+  if (config.devices.empty()) {
+    TRY_ASSIGN(const auto files, file_backed(config, remembered.empty()));
+    for (const auto& path : files) TRY(add(path));
+  }
+  for (const auto& path : remembered) TRY(add(path));
+  return drives;
 }
 
-// Devices and stores are closed and destroyed on the executor that owns them.
-Task<void> close_device(std::unique_ptr<BlockDevice> device) { co_await device->close(); }
+namespace {
+
+// Stores are closed and destroyed on the executor that owns them.
+Task<void> close_found(std::unique_ptr<FoundDrive> found) { co_await found->close(); }
 Task<void> close_store(std::unique_ptr<chunk::ChunkStore> store) {
   Result<void> closed = co_await store->close();
   std::move(closed).ignore("the start fails for another reason, which is told");
@@ -53,55 +72,26 @@ Task<void> close_store(std::unique_ptr<chunk::ChunkStore> store) {
 struct Identified {
   std::string path;
   Executor* owner = nullptr;
-  std::unique_ptr<BlockDevice> device;
-  std::optional<chunk::RawStore::Identity> identity;  // none: fresh
+  std::unique_ptr<FoundDrive> found;
+  bool fresh() const { return !found->identity.has_value(); }
 };
 
 Task<Result<Identified>> identify(DriveToOpen drive, bool force) {
-  Identified found{drive.path, drive.owner, nullptr, std::nullopt};
-  // The kernel lets go of a killed process's rings, and of the drives registered with them, some time after the process is gone.
-  const TimePoint patience = Executor::here().now() + kBusyPatience;
-  auto device = co_await UringBlockDevice::open(drive.path);
-  while (!device && device.error().code() == Code::busy && Executor::here().now() < patience) {
-    co_await sleep_for(kBusyRetry);
-    device = co_await UringBlockDevice::open(drive.path);
+  CO_TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(drive.path));
+  CO_TRY_ASSIGN(auto found, co_await spec.kind->find(spec.path, force));
+  if (drive.known && !found->identity) {
+    co_await found->close();
+    co_return fail(Code::not_found, "{} carries no drive any more: bring it back, or `quarry device replace`", drive.path);
   }
-  if (!device) co_return std::move(device).error().with(drive.path);
-  found.device = std::move(*device);
-  auto identity = co_await chunk::RawStore::identify(*found.device);
-  if (identity) {
-    found.identity = std::move(*identity);
-    co_return found;
-  }
-  if (identity.error().code() != Code::not_found) {
-    co_await found.device->close();
-    co_return std::move(identity).error().with(drive.path);
-  }
-  auto foreign = chunk::probe_device(drive.path);
-  std::optional<Error> refused;
-  if (!foreign) {
-    refused.emplace(std::move(foreign).error().with(drive.path));
-  } else if (foreign->has_value() && !force) {
-    refused.emplace(Code::already_exists, foreign_message(drive.path, **foreign));
-  }
-  if (refused) {
-    co_await found.device->close();
-    co_return std::move(*refused);
-  }
-  co_return found;
+  co_return Identified{spec.text(), drive.owner, std::move(found)};
 }
 
-Task<Result<std::unique_ptr<chunk::RawStore>>> format_and_open(std::unique_ptr<BlockDevice> device, std::string path, Uuid cluster, bool fresh, bool force) {
+Task<Result<std::unique_ptr<chunk::ChunkStore>>> format_and_open(FoundDrive* found, std::optional<Uuid> cluster, bool fresh, bool force) {
   if (fresh) {
-    auto formatted = co_await chunk::RawStore::format(*device, {.cluster = cluster, .force = force});
-    if (!formatted) co_return std::move(formatted).error().with(path);
+    Result<Uuid> formatted = co_await found->format(cluster.value_or(Uuid{}), force);
+    if (!formatted) co_return std::move(formatted).error();
   }
-  chunk::RawStoreOptions options;
-  if (!cluster.is_nil()) options.cluster = cluster;
-  auto store = co_await chunk::RawStore::open(std::move(device), options);
-  if (!store) co_return std::move(store).error().with(path);
-  for (const auto& line : (*store)->open_report().damage) LOG_ERROR("drive is damaged", {"path", path}, {"damage", line});
-  co_return std::move(*store);
+  co_return co_await found->open(cluster);
 }
 
 }  // namespace
@@ -115,46 +105,53 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
   std::vector<Identified> usable;
   std::optional<Error> refusal;
   unsigned with_identity = 0;
-  for (auto& result : identified) {
+  for (size_t at = 0; at < identified.size(); ++at) {
+    auto& result = identified[at];
     if (!result) {
-      if (result.error().code() == Code::already_exists || result.error().code() == Code::busy) refusal.emplace(result.error());
+      const bool mistake = result.error().code() == Code::already_exists || result.error().code() == Code::busy ||
+                           result.error().code() == Code::invalid_argument;
+      if (mistake && !drives[at].known) refusal.emplace(result.error());
       opened.unusable.push_back(result.error().to_string());
       continue;
     }
-    with_identity += result->identity.has_value();
+    with_identity += !result->fresh();
     usable.push_back(std::move(*result));
   }
   // What carries something else is a mistake of the person who named it, never a failed drive.
-  if (!refusal && usable.empty()) refusal.emplace(Code::unavailable, opened.unusable.empty() ? "no drive is named" : opened.unusable.front());
+  if (!refusal && usable.empty())
+    refusal.emplace(Code::unavailable, opened.unusable.empty() ? "no drive is named" : opened.unusable.front());
   if (!refusal && with_identity == 0 && !opened.unusable.empty()) refusal.emplace(Code::unavailable, opened.unusable.front());
   if (!refusal && with_identity > 0 && with_identity < usable.size()) {
     std::string fresh;
     for (const auto& one : usable) {
-      if (!one.identity) fresh = one.path;
+      if (one.fresh()) fresh = one.path;
     }
-    refusal.emplace(Code::misconfigured, fmt::format("{} is empty but other drives carry a store; start without it, then: quarry device add {}", fresh, fresh));
+    refusal.emplace(Code::misconfigured,
+                    fmt::format("{} is empty but other drives carry a store; start without it, then: quarry device add {}", fresh, fresh));
   }
   if (!refusal) {
     for (const auto& one : usable) {
-      if (!one.identity) continue;
-      if (opened.cluster.is_nil()) opened.cluster = one.identity->cluster;
-      if (one.identity->cluster != opened.cluster) {
-        refusal.emplace(Code::wrong_owner, fmt::format("{} belongs to store {}, another drive to {}", one.path, one.identity->cluster.to_string(), opened.cluster.to_string()));
+      if (one.fresh()) continue;
+      const Uuid& owner = one.found->identity->cluster;
+      if (opened.cluster.is_nil()) opened.cluster = owner;
+      if (owner != opened.cluster) {
+        refusal.emplace(Code::wrong_owner, fmt::format("{} belongs to store {}, another drive to {}", one.path, owner.to_string(),
+                                                       opened.cluster.to_string()));
       }
     }
   }
   if (refusal) {
-    for (auto& one : usable) co_await on(*one.owner, close_device(std::move(one.device)));
+    for (auto& one : usable) co_await on(*one.owner, close_found(std::move(one.found)));
     co_return std::move(*refusal);
   }
 
   // Formatted by `quarry device format` for no cluster yet, or not at all: a new store.
   opened.fresh = with_identity == 0 || opened.cluster.is_nil();
   if (opened.fresh) opened.cluster = system_random().uuid();
-  std::vector<Task<Result<std::unique_ptr<chunk::RawStore>>>> opening;
+  std::vector<Task<Result<std::unique_ptr<chunk::ChunkStore>>>> opening;
   for (auto& one : usable) {
-    const bool join = opened.fresh && one.identity.has_value();
-    opening.push_back(on(*one.owner, format_and_open(std::move(one.device), one.path, join ? Uuid{} : opened.cluster, !one.identity.has_value(), force)));
+    const bool join = opened.fresh && !one.fresh();
+    opening.push_back(on(*one.owner, format_and_open(one.found.get(), join ? std::optional<Uuid>() : opened.cluster, one.fresh(), force)));
   }
   auto stores = co_await when_all(std::move(opening));
   std::optional<Error> failed;
@@ -164,8 +161,8 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
       failed.emplace(stores[i].error());
       continue;
     }
-    if (opened.fresh && usable[i].identity.has_value()) {
-      Result<void> joined = co_await on(*usable[i].owner, (*stores[i])->set_cluster_id(opened.cluster));
+    if (opened.fresh && !usable[i].fresh()) {
+      Result<void> joined = co_await on(*usable[i].owner, usable[i].found->join(**stores[i], opened.cluster));
       if (!joined) failed.emplace(std::move(joined).error());
     }
     opened.drives.push_back({.store = std::move(*stores[i]), .owner = usable[i].owner, .path = usable[i].path, .domain = {}, .weight = 0});
@@ -180,18 +177,55 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
 }
 
 Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force) {
-  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner}, force));
-  const bool fresh = !found.identity.has_value() || force;
-  if (!fresh && !found.identity->cluster.is_nil() && found.identity->cluster != cluster) {
-    co_await found.device->close();
-    co_return fail(Code::wrong_owner, "{} belongs to another store ({}); to DESTROY what is on it, use --force", path, found.identity->cluster.to_string());
+  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, false}, force));
+  const bool fresh = found.fresh() || force;
+  if (!fresh && !found.found->identity->cluster.is_nil() && found.found->identity->cluster != cluster) {
+    const Uuid other = found.found->identity->cluster;
+    co_await found.found->close();
+    co_return fail(Code::wrong_owner, "{} belongs to another store ({}); to DESTROY what is on it, use --force", path, other.to_string());
   }
-  const bool join = !fresh && found.identity->cluster.is_nil();
-  CO_TRY_ASSIGN(auto store, co_await format_and_open(std::move(found.device), path, join ? Uuid{} : cluster, fresh, force));
+  const bool join = !fresh && found.found->identity->cluster.is_nil();
+  CO_TRY_ASSIGN(auto store, co_await format_and_open(found.found.get(), join ? std::optional<Uuid>() : cluster, fresh, force));
   if (join) {
-    CO_TRY(co_await store->set_cluster_id(cluster));
+    CO_TRY(co_await found.found->join(*store, cluster));
   }
-  co_return cluster::OpenedDrive{.store = std::move(store), .owner = &owner, .path = path, .domain = {}, .weight = 0};
+  co_return cluster::OpenedDrive{.store = std::move(store), .owner = &owner, .path = found.path, .domain = {}, .weight = 0};
+}
+
+Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster) {
+  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, true}, false));
+  CO_TRY_ASSIGN(auto store, co_await found.found->open(cluster));
+  co_return cluster::OpenedDrive{.store = std::move(store), .owner = &owner, .path = found.path, .domain = {}, .weight = 0};
+}
+
+// ---- which drives a root has ---------------------------------------------------------------------------------------------------
+
+namespace {
+std::string list_of(const std::string& root) { return root + "/drives.list"; }
+}  // namespace
+
+std::vector<std::string> remembered_drives(const std::string& root) {
+  std::ifstream in(list_of(root));
+  std::vector<std::string> drives;
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty() && line[0] != '#') drives.push_back(line);
+  }
+  return drives;
+}
+
+Result<void> remember_drives(const std::string& root, const std::vector<std::string>& drives) {
+  const std::string path = list_of(root), fresh = path + ".new";
+  {
+    std::ofstream out(fresh, std::ios::trunc);
+    out << "# The drives of the node in this directory, one a line; kept by Quarry: quarry device add, replace, remove.\n";
+    for (const auto& drive : drives) out << drive << '\n';
+    out.flush();
+    if (!out) return fail(Code::io_error, "{} cannot be written", fresh);
+  }
+  std::error_code error;
+  std::filesystem::rename(fresh, path, error);
+  if (error) return fail(Code::io_error, "{}: {}", path, error.message());
+  return {};
 }
 
 }  // namespace quarry::daemon

@@ -10,12 +10,17 @@
 namespace quarry::daemon {
 
 struct DriveToOpen {
-  std::string path;
+  std::string path;  // KIND:PATH (daemon/drive_kind.h)
   Executor* owner = nullptr;
+  bool known = false;  // was in use at this root before: never formatted, and its loss does not stop the others
 };
 
-// The devices of the configuration, or root/drives/drive-NN: made as sparse files of exactly drive_bytes on the first start, found on later ones.
-Result<std::vector<std::string>> drive_paths(const NodeConfig& config);
+// The devices of the configuration, or root/drives/drive-NN (made as sparse files of exactly drive_bytes on the first start, found on later
+// ones), and those that were added while the node ran (root/drives.list). Without owners.
+Result<std::vector<DriveToOpen>> drives_of(const NodeConfig& config);
+// root/drives.list: the drives in use, so that a start on the same root finds them. A convenience: the drives alone are enough.
+std::vector<std::string> remembered_drives(const std::string& root);
+Result<void> remember_drives(const std::string& root, const std::vector<std::string>& drives);
 
 struct OpenedDrives {
   std::vector<cluster::OpenedDrive> drives;
@@ -24,10 +29,14 @@ struct OpenedDrives {
   bool fresh = false;
 };
 // Opens each on its owner. If no drive carries Quarry's format all are formatted for one new cluster; if some do, the others must too.
-// Foreign content is refused unless force. A drive that is gone or damaged does not stop the others: the cluster decides whether enough are there.
+// Foreign content is refused unless force. A drive that is gone or damaged does not stop the others: the cluster decides whether enough are
+// there.
 Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool force);
 
 // Formats (if it is fresh, or force) and opens one drive for `cluster`, on `owner`: for device add and replace.
 Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force);
+
+// Opens a drive that has a store, for device enable; never formats.
+Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster);
 
 }  // namespace quarry::daemon

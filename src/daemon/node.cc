@@ -92,7 +92,8 @@ class RunningNode : public Node {
 
  private:
   Executor& home() { return loops_->executor(0); }
-  Task<Result<void>> open_cluster(std::vector<std::string> paths);
+  Task<Result<void>> open_cluster(std::vector<DriveToOpen> drives);
+  void remember(std::string added);
   Task<Result<void>> open_identities();
 
   NodeConfig config_;
@@ -108,13 +109,29 @@ class RunningNode : public Node {
   std::unique_ptr<Listeners> listeners_;
   std::vector<Gauge> gauges_;
   std::atomic<size_t> next_owner_{0};
+  std::mutex remember_mutex_;
   bool stopped_ = false;
 };
 
-Task<Result<void>> RunningNode::open_cluster(std::vector<std::string> paths) {
-  std::vector<DriveToOpen> to_open;
-  for (size_t i = 0; i < paths.size(); ++i) to_open.push_back({paths[i], &loops_->executor(i % loops_->size())});
-  next_owner_ = paths.size();
+// The drives in use, for the next start. `added`: one that is about to be.
+void RunningNode::remember(std::string added) {
+  const std::lock_guard lock(remember_mutex_);
+  std::vector<std::string> drives;
+  if (cluster_ != nullptr) {
+    for (const auto& drive : cluster_->data().drives()) {
+      if (drive.state != "removed") drives.push_back(drive.path);
+    }
+  } else {
+    drives = remembered_drives(config_.root);
+  }
+  if (!added.empty() && std::find(drives.begin(), drives.end(), added) == drives.end()) drives.push_back(std::move(added));
+  const Result<void> written = remember_drives(config_.root, drives);
+  if (!written) LOG_WARNING("the list of drives cannot be kept; name them at the next start", {"error", written.error().to_string()});
+}
+
+Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
+  for (size_t i = 0; i < to_open.size(); ++i) to_open[i].owner = &loops_->executor(i % loops_->size());
+  next_owner_ = to_open.size();
   CO_TRY_ASSIGN(OpenedDrives opened, co_await open_drives(std::move(to_open), config_.force_format));
   for (const auto& line : opened.unusable) LOG_ERROR("drive cannot be used", {"drive", line});
 
@@ -138,7 +155,15 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<std::string> paths) {
   };
   options.open_drive = [this](std::string path, Uuid cluster, bool force) -> Task<Result<cluster::OpenedDrive>> {
     Executor& owner = loops_->executor(next_owner_.fetch_add(1) % loops_->size());
-    return on(owner, open_new_drive(owner, std::move(path), cluster, force));
+    return [](RunningNode* self, Executor* at, std::string where, Uuid of, bool forced) -> Task<Result<cluster::OpenedDrive>> {
+      auto opened_drive = co_await on(*at, open_new_drive(*at, std::move(where), of, forced));
+      if (opened_drive) self->remember(opened_drive->path);
+      co_return opened_drive;
+    }(this, &owner, std::move(path), cluster, force);
+  };
+  options.open_known = [this](std::string path, Uuid cluster) -> Task<Result<cluster::OpenedDrive>> {
+    Executor& owner = loops_->executor(next_owner_.fetch_add(1) % loops_->size());
+    return on(owner, open_known_drive(owner, std::move(path), cluster));
   };
   if (opened.fresh) {
     cluster::CreateOptions create;
@@ -148,6 +173,7 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<std::string> paths) {
   } else {
     CO_TRY_ASSIGN(cluster_, co_await cluster::Cluster::open(std::move(options)));
   }
+  remember("");
   co_return Result<void>();
 }
 
@@ -192,11 +218,11 @@ Result<void> RunningNode::open_store() {
     LOG_INFO("TLS is on: a listener is reachable from beyond this machine");
   }
 
-  TRY_ASSIGN(const auto paths, drive_paths(config_));
+  TRY_ASSIGN(auto drives, drives_of(config_));
   TRY_ASSIGN(loops_, ExecutorPool::start({.name = "quarry", .threads = config_.cores}));
   blocking_ = std::make_unique<ThreadPool>("blocking", 4);
   compute_ = std::make_unique<ThreadPool>("compute", config_.cores);
-  TRY(wait_on(home(), open_cluster(paths)));
+  TRY(wait_on(home(), open_cluster(std::move(drives))));
   objects_ = object::make_object_engine({.meta = cluster_->meta(),
                                          .data = cluster_->data(),
                                          .clock = system_clock(),

@@ -1,5 +1,7 @@
 #include "daemon/node_config.h"
 
+#include "daemon/drive_kind.h"
+
 #include <toml++/toml.h>
 
 #include <unistd.h>
@@ -23,6 +25,8 @@ Result<void> NodeConfig::validate() const {
   if (region.empty()) return fail(Code::misconfigured, "region: must not be empty");
   for (const auto& device : devices) {
     if (device.empty()) return fail(Code::misconfigured, "devices: an empty path");
+    const auto spec = parse_drive_spec(device);
+    if (!spec) return fail(Code::misconfigured, "devices: {}", spec.error().context());
   }
   return {};
 }

@@ -14,7 +14,7 @@ struct NodeConfig {
   std::string root;                        // directory of the node: drives/, metadata/, tls/, endpoints.json; default ~/.quarry
   SocketAddress s3{"127.0.0.1", 9000};     // S3 listener
   SocketAddress admin{"127.0.0.1", 9001};  // admin, health and metrics listener
-  std::vector<std::string> devices;        // block devices or files; empty: file-backed drives under root
+  std::vector<std::string> devices;        // PATH (raw), kfs:DIRECTORY or dir:DIRECTORY; empty: file-backed drives under root
   unsigned drives = 6;                     // file-backed drives to make on the first start (1..64)
   uint64_t drive_bytes = 8 * kGiB;         // size of each, bytes; multiple of 4 KiB, at least 64 MiB
   std::string profile;                     // redundancy of the store, decided at the first start; empty: by the number of drives

@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "cluster/data_plane.h"
 #include "io/clock.h"
 #include "io/task.h"
 #include "observe/request_context.h"
@@ -222,6 +223,18 @@ struct DeleteOutcome {
   bool delete_marker = false;      // a marker was made, or a marker was deleted
 };
 
+// A file that lies on a drive which keeps files, and is to become an object where it is.
+struct AdoptSource {
+  uint32_t drive = 0;
+  std::string path;   // below the drive's directory
+  std::string owner;
+};
+// What became of an adopted object's file behind its back.
+struct AdoptedState {
+  cluster::FileState state = cluster::FileState::elsewhere;
+  bool let_go = false;  // it was changed: its record is forgotten, so that it can be adopted again
+};
+
 class ObjectEngine {
  public:
   virtual ~ObjectEngine() = default;
@@ -261,6 +274,11 @@ class ObjectEngine {
   virtual Task<Result<ObjectInfo>> complete_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id, CompleteOptions options) = 0;
   virtual Task<Result<void>> abort_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id) = 0;
 
+  // Makes the file the current version of the key, without copying: mirror:1 on its drive. Errors: those of DataPlane::adopt_file, not_found (bucket).
+  virtual Task<Result<ObjectInfo>> adopt(const RequestContext& ctx, std::string bucket, std::string key, AdoptSource source);
+  // Looks whether the file of the key's current version is as it was adopted; one that was changed is let go.
+  virtual Task<Result<AdoptedState>> adopted_state(const RequestContext& ctx, std::string bucket, std::string key);
+
   // Keeps the object's data in the read cache until unpinned (bounded by the cache's pin limit; no_space beyond).
   virtual Task<Result<void>> pin(const RequestContext& ctx, std::string bucket, std::string key, bool pinned) = 0;
 
@@ -271,5 +289,12 @@ class ObjectEngine {
   };
   virtual Task<Result<FsckReport>> fsck(const RequestContext& ctx, bool repair) = 0;
 };
+
+inline Task<Result<ObjectInfo>> ObjectEngine::adopt(const RequestContext&, std::string, std::string, AdoptSource) {
+  co_return fail(Code::unsupported, "this engine adopts no files");
+}
+inline Task<Result<AdoptedState>> ObjectEngine::adopted_state(const RequestContext&, std::string, std::string) {
+  co_return fail(Code::unsupported, "this engine adopts no files");
+}
 
 }  // namespace quarry::object

@@ -29,7 +29,9 @@ Task<Result<void>> apply_settings(Session& session, const BucketOptions& options
     if (required) co_return fail(Code::invalid_argument, "say what to change, for example: quarry bucket set {} --quota 10GiB", options.name);
     co_return Result<void>();
   }
-  CO_TRY(co_await session.admin.call("POST", "/v1/buckets/" + percent_encode(options.name), body));
+  CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("POST", "/v1/buckets/" + percent_encode(options.name), body));
+  if (required && options.target.json) fmt::print("{}", answer);
+  if (required && !options.target.json) fmt::print("changed bucket {}\n", options.name);
   co_return Result<void>();
 }
 
@@ -89,7 +91,11 @@ Task<Result<void>> remove(Session& session, const BucketOptions& options) {
     }
   }
   CO_TRY(co_await session.s3.delete_bucket(options.name));
-  if (!options.target.json) fmt::print("deleted bucket {}\n", options.name);
+  if (options.target.json) {
+    fmt::print("{{\"deleted\":\"{}\"}}\n", options.name);
+  } else {
+    fmt::print("deleted bucket {}\n", options.name);
+  }
   co_return Result<void>();
 }
 

@@ -1,12 +1,12 @@
-// quarry device list|format|inspect|fsck: devices that no node has open. (add, drain, remove, replace: commands/status.cc)
+// quarry device list|format|inspect|fsck: drives of every kind; format, inspect and fsck of those that no node has open.
+// (add, drain, remove, replace, disable, enable: commands/status.cc)
 #include "base/units.h"
 #include "chunk/raw/device_probe.h"
-#include "chunk/raw/raw_store.h"
 #include "cli/options.h"
+#include "cli/session.h"
 #include "cli/terminal.h"
-#include "cluster/cluster.h"
+#include "daemon/drive_kind.h"
 #include "io/ring_executor.h"
-#include "io/uring_block_device.h"
 #include "wire/json.h"
 
 namespace quarry::cli {
@@ -19,59 +19,75 @@ Result<T> run_on_ring(Task<Result<T>> task) {
 }
 
 Task<Result<void>> format(const DeviceOptions& options) {
-  chunk::FormatOptions format_options;
-  format_options.force = options.force;
+  Uuid cluster;
   if (!options.cluster.empty()) {
-    CO_TRY_ASSIGN(format_options.cluster, Uuid::parse(options.cluster));
+    CO_TRY_ASSIGN(cluster, Uuid::parse(options.cluster));
   }
-  auto content = chunk::probe_device(options.path);
-  if (!content) co_return std::move(content).error().with(options.path);
-  if (content->has_value() && !options.force) {
-    co_return fail(Code::already_exists, "{} is not empty: {}\n  to DESTROY what is on it: quarry device format --force {}", options.path, (*content)->description,
-                   options.path);
+  CO_TRY_ASSIGN(const daemon::DriveSpec spec, daemon::parse_drive_spec(options.path));
+  CO_TRY_ASSIGN(auto found, co_await spec.kind->find(spec.path, options.force));
+  if (found->identity && !options.force) {
+    const std::string drive = found->identity->drive.to_string();
+    co_await found->close();
+    co_return fail(Code::already_exists, "{} carries drive {} already\n  to DESTROY what is on it: quarry device format --force {}",
+                   spec.text(), drive, spec.text());
   }
-  CO_TRY_ASSIGN(auto device, co_await UringBlockDevice::open(options.path));
-  const uint64_t size = device->info().size;
-  auto drive = co_await chunk::RawStore::format(*device, format_options);
-  co_await device->close();
-  if (!drive) co_return std::move(drive).error().with(options.path);
+  const uint64_t size = found->size_bytes();
+  Result<Uuid> drive = co_await found->format(cluster, options.force);
+  co_await found->close();
+  if (!drive) co_return std::move(drive).error();
   if (options.target.json) {
     JsonWriter json;
-    json.begin_object().field("path", options.path).field("drive", drive->to_string()).field("size_bytes", size).end_object();
+    json.begin_object()
+        .field("path", spec.text())
+        .field("kind", spec.kind->name())
+        .field("drive", drive->to_string())
+        .field("size_bytes", size)
+        .end_object();
     fmt::print("{}\n", json.str());
   } else {
-    fmt::print("formatted {} ({}) as drive {}\n", options.path, format_size(size), drive->to_string());
+    fmt::print("formatted {}{} as {} drive {}\n", spec.path, size == 0 ? std::string() : fmt::format(" ({})", format_size(size)),
+               spec.kind->name(), drive->to_string());
   }
   co_return Result<void>();
 }
 
 Task<Result<void>> inspect(const DeviceOptions& options) {
-  UringBlockDevice::Options open_options;
-  open_options.read_only = true;
-  open_options.exclusive = false;
-  CO_TRY_ASSIGN(auto device, co_await UringBlockDevice::open(options.path, open_options));
-  auto text = co_await chunk::inspect_raw_device(*device, options.chunk.empty() ? "all" : "chunk " + options.chunk);
-  co_await device->close();
-  if (!text) co_return std::move(text).error().with(options.path);
-  fmt::print("{}\n", *text);
+  CO_TRY_ASSIGN(const daemon::DriveSpec spec, daemon::parse_drive_spec(options.path));
+  std::string what = "all";
+  if (!options.chunk.empty()) what = "chunk " + options.chunk;
+  if (!options.segment.empty()) what = "segment " + options.segment;
+  CO_TRY_ASSIGN(const std::string text, co_await spec.kind->inspect(spec.path, what));
+  fmt::print("{}\n", text);
   co_return Result<void>();
 }
 
 Task<Result<void>> check(const DeviceOptions& options) {
-  UringBlockDevice::Options open_options;
-  open_options.read_only = true;
-  CO_TRY_ASSIGN(auto device, co_await UringBlockDevice::open(options.path, open_options));
-  CO_TRY_ASSIGN(const auto report, co_await chunk::fsck_raw_device(std::move(device), true));
+  CO_TRY_ASSIGN(const daemon::DriveSpec spec, daemon::parse_drive_spec(options.path));
+  CO_TRY_ASSIGN(const auto report, co_await spec.kind->fsck(spec.path));
   if (options.target.json) {
     JsonWriter json;
-    json.begin_object().field("sound", report.violations.empty()).field("chunks", report.chunks).field("segments", report.segments).key("violations").begin_array();
+    json.begin_object()
+        .field("kind", spec.kind->name())
+        .field("sound", report.violations.empty())
+        .field("chunks", report.chunks)
+        .field("segments", report.segments);
+    json.key("violations").begin_array();
     for (const auto& violation : report.violations) json.value(violation);
     fmt::print("{}\n", json.end_array().end_object().str());
   } else {
     for (const auto& violation : report.violations) fmt::print("VIOLATION  {}\n", violation);
-    fmt::print("{}: {} chunks in {} segments\n", report.violations.empty() ? "sound" : "NOT sound", report.chunks, report.segments);
+    fmt::print("{}: {} chunks{}\n", report.violations.empty() ? "sound" : "NOT sound", report.chunks,
+               report.segments > 0 ? fmt::format(" in {} segments", report.segments) : std::string());
   }
   if (!report.violations.empty()) co_return fail(Code::corrupt, "{} has {} violations", options.path, report.violations.size());
+  co_return Result<void>();
+}
+
+Task<Result<void>> ask_drives(Session& session, std::vector<JsonValue>& drives) {
+  auto answer = co_await session.admin.call("GET", "/v1/status");
+  if (!answer) co_return Result<void>();  // no node: devices of the machine are shown all the same
+  CO_TRY_ASSIGN(const JsonValue json, parse_json(*answer));
+  if (const JsonValue* list = json.find("drives")) drives.assign(list->items().begin(), list->items().end());
   co_return Result<void>();
 }
 
@@ -79,25 +95,64 @@ int finish(const Result<void>& result) { return result ? 0 : print_error(result.
 
 }  // namespace
 
+namespace {
+
+// The drives of the node, as it tells them; empty if none is running.
+std::vector<JsonValue> drives_in_use(const DeviceOptions& options) {
+  std::vector<JsonValue> drives;
+  if (!resolve_endpoints(options.target)) return drives;
+  Target target = options.target;
+  target.quiet = true;
+  with_session(target, [&drives](Session& session) { return ask_drives(session, drives); });
+  return drives;
+}
+
+}  // namespace
+
 int run_device_list(const DeviceOptions& options) {
   auto devices = chunk::list_devices();
   if (!devices) return print_error(devices.error().to_string());
+  const std::vector<JsonValue> drives = drives_in_use(options);
+  const auto text = [](const JsonValue& drive, std::string_view name) { return drive.string_at(name).value_or(""); };
+  const auto number = [](const JsonValue& drive, std::string_view name) { return drive.u64_at(name).value_or(0); };
   if (options.target.json) {
     JsonWriter json;
     json.begin_array();
+    for (const auto& drive : drives) {
+      json.begin_object().field("path", text(drive, "path")).field("kind", text(drive, "kind")).field("number", number(drive, "number"));
+      json.field("size_bytes", number(drive, "size_bytes"))
+          .field("state", text(drive, "state"))
+          .field("reason", text(drive, "reason"))
+          .field("in_use", true)
+          .end_object();
+    }
     for (const auto& device : *devices) {
-      json.begin_object().field("path", device.path).field("size_bytes", device.size).field("rotational", device.rotational).field("in_use", device.mounted_or_held);
-      json.field("content", device.content ? device.content->type : std::string()).end_object();
+      json.begin_object()
+          .field("path", device.path)
+          .field("kind", "raw")
+          .field("size_bytes", device.size)
+          .field("rotational", device.rotational);
+      json.field("in_use", device.mounted_or_held).field("content", device.content ? device.content->type : std::string()).end_object();
     }
     fmt::print("{}\n", json.end_array().str());
     return 0;
   }
   std::vector<std::vector<std::string>> rows;
-  for (const auto& device : *devices) {
-    rows.push_back({device.path, format_size(device.size), device.rotational ? "rotating" : "solid state", device.mounted_or_held ? "in use" : "free",
-                    device.content ? device.content->description : "empty"});
+  for (const auto& drive : drives) {
+    rows.push_back(
+        {text(drive, "path"), text(drive, "kind"), format_size(number(drive, "size_bytes")), text(drive, "state"),
+         fmt::format("drive {}{}{}", number(drive, "number"), text(drive, "reason").empty() ? "" : ": ", text(drive, "reason"))});
   }
-  print_table({"DEVICE", "SIZE", "KIND", "USE", "CONTENT"}, rows);
+  for (const auto& device : *devices) {
+    rows.push_back(
+        {device.path, "raw", format_size(device.size), device.mounted_or_held ? "in use" : "free",
+         fmt::format("{}, {}", device.rotational ? "rotating" : "solid state", device.content ? device.content->description : "empty")});
+  }
+  print_table({"DEVICE", "KIND", "SIZE", "STATE", "CONTENT"}, rows);
+  if (drives.empty()) fmt::print("\nother kinds of drives are directories:\n");
+  for (const auto* kind : daemon::drive_kinds()) {
+    if (drives.empty() && kind != &daemon::raw_drive_kind()) fmt::print("  {}\n", kind->help());
+  }
   return 0;
 }
 

@@ -18,12 +18,22 @@ Task<Result<void>> cat(Session& session, const ObjectOptions& options) {
       if (n == 0) break;
       for (size_t done = 0; done < n;) {
         const ssize_t written = ::write(STDOUT_FILENO, buffer.data() + done, n - done);
+        if (written < 0 && errno == EINTR) continue;
         if (written < 0) co_return errno_error(errno, "standard output");
         done += static_cast<size_t>(written);
       }
     }
   }
   co_return Result<void>();
+}
+
+// What a command did to how many objects: JSON, or a sentence.
+void print_count(const Target& target, const char* verb, uint64_t objects) {
+  if (target.json) {
+    fmt::print("{{\"{}\":{}}}\n", verb, objects);
+  } else {
+    fmt::print("{} {} object{}\n", verb, objects, objects == 1 ? "" : "s");
+  }
 }
 
 Task<void> copy_one(Session& session, Semaphore& slots, std::string from_bucket, std::string from_key, std::string bucket, std::string key,
@@ -41,6 +51,7 @@ Task<Result<void>> copy(Session& session, const ObjectOptions& options) {
   if (!options.recursive) {
     const std::string base = from.second.substr(from.second.rfind('/') + 1);
     CO_TRY(co_await session.s3.copy(from.first, from.second, to.first, to.second.empty() || to.second.back() == '/' ? to.second + base : to.second));
+    print_count(options.target, "copied", 1);
     co_return Result<void>();
   }
   std::vector<std::string> failures;
@@ -64,7 +75,7 @@ Task<Result<void>> copy(Session& session, const ObjectOptions& options) {
   co_await group.join();
   if (error) co_return std::move(*error);
   if (!failures.empty()) co_return fail(Code::io_error, "{} copies failed, the first: {}", failures.size(), failures.front());
-  if (!options.target.json) fmt::print("copied {} objects\n", progress.items());
+  print_count(options.target, "copied", progress.items());
   co_return Result<void>();
 }
 
@@ -117,10 +128,16 @@ Task<Result<void>> remove(Session& session, const ObjectOptions& options) {
   Semaphore slots(options.jobs);
   TaskGroup group;
   std::optional<Error> error;
+  std::vector<std::pair<std::string, std::string>> places;  // all are understood before the first thing is deleted
   for (const auto& path : options.paths) {
-    CO_TRY_ASSIGN(const auto place, split_path(path));
+    CO_TRY_ASSIGN(auto place, split_path(path));
+    if (!options.recursive && place.second.empty()) {
+      co_return fail(Code::invalid_argument, "name a key, or add -r for everything in bucket {}", place.first);
+    }
+    places.push_back(std::move(place));
+  }
+  for (const auto& place : places) {
     if (!options.recursive) {
-      if (place.second.empty()) co_return fail(Code::invalid_argument, "name a key, or add -r for everything in bucket {}", place.first);
       CO_TRY(co_await session.s3.remove(place.first, place.second));
       progress.add_items(1);
       continue;
@@ -144,7 +161,7 @@ Task<Result<void>> remove(Session& session, const ObjectOptions& options) {
   co_await group.join();
   if (error) co_return std::move(*error);
   if (!failures.empty()) co_return fail(Code::io_error, "{} could not be deleted, the first: {}", failures.size(), failures.front());
-  if (!options.target.json) fmt::print("deleted {} objects\n", progress.items());
+  print_count(options.target, "deleted", progress.items());
   co_return Result<void>();
 }
 
@@ -177,6 +194,7 @@ Task<Result<void>> pin(Session& session, const ObjectOptions& options, bool pinn
     json.begin_object().field("key", place.second).end_object();
     CO_TRY(co_await session.admin.call("POST", "/v1/buckets/" + percent_encode(place.first) + (pinned ? "/pin" : "/unpin"), json.take()));
   }
+  print_count(options.target, pinned ? "pinned" : "unpinned", options.paths.size());
   co_return Result<void>();
 }
 

@@ -37,7 +37,7 @@ void report(const Outcome& outcome, const char* verb, const Progress& progress, 
     return;
   }
   for (const auto& failure : outcome.failures) fmt::print(stderr, "failed: {}\n", failure);
-  fmt::print("{} {} files, {} in {} ({}, {:.0f} files/s){}\n", verb, outcome.files, format_size(outcome.bytes),
+  fmt::print("{} {} file{}, {} in {} ({}, {:.0f} files/s){}\n", verb, outcome.files, outcome.files == 1 ? "" : "s", format_size(outcome.bytes),
              format_duration(Duration(static_cast<int64_t>(seconds * 1e9))), format_rate(static_cast<double>(outcome.bytes) / seconds),
              static_cast<double>(outcome.files) / seconds, outcome.skipped > 0 ? fmt::format(", {} were there already", outcome.skipped) : "");
 }
@@ -83,26 +83,36 @@ Task<void> download_one(Session& session, Semaphore& slots, Semaphore& files, Jo
 Result<std::vector<Job>> jobs_of_tree(const std::string& directory, const std::string& bucket, std::string prefix) {
   if (!prefix.empty() && prefix.back() != '/') prefix += '/';
   std::vector<Job> jobs;
+  uint64_t others = 0;
   std::error_code error;
   for (fs::recursive_directory_iterator it(directory, error), end; it != end; it.increment(error)) {
     if (error) return fail(Code::io_error, "{}: {}", directory, error.message());
-    if (!it->is_regular_file() || it->is_symlink()) continue;
-    jobs.push_back({it->path().string(), bucket, prefix + fs::relative(it->path(), directory).generic_string(), it->file_size()});
+    const fs::file_status status = it->symlink_status(error);
+    if (error) return fail(Code::io_error, "{}: {}", it->path().string(), error.message());
+    if (fs::is_directory(status)) continue;
+    if (!fs::is_regular_file(status)) {
+      ++others;
+      continue;
+    }
+    const uint64_t bytes = it->file_size(error);
+    if (error) return fail(Code::io_error, "{}: {}", it->path().string(), error.message());
+    jobs.push_back({it->path().string(), bucket, prefix + it->path().lexically_relative(directory).generic_string(), bytes});
   }
+  if (others > 0) fmt::print(stderr, "{}: {} symbolic links and special files are left out\n", directory, others);
   if (error) return fail(Code::io_error, "{}: {}", directory, error.message());
   return jobs;
 }
 
-Task<Result<void>> put_standard_input(Session& session, std::string bucket, std::string key) {
-  // Length unknown: parts of 16 MiB until the end.
+// Length unknown: parts of 16 MiB until the end. upload_id: of the upload that was begun, which the caller aborts when this fails.
+Task<Result<void>> send_standard_input(Session& session, std::string bucket, std::string key, std::string& upload_id, uint64_t& bytes) {
   std::vector<client::RemotePart> parts;
-  std::string upload_id;
   for (;;) {
     Result<Buffer> piece = co_await blocking(session.pool, []() -> Result<Buffer> {
       Buffer buffer(16 * kMiB);
       size_t size = 0;
       while (size < buffer.capacity()) {
         const ssize_t n = ::read(STDIN_FILENO, buffer.data() + size, buffer.capacity() - size);
+        if (n < 0 && errno == EINTR) continue;
         if (n < 0) return errno_error(errno, "standard input");
         if (n == 0) break;
         size += static_cast<size_t>(n);
@@ -112,6 +122,7 @@ Task<Result<void>> put_standard_input(Session& session, std::string bucket, std:
     });
     if (!piece) co_return std::move(piece).error();
     const bool last = piece->size() < 16 * kMiB;
+    bytes += piece->size();
     std::vector<SharedBytes> body;
     if (!piece->empty()) body.emplace_back(std::move(*piece));
     if (last && parts.empty()) {
@@ -131,13 +142,26 @@ Task<Result<void>> put_standard_input(Session& session, std::string bucket, std:
   co_return Result<void>();
 }
 
+Task<Result<void>> put_standard_input(Session& session, std::string bucket, std::string key, bool as_json) {
+  std::string upload_id;
+  Progress progress("put", false);
+  Outcome outcome{.files = 1};
+  Result<void> sent = co_await send_standard_input(session, bucket, key, upload_id, outcome.bytes);
+  if (!sent && !upload_id.empty()) {
+    Result<void> aborted = co_await session.s3.abort_upload(bucket, key, upload_id);
+    std::move(aborted).ignore("the first error is the one to tell");
+  }
+  if (sent) report(outcome, "put", progress, as_json);
+  co_return sent;
+}
+
 Task<Result<void>> put(Session& session, const ObjectOptions& options) {
   if (options.paths.size() < 2) co_return fail(Code::invalid_argument, "say what and where: quarry object put FILE... BUCKET/KEY");
   CO_TRY_ASSIGN(const auto destination, split_path(options.paths.back()));
   const std::string bucket = destination.first, key = destination.second;
   if (options.paths[0] == "-") {
     if (key.empty() || options.paths.size() != 2) co_return fail(Code::invalid_argument, "name one key for standard input: quarry object put - BUCKET/KEY");
-    CO_TRY(co_await put_standard_input(session, bucket, key));
+    CO_TRY(co_await put_standard_input(session, bucket, key, options.target.json));
     co_return Result<void>();
   }
   std::vector<Job> jobs;

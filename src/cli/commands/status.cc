@@ -3,6 +3,7 @@
 #include "cli/fsck_report.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
+#include "daemon/drive_kind.h"
 
 namespace quarry::cli {
 namespace {
@@ -40,13 +41,13 @@ void print_status(const JsonValue& json) {
   std::vector<std::vector<std::string>> rows;
   if (const JsonValue* drives = json.find("drives")) {
     for (const auto& drive : drives->items()) {
-      rows.push_back({std::to_string(number(drive, "number")), text(drive, "state"), format_size(number(drive, "size_bytes")),
+      rows.push_back({std::to_string(number(drive, "number")), text(drive, "kind"), text(drive, "state"), format_size(number(drive, "size_bytes")),
                       format_size(number(drive, "used_bytes")),
                       std::to_string(number(drive, "read_errors") + number(drive, "write_errors") + number(drive, "checksum_errors")),
                       text(drive, "path"), text(drive, "reason")});
     }
   }
-  print_table({"DRIVE", "STATE", "SIZE", "USED", "ERRORS", "PATH", "REASON"}, rows);
+  print_table({"DRIVE", "KIND", "STATE", "SIZE", "USED", "ERRORS", "PATH", "REASON"}, rows);
 }
 
 // One line for whom work was done, since the node started.
@@ -89,17 +90,25 @@ Task<Result<void>> show_status(Session& session, const NodeOptions& options) {
 Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, std::string verb) {
   JsonWriter json;
   json.begin_object().field("force", options.force);
-  if (!options.path.empty()) json.field("path", options.path);
+  if (!options.path.empty()) {
+    CO_TRY_ASSIGN(const daemon::DriveSpec spec, daemon::parse_drive_spec(options.path));
+    json.field("path", spec.text());
+  }
   json.end_object();
   const std::string path = verb == "add" ? "/v1/drives" : fmt::format("/v1/drives/{}/{}", options.number, verb);
   CO_TRY(co_await session.admin.call("POST", path, json.take()));
-  if (!options.target.json) fmt::print("accepted; progress: quarry status\n");
+  if (options.target.json) co_return Result<void>();
+  if (verb == "disable" || verb == "enable") {
+    fmt::print("drive {} is {}d\n", options.number, verb);
+  } else {
+    fmt::print("accepted; progress: quarry status\n");
+  }
   co_return Result<void>();
 }
 
-Task<Result<void>> start_scrub(Session& session) {
-  CO_TRY(co_await session.admin.call("POST", "/v1/scrub"));
-  fmt::print("scrub started; progress: quarry status\n");
+Task<Result<void>> start_scrub(Session& session, bool as_json) {
+  CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("POST", "/v1/scrub"));
+  fmt::print("{}", as_json ? answer : "scrub started; progress: quarry status\n");
   co_return Result<void>();
 }
 
@@ -111,7 +120,7 @@ int print_fsck_report(const std::string& answer, bool as_json) {
   const JsonValue* sound = json->find("sound");
   const bool good = sound != nullptr && sound->as_bool().value_or(false);
   if (as_json) {
-    fmt::print("{}\n", answer);
+    fmt::print("{}{}", answer, answer.ends_with('\n') ? "" : "\n");
     return good ? 0 : 1;
   }
   if (const JsonValue* violations = json->find("violations")) {
@@ -130,7 +139,7 @@ int run_device_change(const DeviceOptions& options, const char* verb) {
   return with_session(options.target, [&](Session& session) { return change_drive(session, options, verb); });
 }
 int run_scrub(const NodeOptions& options) {
-  return with_session(options.target, [](Session& session) { return start_scrub(session); });
+  return with_session(options.target, [&options](Session& session) { return start_scrub(session, options.target.json); });
 }
 
 }  // namespace quarry::cli

@@ -31,12 +31,20 @@ Task<Result<void>> print_list(Session& session, std::string path, bool as_json, 
   co_return Result<void>();
 }
 
-Task<Result<void>> change(Session& session, std::string collection, std::string name, std::string verb) {
+Task<Result<void>> change(Session& session, std::string collection, std::string name, std::string verb, bool as_json) {
   const std::string path = "/v1/" + collection + "/" + percent_encode(name);
   if (verb == "delete") {
     CO_TRY(co_await session.admin.call("DELETE", path));
   } else {
     CO_TRY(co_await session.admin.call("POST", path + "/" + verb));
+  }
+  const std::string_view what = collection == "users" ? "user" : "key";
+  if (as_json) {
+    JsonWriter json;
+    json.begin_object().field(what, name).field("done", verb).end_object();
+    fmt::print("{}\n", json.str());
+  } else {
+    fmt::print("{} {}: {}d\n", what, name, verb);
   }
   co_return Result<void>();
 }
@@ -86,7 +94,7 @@ int run_user_create(const UserOptions& options) {
   return with_session(options.target, [&](Session& session) { return create_user(session, options); });
 }
 int run_user_change(const UserOptions& options, const char* verb) {
-  return with_session(options.target, [&](Session& session) { return change(session, "users", options.name, verb); });
+  return with_session(options.target, [&](Session& session) { return change(session, "users", options.name, verb, options.target.json); });
 }
 int run_key_list(const UserOptions& options) {
   return with_session(options.target, [&](Session& session) {
@@ -97,7 +105,7 @@ int run_key_create(const UserOptions& options) {
   return with_session(options.target, [&](Session& session) { return create_key(session, options); });
 }
 int run_key_change(const UserOptions& options, const char* verb) {
-  return with_session(options.target, [&](Session& session) { return change(session, "keys", options.access_key, verb); });
+  return with_session(options.target, [&](Session& session) { return change(session, "keys", options.access_key, verb, options.target.json); });
 }
 
 }  // namespace quarry::cli

@@ -13,7 +13,7 @@ struct Route {
   std::string_view first_segment;
   Operation operation;
 };
-constexpr Route kRoutes[] = {{"status", status_op}, {"drives", drives_op}, {"users", users_op}, {"keys", keys_op},
+constexpr Route kRoutes[] = {{"status", status_op}, {"drives", drives_op}, {"adopt", adopt_op}, {"users", users_op}, {"keys", keys_op},
                              {"buckets", buckets_op}, {"fsck", fsck_op}, {"scrub", scrub_op}, {"jobs", jobs_op}};
 
 std::string error_json(const Error& error) {

@@ -63,6 +63,7 @@ class AdminServer : public HttpHandler {
 // Operations, one file a group under ops/.
 Task<Result<Answer>> status_op(AdminServices& services, Call& call);
 Task<Result<Answer>> drives_op(AdminServices& services, Call& call);
+Task<Result<Answer>> adopt_op(AdminServices& services, Call& call);
 Task<Result<Answer>> users_op(AdminServices& services, Call& call);
 Task<Result<Answer>> keys_op(AdminServices& services, Call& call);
 Task<Result<Answer>> buckets_op(AdminServices& services, Call& call);

@@ -11,7 +11,7 @@ Result<void> same(const std::optional<std::string>& wanted, const std::string& f
 }  // namespace
 
 Result<void> BodyReceiver::begin_data() {
-  cluster::WriteOptions options{.redundancy = limits_.redundancy, .size_hint = limits_.size.value_or(0), .pack_limit = limits_.pack_limit};
+  cluster::WriteOptions options{.redundancy = limits_.redundancy, .size_hint = limits_.size.value_or(0), .pack_limit = limits_.pack_limit, .file = limits_.file};
   TRY_ASSIGN(writer_, engine_.data().begin_write(options));
   return {};
 }
@@ -59,6 +59,7 @@ Task<Result<Body>> BodyReceiver::finish(Expected expected) {
   CO_TRY(same(expected.md5, body.digests.md5, "MD5"));
   CO_TRY(same(expected.sha256, body.digests.sha256, "SHA-256"));
   CO_TRY(same(expected.checksum, body.digests.checksum, "checksum"));
+  if (!writer_ && limits_.whole_file && size_ == 0) CO_TRY(begin_data());
   if (!writer_) {
     if (size_ > 0) body.kind = PayloadKind::inlined;
     co_return body;

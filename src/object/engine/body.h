@@ -12,6 +12,8 @@ struct BodyLimits {
   std::optional<uint64_t> size;         // promised
   cluster::Redundancy redundancy;
   uint32_t pack_limit = 0;
+  cluster::FileName file = {};          // the object, where drives keep it as a file
+  bool whole_file = false;              // every drive does: also an empty body is written
 };
 
 struct Body {

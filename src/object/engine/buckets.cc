@@ -6,6 +6,7 @@ namespace {
 
 constexpr size_t kBucketNameMax = 255;
 constexpr size_t kBucketListMax = 10000;     // a page; `after` continues
+constexpr int kCreateAttempts = 64;          // bucket ids come from one row: many who create at once take turns, for about a second
 constexpr size_t kUploadsPerSweep = 100;     // uploads aborted between two looks while a bucket is deleted
 
 Result<void> check_bucket(const BucketInfo& info) {
@@ -57,7 +58,7 @@ Task<Result<BucketInfo>> Engine::create_bucket(const RequestContext& ctx, Bucket
   record.info.created = wall_now();
   for (int unknowns = 0;;) {
     BucketRecord* slot = &record;
-    auto made = co_await meta::transact(meta(), [slot](meta::Transaction& transaction) { return create_in(transaction, *slot); });
+    auto made = co_await meta::transact(meta(), [slot](meta::Transaction& transaction) { return create_in(transaction, *slot); }, kCreateAttempts);
     if (made) break;
     if (made.error().code() != Code::unknown_outcome) {
       if (unknowns > 0 && made.error().code() != Code::already_exists) {

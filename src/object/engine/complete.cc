@@ -43,6 +43,12 @@ class CompleteUpload : public PublishVersion {
       : PublishVersion(std::move(key), std::move(record), options.conditions), upload_id_(std::move(upload_id)), options_(std::move(options)),
         part_size_min_(part_size_min) {}
 
+  // The parts are in one write already: they become ranges of it.
+  void set_whole(cluster::DataLayout layout, std::vector<uint64_t> uniques) {
+    whole_ = layout;
+    merged_ = std::move(uniques);
+  }
+
  protected:
   Task<Result<void>> prepare(ChangeContext& context) override {
     CO_TRY_ASSIGN(auto row, co_await context.transaction.get(upload_key(context.bucket.id, key_, upload_id_)));
@@ -55,6 +61,11 @@ class CompleteUpload : public PublishVersion {
     for (const auto& part : present) present_bytes_ += part.size;
     CO_TRY(choose(std::move(present)));
 
+    if (whole_) {
+      std::vector<uint64_t> uniques;
+      for (const auto& part : chosen_) uniques.push_back(part.unique);
+      if (uniques != merged_) co_return fail(Code::busy, "upload '{}': its parts changed while it was completed; try again", upload_id_text(upload_id_));
+    }
     uint64_t size = 0;
     for (const auto& part : chosen_) size += part.size;
     if (size > kObjectSizeMax) co_return fail(Code::too_large, "object of {} bytes, at most {} are possible", size, kObjectSizeMax);
@@ -84,6 +95,15 @@ class CompleteUpload : public PublishVersion {
   }
 
   Task<Result<void>> write_payload(ChangeContext& context, KeyRows& rows) override {
+    if (whole_) {
+      record_.layout = whole_;
+      context.data.record(context.transaction, *whole_, layout_owner(context.bucket.id, key_, record_.unique));
+      for (auto& part : chosen_) {
+        if (part.layout) context.data.retire(context.transaction, *part.layout);
+        part.layout.reset();
+      }
+      context.usage.retired = true;
+    }
     rows.put_part_list(record_, chosen_);
     for (const auto& part : left_out_) {
       if (part.layout) context.data.retire(context.transaction, *part.layout);
@@ -123,7 +143,50 @@ class CompleteUpload : public PublishVersion {
   const uint64_t part_size_min_;
   std::vector<PartRecord> chosen_, left_out_;
   uint64_t present_bytes_ = 0;
+  std::optional<cluster::DataLayout> whole_;
+  std::vector<uint64_t> merged_;
 };
+
+// The parts of an upload, written again as one write, so that the object is one file. Not all are there: no writer, and the transaction says why.
+struct Merged {
+  std::unique_ptr<cluster::DataWriter> writer;
+  cluster::DataLayout layout;
+  std::vector<uint64_t> uniques;
+};
+
+Task<Result<Merged>> merge_parts(Engine& engine, BucketRef bucket, std::string key, UploadId upload, std::vector<CompletedPart> wanted) {
+  constexpr size_t kPiece = 1 << 20;
+  auto guard = engine.data().guard_reads();
+  Merged merged;
+  std::vector<PartRecord> parts;
+  uint64_t size = 0;
+  for (const CompletedPart& each : wanted) {
+    CO_TRY_ASSIGN(auto row, co_await engine.meta().get(part_key(upload, each.number)));
+    if (!row) co_return merged;
+    CO_TRY_ASSIGN(auto part, decode_part(*row));
+    if (to_hex(bytes_of(part.md5)) != each.etag) co_return merged;
+    size += part.size;
+    parts.push_back(std::move(part));
+  }
+  if (parts.empty() || size == 0) co_return merged;
+  CO_TRY_ASSIGN(auto redundancy, engine.redundancy_of(bucket->info.policy));
+  if (redundancy.kind != cluster::RedundancyKind::mirror) co_return merged;
+  cluster::WriteOptions options{.redundancy = redundancy, .size_hint = size, .file = {.directory = bucket->info.name, .name = std::move(key)}};
+  CO_TRY_ASSIGN(merged.writer, engine.data().begin_write(options));
+  for (const PartRecord& part : parts) {
+    merged.uniques.push_back(part.unique);
+    if (!part.layout) continue;
+    auto reader = engine.data().read(*part.layout, 0, part.size, cluster::CachePolicy::bypass);
+    for (;;) {
+      CO_TRY_ASSIGN(auto piece, co_await reader->next(kPiece));
+      if (piece.empty()) break;
+      CO_TRY(co_await merged.writer->append(Buffer::copy_of(piece.view())));
+    }
+  }
+  CO_TRY_ASSIGN(merged.layout, co_await merged.writer->finish());
+  if (merged.layout.size != size) co_return fail(Code::internal, "upload of '{}': {} bytes were merged to {}", bucket->info.name, size, merged.layout.size);
+  co_return merged;
+}
 
 // The ETag that completing with these parts gives; empty if it cannot be told.
 std::string etag_of(const std::vector<CompletedPart>& parts) {
@@ -143,12 +206,24 @@ Task<Result<ObjectInfo>> Engine::complete_upload(const RequestContext& ctx, std:
   CO_TRY(co_await fresh_bucket(bucket));
   CO_TRY_ASSIGN(auto id, parse_upload_id(upload_id));
   const std::string expected_etag = etag_of(options.parts);
+  Merged merged;
+  if (data().whole_objects()) {
+    CO_TRY_ASSIGN(auto owner, co_await fresh_bucket(bucket));
+    CO_TRY_ASSIGN(merged, co_await merge_parts(*this, std::move(owner), key, id, options.parts));
+  }
   VersionRecord record;
   record.unique = random();
   record.modified = wall_now();
   CompleteUpload change(key, id, std::move(record), std::move(options), part_size_min());
+  if (merged.writer) change.set_whole(merged.layout, merged.uniques);
   auto done = co_await run_change(context, bucket, 0, key, change);
-  if (done) co_return to_info(change.record(), std::move(key), true);
+  if (merged.writer && done) merged.writer->keep();
+  if (merged.writer && !done && done.error().code() == Code::unknown_outcome) merged.writer->settle();
+  if (done) {
+    CO_TRY_ASSIGN(auto owner, co_await open_bucket(bucket));
+    co_await settle_name(owner->info.id, key, change.replaced());
+    co_return to_info(change.record(), std::move(key), true);
+  }
   // Completing again, as a client does that lost the answer, finds the object made the first time, while it is the current one.
   if (done.error().code() == Code::not_found || done.error().code() == Code::precondition_failed) {
     CO_TRY_ASSIGN(auto found, co_await fresh_bucket(bucket));

@@ -1,6 +1,7 @@
 #include "object/engine/engine.h"
 
 #include "codec/digest.h"
+#include "object/engine/files.h"
 
 namespace quarry::object {
 namespace {
@@ -20,7 +21,7 @@ Error after_unknown(Error error, bool unknown) {
 
 std::unique_ptr<ObjectEngine> make_object_engine(EngineOptions options) { return std::make_unique<Engine>(std::move(options)); }
 
-Engine::Engine(EngineOptions options) : options_(std::move(options)), hashes_(options_.compute) {}
+Engine::Engine(EngineOptions options) : options_(std::move(options)), hashes_(options_.compute) { data().set_file_judge(make_file_judge(meta())); }
 
 Sequence Engine::next_time() {
   const auto wall = static_cast<Sequence>(std::max<WallTime>(options_.clock.wall_now(), 1));

@@ -64,6 +64,9 @@ class Engine final : public ObjectEngine {
                                            CompleteOptions options) override;
   Task<Result<void>> abort_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id) override;
 
+  Task<Result<ObjectInfo>> adopt(const RequestContext& ctx, std::string bucket, std::string key, AdoptSource source) override;
+  Task<Result<AdoptedState>> adopted_state(const RequestContext& ctx, std::string bucket, std::string key) override;
+
   Task<Result<void>> pin(const RequestContext& ctx, std::string bucket, std::string key, bool pinned) override;
   Task<Result<FsckReport>> fsck(const RequestContext& ctx, bool repair) override;
 
@@ -97,6 +100,10 @@ class Engine final : public ObjectEngine {
   // Errors: not_found ("upload ...").
   Task<Result<UploadRecord>> read_upload(BucketId bucket, std::string key, UploadId upload_id);
 
+  // The readable tree of drives that keep files follows the rows of a key; after each commit that changed its current version. previous: the
+  // layout that was current before.
+  Task<void> settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous);
+
   // Adds to the bucket's counters and checks its quota.
   Task<Result<void>> charge(meta::Transaction& transaction, const BucketInfo& bucket, UsageDelta usage);
 
@@ -112,6 +119,7 @@ class Engine final : public ObjectEngine {
   std::mutex cache_mutex_;
   std::unordered_map<std::string, BucketRef> cache_;
   GateTable<64> quota_gates_;   // by bucket: puts into a bucket with a quota read its counters and would conflict
+  GateTable<256> name_gates_;   // by key, while its file is shown or hidden
   GateTable<256> key_gates_;    // by key, after a first conflict
 };
 

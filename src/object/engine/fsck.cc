@@ -125,7 +125,7 @@ void Pass::check_payload(const VersionRecord& record, std::string_view key, std:
     if (!payload) return violation("key '{}': {}", key, payload.error().to_string());
     if (payload->unique != record.unique || payload->bytes.size() != record.size) violation("key '{}': its payload row is that of another version", key);
   }
-  if (record.payload == PayloadKind::data) refer(record.layout);
+  refer(record.layout);
   if (record.payload == PayloadKind::parts) {
     uint64_t size = 0, count = 0;
     uint32_t previous = 0;

@@ -12,7 +12,10 @@ Task<Result<std::vector<PartRecord>>> read_part_list(RowReader get, BucketId buc
     for (auto& part : decoded.parts) parts.push_back(std::move(part));
   }
   uint64_t total = 0;
-  for (const auto& part : parts) total += part.size;
+  for (const auto& part : parts) {
+    total += part.size;
+    if (part.layout.has_value() != (!version.layout && part.size > 0)) co_return fail(Code::corrupt, "key '{}': part {} and the whole disagree about their place", key, part.number);
+  }
   if (parts.size() != version.part_count || total != version.size) {
     co_return fail(Code::corrupt, "key '{}': its part list has {} parts of {} bytes, not {} of {}", key, parts.size(), total, version.part_count,
                    version.size);
@@ -120,6 +123,7 @@ Task<Result<void>> KeyRows::discard_payload(VersionRecord record) {
       for (const auto& part : parts) {
         if (part.layout) data_.retire(transaction_, *part.layout);
       }
+      if (record.layout) data_.retire(transaction_, *record.layout);
       usage_.retired = true;
       for (uint32_t page = 0; page < record.page_count; ++page) transaction_.remove(payload_key(bucket_, key_, record.slot(), page));
       break;

@@ -37,6 +37,7 @@ Task<Result<Applied>> PublishVersion::apply(ChangeContext& context) {
   CO_TRY(check_write_conditions(conditions_, rows.current() ? &*rows.current() : nullptr, key_));
   CO_TRY(co_await prepare(context));
 
+  replaced_ = rows.current() ? rows.current()->layout : std::nullopt;
   record_.sequence = sequence;
   record_.null_version = versioning != Versioning::enabled;
   if (record_.null_version) {

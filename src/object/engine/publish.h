@@ -13,6 +13,7 @@ class PublishVersion : public KeyChange {
 
   Task<Result<Applied>> apply(ChangeContext& context) override;
   const VersionRecord& record() const { return record_; }
+  const std::optional<cluster::DataLayout>& replaced() const { return replaced_; }  // of the version that was current before
 
  protected:
   // Checks before the first edit; in the transaction. May fill the record.
@@ -21,6 +22,7 @@ class PublishVersion : public KeyChange {
   virtual Task<Result<void>> write_payload(ChangeContext& context, KeyRows& rows) = 0;
 
   VersionRecord record_;
+  std::optional<cluster::DataLayout> replaced_;
   const std::string key_;
 
  private:

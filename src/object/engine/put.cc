@@ -54,6 +54,7 @@ class PutWriter final : public ObjectWriter {
       co_return std::move(done).error();
     }
     body_.keep();
+    co_await engine_.settle_name(bucket_->info.id, key_, change.replaced());
     co_return to_info(change.record(), key_, true);
   }
 
@@ -78,6 +79,11 @@ Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ct
   const BucketPolicy& policy = bucket->info.policy;
   BodyLimits limits{.inline_limit = policy.inline_limit, .size = options.size, .pack_limit = policy.pack_limit};
   if (options.size && *options.size > policy.inline_limit) limits.inline_limit = 0;
+  if (data().has_file_drives()) {
+    limits.file = {.directory = bucket->info.name, .name = key};
+    limits.whole_file = data().whole_objects();
+    if (limits.whole_file) limits.inline_limit = 0;
+  }
   CO_TRY_ASSIGN(limits.redundancy, redundancy_of(policy));
   // A quota that this body alone exceeds is told before its bytes come.
   if (options.size && bucket->info.quota.bytes != 0 && *options.size > bucket->info.quota.bytes) {
@@ -94,6 +100,45 @@ Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ct
   }
   co_return std::unique_ptr<ObjectWriter>(
       std::make_unique<PutWriter>(*this, context, std::move(bucket), std::move(key), std::move(options), std::move(limits)));
+}
+
+Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bucket_name, std::string key, AdoptSource source) {
+  CO_TRY(check_object_key(key));
+  const RequestContext context = ctx;
+  CO_TRY_ASSIGN(auto bucket, co_await fresh_bucket(std::move(bucket_name)));
+  cluster::AdoptOptions options{.drive = source.drive, .path = std::move(source.path), .file = {.directory = bucket->info.name, .name = key}};
+  CO_TRY_ASSIGN(auto adoption, co_await data().adopt_file(std::move(options)));
+  VersionRecord record;
+  record.unique = random();
+  record.size = adoption.layout.size;
+  record.modified = adoption.modified_ns;
+  record.md5 = std::move(adoption.md5);
+  record.payload = PayloadKind::data;
+  record.layout = adoption.layout;
+  record.owner = std::move(source.owner);
+  PublishBody change(key, std::move(record), {}, {});
+  auto done = co_await run_change(context, bucket->info.name, bucket->info.id, key, change);
+  if (!done) {
+    if (done.error().code() == Code::unknown_outcome) adoption.writer->settle();
+    co_return std::move(done).error();
+  }
+  adoption.writer->keep();
+  co_await settle_name(bucket->info.id, key, change.replaced());
+  co_return to_info(change.record(), std::move(key), true);
+}
+
+Task<Result<AdoptedState>> Engine::adopted_state(const RequestContext& ctx, std::string bucket_name, std::string key) {
+  AdoptedState state;
+  CO_TRY_ASSIGN(auto bucket, co_await open_bucket(std::move(bucket_name)));
+  CO_TRY_ASSIGN(auto row, co_await meta().get(current_key(bucket->info.id, key)));
+  if (!row) co_return state;
+  CO_TRY_ASSIGN(const VersionRecord record, decode_version(*row));
+  if (!record.layout) co_return state;
+  CO_TRY_ASSIGN(state.state, co_await data().file_state(*record.layout));
+  if (state.state != cluster::FileState::changed) co_return state;
+  CO_TRY(co_await data().let_go(*record.layout));
+  state.let_go = true;
+  co_return state;
 }
 
 }  // namespace quarry::object

@@ -14,6 +14,7 @@ void Reader::open() {
   opened_ = true;
   if (found_.record.layout) pieces_.push_back({*found_.record.layout, offset_, left_});
   uint64_t start = 0;
+  if (found_.record.layout) found_.parts.clear();  // ranges of the one layout
   for (const auto& part : found_.parts) {
     const uint64_t begin = std::max(start, offset_), end = std::min(start + part.size, offset_ + left_);
     if (begin < end) pieces_.push_back({*part.layout, begin - start, end - begin});  // a part with bytes has a layout: records.cc checks

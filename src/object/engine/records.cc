@@ -100,7 +100,7 @@ Result<PartRecord> take_part(Decoder& in) {
   if (number == 0 || number > kPartNumberMax) return fail(Code::corrupt, "part number {}", number);
   part.number = static_cast<uint32_t>(number);
   if (part.md5.size() != 16) return fail(Code::corrupt, "part {}: MD5 of {} bytes", number, part.md5.size());
-  if ((part.layout ? part.layout->size : 0) != part.size) return fail(Code::corrupt, "part {}: its layout has another size", number);
+  if (part.layout && part.layout->size != part.size) return fail(Code::corrupt, "part {}: its layout has another size", number);
   return part;
 }
 
@@ -215,7 +215,7 @@ Result<VersionRecord> decode_version(std::string_view value) {
   TRY(in.finish("version record"));
   if (pages > kPartNumberMax) return fail(Code::corrupt, "version record: {} pages", pages);
   record.page_count = static_cast<uint32_t>(pages);
-  if ((record.payload == PayloadKind::data) != record.layout.has_value()) return fail(Code::corrupt, "version record: payload and layout disagree");
+  if (record.payload == PayloadKind::data ? !record.layout : record.payload != PayloadKind::parts && record.layout) return fail(Code::corrupt, "version record: payload and layout disagree");
   if (record.layout && record.layout->size != record.size) return fail(Code::corrupt, "version record: its layout has another size");
   if ((record.payload == PayloadKind::parts) != (pages > 0)) return fail(Code::corrupt, "version record: payload and pages disagree");
   return record;
@@ -233,6 +233,7 @@ Result<PartRecord> decode_part(std::string_view value) {
   TRY(expect_format(in, kPartV1, "part record"));
   TRY_ASSIGN(auto part, take_part(in));
   TRY(in.finish("part record"));
+  if (part.size > 0 && !part.layout) return fail(Code::corrupt, "part {}: bytes without a place", part.number);
   return part;
 }
 

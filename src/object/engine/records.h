@@ -22,7 +22,7 @@ enum class PayloadKind : uint8_t {
   none = 0,    // no bytes: size 0, or a delete marker
   inlined = 1, // in the payload row, page 0
   data = 2,    // in the data plane, one layout
-  parts = 3,   // in the data plane, a layout a part; the list is in the payload rows
+  parts = 3,   // in the data plane, a layout a part, or one for all (the parts are ranges of it); the list is in the payload rows
 };
 
 struct VersionRecord {
@@ -42,7 +42,7 @@ struct VersionRecord {
   // The rest.
   ObjectMetadata metadata;       // but storage_class
   Tags tags;
-  std::optional<cluster::DataLayout> layout;  // PayloadKind::data
+  std::optional<cluster::DataLayout> layout;  // PayloadKind::data; PayloadKind::parts: of all of them together, where objects are whole files
   uint32_t page_count = 0;                    // PayloadKind::parts
   UploadId upload_id;                         // of multipart objects: completing again finds its work done
 

@@ -14,6 +14,8 @@ class RemoveObject : public KeyChange {
   Task<Result<Applied>> apply(ChangeContext& context) override {
     KeyRows rows(context.transaction, context.data, context.bucket.id, target_.key, context.usage);
     CO_TRY(co_await rows.load());
+    if (rows.current() && rows.current()->layout) gone_ = rows.current()->layout;
+    bucket_ = context.bucket.id;
     Result<Applied> applied = Applied::nothing_to_write;
     if (version_) {
       applied = co_await remove_version(rows);
@@ -26,6 +28,8 @@ class RemoveObject : public KeyChange {
   }
   const DeleteOutcome& outcome() const { return outcome_; }
   const std::string& key() const { return target_.key; }
+  BucketId bucket() const { return bucket_; }
+  const std::optional<cluster::DataLayout>& gone() const { return gone_; }  // of the version that was current before
 
  private:
   Task<Result<Applied>> remove_plain(KeyRows& rows) {
@@ -93,6 +97,8 @@ class RemoveObject : public KeyChange {
   const WallTime now_;
   VersionRecord marker_;
   DeleteOutcome outcome_;
+  BucketId bucket_ = 0;
+  std::optional<cluster::DataLayout> gone_;
 };
 
 Result<std::unique_ptr<RemoveObject>> prepare(Engine& engine, DeleteTarget target) {
@@ -154,6 +160,7 @@ class ChangeTags : public KeyChange {
 Task<Result<DeleteOutcome>> Engine::remove(const RequestContext& ctx, std::string bucket, DeleteTarget target) {
   CO_TRY_ASSIGN(auto change, prepare(*this, std::move(target)));
   CO_TRY(co_await run_change(ctx, std::move(bucket), 0, change->key(), *change));
+  co_await settle_name(change->bucket(), change->key(), change->gone());
   co_return change->outcome();
 }
 
@@ -195,6 +202,7 @@ Task<std::vector<Result<DeleteOutcome>>> Engine::remove_many(const RequestContex
       } else if (change.failure) {
         done = std::move(*change.failure);
       }
+      if (done) co_await settle_name(change.bucket(), change.key(), change.gone());
       results[places[i]] = done ? Result<DeleteOutcome>(change.outcome()) : Result<DeleteOutcome>(std::move(done).error());
     }
   }

@@ -13,7 +13,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   const auto metadata = services.metadata.stats();
 
   uint64_t down = 0;
-  for (const auto& drive : drives) down += drive.state == "failed" || drive.state == "missing";
+  for (const auto& drive : drives) down += drive.state == "failed" || drive.state == "missing" || drive.state == "disabled";
   std::string health = "healthy";
   if (repair.lost_writes > 0) {
     health = "data lost";
@@ -37,6 +37,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
         .field("number", drive.number)
         .field("id", drive.id.to_string())
         .field("path", drive.path)
+        .field("kind", drive.kind)
         .field("domain", drive.domain)
         .field("state", drive.state)
         .field("reason", drive.reason)

@@ -1,0 +1,121 @@
+// Raw drives: whole block devices, or files that stand for them (chunk/raw).
+#include "base/log.h"
+#include "chunk/raw/device_probe.h"
+#include "chunk/raw/raw_store.h"
+#include "cluster/inspect.h"
+#include "daemon/drive_kind.h"
+#include "io/executor.h"
+#include "io/uring_block_device.h"
+
+namespace quarry::daemon {
+namespace {
+
+constexpr Duration kBusyPatience = std::chrono::seconds(5);  // for a drive that another process still holds
+constexpr Duration kBusyRetry = std::chrono::milliseconds(20);
+
+class FoundRaw final : public FoundDrive {
+ public:
+  FoundRaw(std::string path, std::unique_ptr<BlockDevice> device) : path_(std::move(path)), device_(std::move(device)) {}
+
+  Task<Result<Uuid>> format(Uuid cluster, bool force) override {
+    auto formatted = co_await chunk::RawStore::format(*device_, {.cluster = cluster, .force = force});
+    if (!formatted) co_return std::move(formatted).error().with(path_);
+    co_return *formatted;
+  }
+  Task<Result<std::unique_ptr<chunk::ChunkStore>>> open(std::optional<Uuid> cluster) override {
+    chunk::RawStoreOptions options;
+    options.cluster = cluster;
+    auto store = co_await chunk::RawStore::open(std::move(device_), options);
+    if (!store) co_return std::move(store).error().with(path_);
+    for (const auto& line : (*store)->open_report().damage) LOG_ERROR("drive is damaged", {"path", path_}, {"damage", line});
+    co_return std::unique_ptr<chunk::ChunkStore>(std::move(*store));
+  }
+  Task<Result<void>> join(chunk::ChunkStore& store, Uuid cluster) override {
+    return static_cast<chunk::RawStore&>(store).set_cluster_id(cluster);
+  }
+  Task<void> close() override {
+    if (device_ != nullptr) co_await device_->close();
+  }
+  uint64_t size_bytes() const override { return device_ != nullptr ? device_->info().size : 0; }
+  BlockDevice& device() { return *device_; }
+
+ private:
+  const std::string path_;
+  std::unique_ptr<BlockDevice> device_;
+};
+
+class RawDriveKind final : public DriveKind {
+ public:
+  std::string_view name() const override { return "raw"; }
+  std::string_view help() const override { return "PATH: a whole block device, or a file that stands for one"; }
+
+  Task<Result<std::unique_ptr<FoundDrive>>> find(std::string path, bool force) const override {
+    // The kernel lets go of a killed process's rings, and of the drives registered with them, some time after the process is gone.
+    const TimePoint patience = Executor::here().now() + kBusyPatience;
+    auto device = co_await UringBlockDevice::open(path);
+    while (!device && device.error().code() == Code::busy && Executor::here().now() < patience) {
+      co_await sleep_for(kBusyRetry);
+      device = co_await UringBlockDevice::open(path);
+    }
+    if (!device) co_return std::move(device).error().with(path);
+    auto found = std::make_unique<FoundRaw>(path, std::move(*device));
+    auto identity = co_await chunk::RawStore::identify(found->device());
+    if (identity) {
+      found->identity = DriveIdentity{identity->drive, identity->cluster};
+      co_return std::unique_ptr<FoundDrive>(std::move(found));
+    }
+    std::optional<Error> refused;
+    if (identity.error().code() != Code::not_found) {
+      refused.emplace(std::move(identity).error().with(path));
+    } else {
+      auto foreign = chunk::probe_device(path);
+      if (!foreign) {
+        refused.emplace(std::move(foreign).error().with(path));
+      } else if (foreign->has_value() && !force) {
+        refused.emplace(Code::already_exists,
+                        fmt::format("{} is not empty: {}. It was left alone; to DESTROY what is on it: quarry device format --force {}",
+                                    path, (*foreign)->description, path));
+      }
+    }
+    if (refused) {
+      co_await found->close();
+      co_return std::move(*refused);
+    }
+    co_return std::unique_ptr<FoundDrive>(std::move(found));
+  }
+
+  Task<Result<std::string>> inspect(std::string path, std::string what) const override {
+    UringBlockDevice::Options options;
+    options.read_only = true;
+    options.exclusive = false;
+    CO_TRY_ASSIGN(auto device, co_await UringBlockDevice::open(path, options));
+    auto text = co_await chunk::inspect_raw_device(*device, what.empty() ? std::string("all") : what);
+    co_await device->close();
+    if (!text) co_return std::move(text).error().with(path);
+    if (!what.empty() && what != "all") co_return std::move(*text);
+    // What the cluster keeps there besides object data.
+    CO_TRY_ASSIGN(auto again, co_await UringBlockDevice::open(path, options));
+    auto store = co_await chunk::RawStore::open(std::move(again), {.read_only = true, .background = false});
+    if (!store) co_return std::move(*text);  // the structures above say why
+    auto metadata = co_await cluster::inspect_metadata(**store);
+    (co_await (*store)->close()).ignore("it only read");
+    if (!metadata) co_return std::move(metadata).error().with(path);
+    co_return text->substr(0, text->rfind('\n')) + ",\n  \"metadata\": " + *metadata + "\n}";
+  }
+
+  Task<Result<chunk::FsckReport>> fsck(std::string path) const override {
+    UringBlockDevice::Options options;
+    options.read_only = true;
+    CO_TRY_ASSIGN(auto device, co_await UringBlockDevice::open(path, options));
+    co_return co_await chunk::fsck_raw_device(std::move(device), true);
+  }
+};
+
+}  // namespace
+
+const DriveKind& raw_drive_kind() {
+  static const RawDriveKind kind;
+  return kind;
+}
+
+}  // namespace quarry::daemon

@@ -1,0 +1,152 @@
+// POST /v1/adopt {"directory","bucket","phase","after","limit","attach"}: one step of making a tree of files on a dir drive the objects of
+// a bucket, in place. The caller repeats it with "after" = the answer's "next" until "done"; each step stands alone, so it can stop
+// anywhere and begin again. Phases:
+//   check  objects that were adopted before: a changed file is let go, to be taken in again; a vanished one is reported
+//   take   files that belong to no object become objects
+#include "chunk/dir/escape.h"
+#include "cluster/drive_path.h"
+#include "frontends/admin/admin_server.h"
+
+namespace quarry::frontends::admin {
+namespace {
+
+constexpr size_t kStepMax = 1000;                        // files of one step
+constexpr Duration kStepTime = std::chrono::seconds(5);  // a step that took so long answers with what it has
+constexpr size_t kProblemsMax = 100;                     // listed in one answer; all are counted
+
+struct Place {
+  uint32_t drive = 0;
+  std::string under;  // below the drive's directory; empty: all of it
+};
+
+std::optional<Place> find_place(const cluster::DataPlane& data, const std::string& directory) {
+  std::optional<Place> best;
+  size_t longest = 0;
+  for (const auto& drive : data.drives()) {
+    const cluster::DrivePath at = cluster::parse_drive_path(drive.path);
+    if (at.kind != "dir" || drive.state == "removed" || at.path.size() < longest) continue;
+    const std::string root(at.path);
+    if (directory == root) {
+      best = Place{drive.number, ""};
+    } else if (directory.starts_with(root + "/")) {
+      best = Place{drive.number, directory.substr(root.size() + 1)};
+    } else {
+      continue;
+    }
+    longest = at.path.size();
+  }
+  return best;
+}
+
+struct Tally {
+  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, failed = 0;
+  std::vector<std::pair<std::string, std::string>> problems;  // what, why
+  std::string next;
+  bool done = false;
+  void problem(std::string what, std::string why) {
+    if (problems.size() < kProblemsMax) problems.emplace_back(std::move(what), std::move(why));
+  }
+};
+
+Task<Result<Tally>> check_step(AdminServices* services, const RequestContext& ctx, std::string bucket, std::string after, size_t limit) {
+  const TimePoint end = Executor::here().now() + kStepTime;
+  Tally tally;
+  object::ListOptions options{.after = std::move(after), .limit = limit};
+  tally.next = options.after;
+  CO_TRY_ASSIGN(const auto page, co_await services->objects.list(ctx, bucket, options));
+  for (const auto& object : page.objects) {
+    CO_TRY_ASSIGN(const auto state, co_await services->objects.adopted_state(ctx, bucket, object.key));
+    switch (state.state) {
+      case cluster::FileState::unchanged: ++tally.unchanged; break;
+      case cluster::FileState::changed: ++tally.changed; break;
+      case cluster::FileState::vanished:
+        ++tally.vanished;
+        tally.problem(object.key, "its file is gone; the object cannot be read (delete it, or bring the file back)");
+        break;
+      case cluster::FileState::elsewhere: break;
+    }
+    tally.next = object.key;
+    if (Executor::here().now() > end) co_return tally;
+  }
+  tally.done = !page.truncated;
+  co_return tally;
+}
+
+// The key of a file: what its path says if the tree came out of Quarry, else its path below the directory.
+std::string key_of(const std::string& path, const std::string& under, const std::string& bucket) {
+  const auto own = chunk::dir::parse_path(path);
+  if (own && own->bucket == bucket && under == bucket) return own->key;
+  return under.empty() ? path : path.substr(under.size() + 1);
+}
+
+Task<Result<Tally>> take_step(AdminServices* services, const RequestContext& ctx, Place place, std::string bucket, std::string after,
+                              size_t limit) {
+  const TimePoint end = Executor::here().now() + kStepTime;
+  Tally tally;
+  tally.next = after;
+  CO_TRY_ASSIGN(const auto files, co_await services->data.unrecorded_files(place.drive, place.under, std::move(after), limit));
+  for (const auto& file : files) {
+    object::AdoptSource source{.drive = place.drive, .path = file.path, .owner = ctx.identity.user};
+    auto adopted = co_await services->objects.adopt(ctx, bucket, key_of(file.path, place.under, bucket), std::move(source));
+    if (adopted) {
+      ++tally.adopted;
+      tally.bytes += adopted->size;
+    } else if (adopted.error().error_class() == ErrorClass::caller || adopted.error().code() == Code::busy) {
+      ++tally.failed;  // of this file alone
+      tally.problem(file.path, adopted.error().to_string());
+    } else {
+      co_return std::move(adopted).error().with(file.path);
+    }
+    tally.next = file.path;
+    if (Executor::here().now() > end) co_return tally;
+  }
+  tally.done = files.size() < limit;
+  co_return tally;
+}
+
+}  // namespace
+
+Task<Result<Answer>> adopt_op(AdminServices& services, Call& call) {
+  if (call.head.method != "POST" || call.segments.size() != 1) co_return fail(Code::not_found, "use POST /v1/adopt");
+  CO_TRY_ASSIGN(const std::string directory, call.body.string_at("directory"));
+  CO_TRY_ASSIGN(const std::string bucket, call.body.string_at("bucket"));
+  CO_TRY_ASSIGN(const std::string phase, call.body.string_at("phase"));
+  const std::string after = call.body.string_at("after").value_or("");
+  const size_t limit = std::clamp<uint64_t>(call.body.u64_at("limit").value_or(kStepMax), 1, kStepMax);
+  const JsonValue* attach = call.body.find("attach");
+  if (directory.empty() || directory[0] != '/')
+    co_return fail(Code::invalid_argument, "directory '{}': name it from the root, as the node sees it", directory);
+  std::optional<Place> place = find_place(services.data, directory);
+  if (!place) {
+    if (attach == nullptr || !attach->as_bool().value_or(false)) {
+      co_return fail(Code::precondition_failed,
+                     "{} lies on no dir drive of this node: quarry device add dir:{} (or a directory above it), or quarry adopt --attach",
+                     directory, directory);
+    }
+    CO_TRY(co_await services.data.add_drive("dir:" + directory, false));
+    place = find_place(services.data, directory);
+    if (!place) co_return fail(Code::internal, "{} was attached and is no drive", directory);
+  }
+  Tally tally;
+  if (phase == "check") {
+    CO_TRY_ASSIGN(tally, co_await check_step(&services, call.ctx, bucket, after, limit));
+  } else if (phase == "take") {
+    CO_TRY_ASSIGN(tally, co_await take_step(&services, call.ctx, *place, bucket, after, limit));
+  } else {
+    co_return fail(Code::invalid_argument, "phase '{}' is neither check nor take", phase);
+  }
+  JsonWriter json;
+  json.begin_object()
+      .field("drive", place->drive)
+      .field("done", tally.done)
+      .field("next", tally.next)
+      .field("adopted", tally.adopted)
+      .field("bytes", tally.bytes);
+  json.field("unchanged", tally.unchanged).field("changed", tally.changed).field("vanished", tally.vanished).field("failed", tally.failed);
+  json.key("problems").begin_array();
+  for (const auto& [what, why] : tally.problems) json.begin_object().field("name", what).field("reason", why).end_object();
+  json.end_array().end_object();
+  co_return Answer{.json = json.take()};
+}
+
+}  // namespace quarry::frontends::admin

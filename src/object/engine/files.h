@@ -1,0 +1,17 @@
+// Files: where drives keep objects as plain files, the readable tree shows the current version of each key and nothing else. The rows
+// decide what is current; the tree follows them after each commit, before the request is answered, one key at a time.
+#pragma once
+#include "cluster/data_plane.h"
+#include "meta/meta_store.h"
+#include "object/engine/records.h"
+
+namespace quarry::object {
+
+// What is kept with the file: content type and user metadata, as text.
+cluster::FileAttributes file_attributes(const VersionRecord& record);
+
+// Whether a write is the current version of the key it is named after: asked by the data plane after a crash and by repair. `meta` outlives
+// it.
+cluster::DataPlane::FileJudge make_file_judge(meta::MetaStore& meta);
+
+}  // namespace quarry::object
