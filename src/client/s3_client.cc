@@ -114,6 +114,7 @@ Task<Result<std::unique_ptr<ClientResponse>>> S3Client::send(S3Request request) 
       }
     }
   }
+  if (s3_code.empty() && status == 404) s3_code = request.key.empty() ? "there is no such bucket" : "there is no such object";  // HEAD has no body
   if (s3_code.empty()) s3_code = fmt::format("HTTP {}", status);
   co_return fail(code_of(status, s3_code), "{}: {}{}{}", operation, s3_code, message.empty() ? "" : ": ", message);
 }

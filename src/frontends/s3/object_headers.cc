@@ -213,7 +213,9 @@ S3Result<object::Tags> parse_tagging_document(std::string_view document, size_t 
 std::string tagging_document(const object::Tags& tags) {
   XmlWriter xml;
   xml.open_with_namespace("Tagging", "http://s3.amazonaws.com/doc/2006-03-01/").open("TagSet");
-  for (const auto& [name, value] : tags) xml.open("Tag").element("Key", name).element("Value", value).close();
+  object::Tags sorted = tags;
+  std::ranges::sort(sorted);
+  for (const auto& [name, value] : sorted) xml.open("Tag").element("Key", name).element("Value", value).close();
   xml.close().close();
   return xml.take();
 }
