@@ -49,6 +49,7 @@ struct CrashWorkload {
   int checkpoint_one_in = 25;
   bool administer = false;  // labels, fencing epochs, the cluster's id, between puts
   bool grow = false;        // the drive grows in the middle
+  int failing_one_in = 0;   // so many writes fail, of which a part landed: nothing, some, or all
   bool recut = false;       // recovery is cut too, and its images are checked
   double image_share = 1;   // of the images a workload gets: dear ones take fewer
   DriveClass drive_class = DriveClass::nvme;
@@ -131,6 +132,7 @@ class CrashRun {
 struct CrashCheck {
   const CrashPayloads* payloads = nullptr;
   uint64_t number = 0;      // of the image: some checks run on some images only
+  bool full = false;        // a new chunk may find no room
   uint64_t fresh_free = 0;  // free bytes of an empty store on such a drive
 };
 // Mounts the image's only disk and checks it against the promise.

@@ -27,8 +27,10 @@ bool Journal::room_for(uint32_t blocks, bool table) const {
 
 Task<Result<void>> Journal::append(Entry& entry) {
   if (error_) co_return *error_;
-  if (entry.is_table) queue_.push_front(&entry);
-  else queue_.push_back(&entry);
+  if (entry.is_table)
+    queue_.push_front(&entry);
+  else
+    queue_.push_back(&entry);
   if (!writing_) {
     writing_ = true;
     tasks_.spawn(write_loop());
@@ -112,7 +114,15 @@ Task<void> Journal::write_loop() {
 
 Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count) {
   uint32_t crc = 0;
-  const LogFrame frame{drive_, position_.epoch, position_.number, position_.chain, settled(), position_.sequence, count, log_frame_blocks(records.size())};
+  const uint64_t settled_for_recovery = failed_.empty() ? settled() : std::min(settled(), *failed_.begin() - 1);
+  const LogFrame frame{drive_,
+                       position_.epoch,
+                       position_.number,
+                       position_.chain,
+                       settled_for_recovery,
+                       position_.sequence,
+                       count,
+                       log_frame_blocks(records.size())};
   const Buffer bytes = encode_log_frame(frame, records, salt_, &crc);
   const uint64_t lane = place_.offset + place_.lane_at(position_.epoch) * place_.lane_bytes;
   Result<void> written;
@@ -138,6 +148,7 @@ Task<void> Journal::rotate() {
   co_await frame_turn_.acquire();
   CHECK(other_free_, "the log is rotated into a lane in use");
   ++position_.epoch;
+  epoch_first_ = position_.sequence;
   position_.number = 0;
   position_.block = 0;
   other_free_ = false;
@@ -150,11 +161,19 @@ void Journal::settle(uint64_t sequence) {
   settled_changed_.pulse();
 }
 
+void Journal::settle_failed(uint64_t sequence) {
+  failed_.insert(sequence);
+  settle(sequence);
+}
+
 Task<void> Journal::wait_settled(uint64_t sequence) {
   while (settled() < sequence) co_await settled_changed_.wait();
 }
 
-void Journal::lane_freed() { other_free_ = true; }
+void Journal::lane_freed() {
+  other_free_ = true;
+  failed_.erase(failed_.begin(), failed_.lower_bound(epoch_first_));
+}
 
 Task<void> Journal::drain() { co_await tasks_.join(); }
 

@@ -32,7 +32,7 @@ class Journal {
   struct Position {  // where the next frame goes
     uint64_t epoch = 1;
     uint32_t number = 0;
-    uint32_t block = 0;     // from the lane's start
+    uint32_t block = 0;  // from the lane's start
     uint32_t chain = 0;
     uint64_t sequence = 1;  // of the next record
   };
@@ -41,12 +41,12 @@ class Journal {
     std::string records;
     uint32_t count = 0;
     bool settles_later = false;  // a put whose data is still on its way: call settle(sequence) when it is stable
-    bool is_table = false;     // may use the reserve, and goes first
+    bool is_table = false;       // may use the reserve, and goes first
     // Called when the entry is durable, in log order, before anybody else runs. sequence: of its first record.
     void (*apply)(void* context, uint64_t sequence) = nullptr;
     void* context = nullptr;
     Result<void> result;
-    uint64_t sequence = 0;     // of the first record, once it is durable
+    uint64_t sequence = 0;  // of the first record, once it is durable
     OneShot done;
   };
 
@@ -67,6 +67,9 @@ class Journal {
   // Every put up to this record is complete, data and all. Frames carry it: recovery checks the data of later puts only.
   uint64_t settled() const { return unsettled_.empty() ? durable() : *unsettled_.begin() - 1; }
   void settle(uint64_t sequence);
+  // The data of this put could not be written: it is settled, but no frame may say so while its record can still be read, or recovery would
+  // believe the record. (Slots may: they do not list it.) Forgotten when its epoch is no longer needed. At most kWriteErrorsMax.
+  void settle_failed(uint64_t sequence);
   Task<void> wait_settled(uint64_t sequence);
   uint64_t epoch() const { return position_.epoch; }
   const Position& position() const { return position_; }
@@ -95,6 +98,8 @@ class Journal {
   bool other_free_ = true;
   std::deque<Entry*> queue_;
   std::set<uint64_t> unsettled_;
+  std::set<uint64_t> failed_;
+  uint64_t epoch_first_ = 0;  // the first record of this epoch
   bool writing_ = false;
   Semaphore frame_turn_{1};  // held while a frame is in flight; rotate takes it
   Event lane_changed_;

@@ -45,7 +45,8 @@ AlignedPayload align_payload(const std::vector<ByteView>& parts, uint32_t size) 
   AlignedPayload out;
   bool direct = parts.size() + 2 <= kGatherPartsMax;
   for (size_t i = 0; i < parts.size() && direct; ++i) {
-    direct = reinterpret_cast<uintptr_t>(parts[i].data()) % kBufferAlignment == 0 && (parts[i].size() % kBlock == 0 || i + 1 == parts.size());
+    direct =
+        reinterpret_cast<uintptr_t>(parts[i].data()) % kBufferAlignment == 0 && (parts[i].size() % kBlock == 0 || i + 1 == parts.size());
   }
   if (!direct) {
     out.copy = Buffer(round_up(size, kBlock));
@@ -166,7 +167,8 @@ Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const 
   co_return Result<void>{};
 }
 
-Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream, std::optional<uint64_t> from) {
+Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream,
+                                              std::optional<uint64_t> from) {
   const AlignedPayload payload = align_payload(parts, size);
   ChunkHeader header;
   header.drive = drive_id();
@@ -183,7 +185,8 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
   for (uint32_t attempt = 0;; ++attempt) {
     if (from) {
       record.runs = allocate_from_holes(blocks);
-      if (record.runs.empty()) co_return fail(Code::no_space, "{}: no hole for {} bytes", device_->info().path, static_cast<uint64_t>(blocks) * kBlock);
+      if (record.runs.empty())
+        co_return fail(Code::no_space, "{}: no hole for {} bytes", device_->info().path, static_cast<uint64_t>(blocks) * kBlock);
     } else {
       CO_TRY_ASSIGN(record.runs, co_await allocate_runs(blocks, stream));
     }
@@ -211,11 +214,12 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
       break;
     }
     const Code code = written.error().code();
+    journal_.settle_failed(entry.sequence);
     abandon_runs(record.runs, code == Code::io_error);
     auto error = noted(std::move(written).error(), true);
     const bool again = code == Code::io_error && attempt + 1 < kPutAttempts && health_.state == StoreState::online;
-    // The record names data that is not there. A later record for the id takes its place, or a removal.
-    if (!again && from) become(StoreState::read_only, "a chunk could be moved only half");
+    // The record names data that is not there: recovery checks it and finds that. A later record for the id takes its place, or a removal;
+    // where the chunk was to be moved its former place stays right.
     if (!again && !from) {
       Journal::Entry undo;
       encode_record(RemoveRecord{id}, undo.records);
@@ -223,7 +227,6 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
       auto undone = co_await journal_.append(undo);
       if (!undone) note_error(undone.error(), true);
     }
-    journal_.settle(entry.sequence);
     if (!again) co_return std::move(error);
   }
   schedule_idle_seal();

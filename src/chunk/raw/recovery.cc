@@ -38,18 +38,22 @@ struct Work {
   std::optional<Error> error;
 };
 
-Task<void> read_segment(Work& work, uint32_t index, SlotSummary expected, std::optional<TailRecord> tail, std::optional<SegmentContents>* out) {
+Task<void> read_segment(Work& work, uint32_t index, SlotSummary expected, std::optional<TailRecord> tail,
+                        std::optional<SegmentContents>* out) {
   co_await work.permits.acquire();
   if (!work.error) {
     auto contents = co_await work.reader.read(index, expected, tail);
-    if (contents) out->emplace(std::move(*contents));
-    else work.error = std::move(contents).error();
+    if (contents)
+      out->emplace(std::move(*contents));
+    else
+      work.error = std::move(contents).error();
   }
   work.permits.release();
 }
 
 uint64_t place_of(uint64_t offset, bool packed, bool multi, uint8_t stream) {
-  return offset | (packed ? IndexEntry::kPacked : 0) | (multi ? IndexEntry::kMulti : 0) | static_cast<uint64_t>(stream) << IndexEntry::kStreamShift;
+  return offset | (packed ? IndexEntry::kPacked : 0) | (multi ? IndexEntry::kMulti : 0) |
+         static_cast<uint64_t>(stream) << IndexEntry::kStreamShift;
 }
 
 class Assembler {
@@ -126,17 +130,18 @@ class Assembler {
         possible = possible && segment != kNoSegment;
         newer = newer || (possible && through_[segment] < logged.sequence);
       }
-      if (!possible) note(fmt::format("log record {}: chunk {} lies outside the device", logged.sequence, put->id.to_string()));
-      else if (newer && !removed_after(put->id, logged.sequence)) puts.push_back(logged);
+      if (!possible)
+        note(fmt::format("log record {}: chunk {} lies outside the device", logged.sequence, put->id.to_string()));
+      else if (newer && !removed_after(put->id, logged.sequence))
+        puts.push_back(logged);
     }
     return puts;
   }
 
   // Chunks in several runs, from what the segments' slots list.
   void join_pieces() {
-    std::sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) {
-      return std::tuple(a.id, a.header_crc, a.run) < std::tuple(b.id, b.header_crc, b.run);
-    });
+    std::sort(pieces_.begin(), pieces_.end(),
+              [](const Piece& a, const Piece& b) { return std::tuple(a.id, a.header_crc, a.run) < std::tuple(b.id, b.header_crc, b.run); });
     for (size_t i = 0; i < pieces_.size();) {
       size_t end = i + 1;
       while (end < pieces_.size() && pieces_[end].id == pieces_[i].id && pieces_[end].header_crc == pieces_[i].header_crc) ++end;
@@ -148,7 +153,8 @@ class Assembler {
       }
       const Piece& first = pieces_[i];
       if (runs.size() == first.runs) {
-        copies_.push_back({{first.id, place_of(runs.front().block * kBlock, false, true, first.stream), first.size, first.header_crc}, stamp});
+        copies_.push_back(
+            {{first.id, place_of(runs.front().block * kBlock, false, true, first.stream), first.size, first.header_crc}, stamp});
         multi_candidates_[{first.id.high, first.id.low, runs.front().block}] = runs;
       } else {
         partial_.push_back(first);
@@ -169,7 +175,8 @@ class Assembler {
     for (const auto& copy : copies_) {
       const IndexEntry& entry = copy.entry;
       if (!out_.entries.empty() && out_.entries.back().id == entry.id) {
-        if (out_.entries.back().offset() == entry.offset() && out_.entries.back().packed() == entry.packed()) continue;  // the same copy, known twice
+        if (out_.entries.back().offset() == entry.offset() && out_.entries.back().packed() == entry.packed())
+          continue;  // the same copy, known twice
         const uint32_t segment = geometry_.segment_at(entry.offset());
         Segment& s = out_.segments[segment];
         s.dirty = true;
@@ -250,7 +257,9 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
   if (work.error) co_return std::move(*work.error);
 
   Assembler assembler(out, geometry, log);
-  if (log.damaged) assembler.note("log: " + log.damage + (log_needed ? "; rebuilt from payload headers, removed chunks may be back" : "; not needed after a clean close"));
+  if (log.damaged)
+    assembler.note("log: " + log.damage +
+                   (log_needed ? "; rebuilt from payload headers, removed chunks may be back" : "; not needed after a clean close"));
   for (auto& one : contents) {
     if (!one) continue;
     std::vector<std::pair<uint32_t, uint32_t>> gaps;
@@ -273,6 +282,8 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
       CO_TRY_ASSIGN(const bool whole, co_await work.reader.holds(put));
       if (!whole) {
         ++out.report.torn_tails;
+        // Its segments' slots are written anew, so that they contain it (as nothing): later frames will call it settled.
+        for (const auto& run : put.runs) out.segments[geometry.segment_of(run)].dirty = true;
         continue;
       }
     }
@@ -283,9 +294,11 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
   for (const auto& piece : assembler.partial()) {
     // Its other runs were listed by a slot that is lost; the header knows them.
     if (piece.run != 0 || assembler.known(piece.id, piece.place.block)) continue;
-    CO_TRY_ASSIGN(const auto found, co_await work.reader.find_chunks(geometry.segment_of(piece.place),
-                                                                     static_cast<uint32_t>(piece.place.block - geometry.block_of(geometry.segment_of(piece.place))),
-                                                                     static_cast<uint32_t>(piece.place.block - geometry.block_of(geometry.segment_of(piece.place))) + 1));
+    CO_TRY_ASSIGN(const auto found,
+                  co_await work.reader.find_chunks(
+                      geometry.segment_of(piece.place),
+                      static_cast<uint32_t>(piece.place.block - geometry.block_of(geometry.segment_of(piece.place))),
+                      static_cast<uint32_t>(piece.place.block - geometry.block_of(geometry.segment_of(piece.place))) + 1));
     if (found.empty()) {
       incomplete.push_back(piece.id);
       continue;
@@ -296,7 +309,8 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
   assembler.choose();
   // A moved chunk's former place may be listed by one segment's slot and already reused in another's: no loss, it is known where it went.
   for (const ChunkId& id : incomplete) {
-    const auto at = std::lower_bound(out.entries.begin(), out.entries.end(), id, [](const IndexEntry& entry, const ChunkId& wanted) { return entry.id < wanted; });
+    const auto at = std::lower_bound(out.entries.begin(), out.entries.end(), id,
+                                     [](const IndexEntry& entry, const ChunkId& wanted) { return entry.id < wanted; });
     if (at != out.entries.end() && at->id == id) continue;
     assembler.note(fmt::format("chunk {}: only part of its runs is known, and it cannot be rebuilt", id.to_string()));
   }
