@@ -103,9 +103,7 @@ class DirStoreImpl : public DirStore {
   Task<Result<void>> place_file(ChunkId first);
   Task<Result<void>> update_attributes(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes);
   void note_removed_directories(const std::vector<std::string>& paths);
-  // What must be synced so that names in the directory of `path` are durable, new directories above it too.
-  std::set<std::string> to_sync(const std::string& path) const;
-  void note_synced(const std::set<std::string>& paths, uint64_t as_of);
+  Task<Result<void>> sync_new_directories(std::string path);
 
   // remove.cc
   Task<Result<void>> remove_chunks(std::vector<ChunkId> ids);
@@ -141,9 +139,8 @@ class DirStoreImpl : public DirStore {
   std::unordered_map<ChunkId, std::list<std::pair<ChunkId, std::shared_ptr<ReadableFile>>>::iterator, ChunkIdHash> open_by_id_;
 
   Semaphore naming_{1};
-  Semaphore meta_{1};                                // descriptor and label
-  std::map<std::string, uint64_t> new_directories_;  // made, not yet durable: when
-  uint64_t naming_clock_ = 0;
+  Semaphore meta_{1};                      // descriptor and label
+  std::set<std::string> new_directories_;  // of the readable tree: made, not yet durable
 
   uint64_t chunk_count_ = 0, payload_bytes_ = 0, stored_bytes_ = 0;
   std::atomic<uint64_t> device_bytes_{0}, free_bytes_{0};

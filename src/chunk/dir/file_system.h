@@ -35,6 +35,7 @@ struct DirectoryEntry {
 
 struct FileSystemSpace {
   uint64_t total = 0, free = 0;  // bytes; free: to us, without what is kept for the administrator
+  bool read_only = false;
 };
 
 // An open file; closed by its destructor.

@@ -146,6 +146,8 @@ Task<Result<void>> DirStoreImpl::mount() {
       if (!removed) read_only |= removed.error().code() == Code::read_only || removed.error().code() == Code::permission_denied;
     }
     refresh_space();
+    const auto space = files_->space();
+    read_only |= space && space->read_only;
     return {};
   });
   if (!read) co_return read;

@@ -205,7 +205,7 @@ class PosixFileSystem : public FileSystem {
   Result<FileSystemSpace> space() override {
     struct statvfs found{};
     if (::fstatvfs(fd_, &found) != 0) return failure(errno, "statvfs " + root_);
-    return FileSystemSpace{found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize};
+    return FileSystemSpace{found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, (found.f_flag & ST_RDONLY) != 0};
   }
   Result<void> check_root() override {
     struct stat opened{}, named{};
@@ -219,7 +219,9 @@ class PosixFileSystem : public FileSystem {
     return {};
   }
   Result<std::unique_ptr<File>> lock(const std::string& path) override {
-    const int fd = ::openat(fd_, path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    // For reading: a handle for writing would forbid to remount the file system read-only, and could not be had on such a one.
+    int fd = ::openat(fd_, path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT) fd = ::openat(fd_, path.c_str(), O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0) return failure(errno, "open " + full(path));
     auto file = std::make_unique<PosixFile>(fd, full(path));
     if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {

@@ -116,6 +116,7 @@ Task<Result<void>> DirStoreImpl::put_in_file(ChunkId id, std::vector<ByteView> p
       }
     }
     created->created.set();
+    if (created->error) co_return *created->error;
   }
   entry = index_.file(first);
   const auto unfinished = entry != nullptr ? entry->unfinished : nullptr;

@@ -51,20 +51,20 @@ std::vector<std::string> remove_empty_parents(FileSystem& files, const std::stri
 
 }  // namespace
 
-std::set<std::string> DirStoreImpl::to_sync(const std::string& path) const {
-  std::set<std::string> paths = {parent_of(path)};
+void DirStoreImpl::note_removed_directories(const std::vector<std::string>& paths) {
+  for (const auto& path : paths) new_directories_.erase(path);
+}
+
+// A file must not leave a durable place for a directory that may not be there after a crash.
+Task<Result<void>> DirStoreImpl::sync_new_directories(std::string path) {
+  std::set<std::string> paths;
   for (std::string directory = parent_of(path); !directory.empty(); directory = parent_of(directory)) {
     if (new_directories_.contains(directory)) paths.insert(parent_of(directory));
   }
-  return paths;
-}
-
-void DirStoreImpl::note_synced(const std::set<std::string>& paths, uint64_t as_of) {
-  std::erase_if(new_directories_, [&](const auto& one) { return one.second <= as_of && paths.contains(parent_of(one.first)); });
-}
-
-void DirStoreImpl::note_removed_directories(const std::vector<std::string>& paths) {
-  for (const auto& path : paths) new_directories_.erase(path);
+  if (paths.empty()) co_return Result<void>{};
+  auto synced = co_await directory_sync_->sync_all(paths);
+  if (synced) std::erase_if(new_directories_, [&](const std::string& one) { return paths.contains(parent_of(one)); });
+  co_return synced;
 }
 
 Task<Result<std::string>> DirStoreImpl::find_place(BucketAndKey key, int depth) {
@@ -74,13 +74,13 @@ Task<Result<std::string>> DirStoreImpl::find_place(BucketAndKey key, int depth) 
     auto files = files_;
     auto probed = co_await blocking(*pool_, [files, plain] { return prepare(*files, plain); });
     if (!probed) co_return std::move(probed).error();
-    ++naming_clock_;
-    for (const auto& made : probed->made) new_directories_[made] = naming_clock_;
+    new_directories_.insert(probed->made.begin(), probed->made.end());
     if (!probed->blocked_by.empty()) {
       CO_TRY(co_await make_way(probed->blocked_by, depth + 1));
     } else if (probed->taken_by_file) {
       CO_TRY(co_await make_way(plain, depth + 1));
     } else if (!probed->taken_by_directory) {
+      CO_TRY(co_await sync_new_directories(plain));
       co_return plain;
     } else {
       auto taken = co_await blocking(*pool_, [files, yielding] { return files->info(yielding); });
@@ -139,8 +139,7 @@ Task<Result<void>> DirStoreImpl::make_way(std::string path, int depth) {
     LOG_WARNING("a file that Quarry does not know lay where an object had to go; it was moved aside", {"path", full(path)},
                 {"to", full(to)});
   }
-  std::set<std::string> paths = to_sync(to);
-  paths.insert(parent_of(path));
+  std::set<std::string> paths = {parent_of(to), parent_of(path)};
   auto synced = co_await directory_sync_->sync_all(std::move(paths));
   co_return synced;
 }
@@ -236,20 +235,19 @@ Task<Result<void>> DirStoreImpl::update_attributes(ChunkId first, std::vector<st
 Task<Result<void>> DirStoreImpl::show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes) {
   CO_TRY(writable());
   Use use(*this);
+  if (index_.file(first) == nullptr) co_return fail(Code::not_found, "no file {}", first.to_string());
   co_await naming_.acquire();
   auto result = co_await place_file(first);
-  std::set<std::string> paths;
-  if (result) paths = to_sync(index_.file(first)->path);
-  const uint64_t as_of = naming_clock_;
+  std::string parent;
+  if (result) parent = parent_of(index_.file(first)->path);
   if (result && !attributes.empty()) result = co_await update_attributes(first, std::move(attributes));
   naming_.release();
   // Also of a file that was shown before: whoever showed it may not have come to its sync yet.
-  if (result) result = co_await directory_sync_->sync_all(paths);
+  if (result) result = co_await directory_sync_->sync(parent);
   if (!result) {
     Error error = co_await noted(std::move(result).error(), true);
     co_return error;
   }
-  note_synced(paths, as_of);
   co_return result;
 }
 

@@ -1,0 +1,344 @@
+// A failing file system: errors of each call, full, read-only, no permission, the directory gone under load, kill -9.
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "chunk/dir/testing/store_fixture.h"
+
+namespace quarry::chunk::dir {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+struct DirFaults : testing::Test {
+  std::shared_ptr<MemoryFileSystem> files = MemoryFileSystem::create();
+  SimExecutor executor;
+  std::unique_ptr<DirStore> store;
+  void SetUp() override {
+    ASSERT_TRUE(format_mountpath(*files, {}));
+    open();
+  }
+  void TearDown() override {
+    files->set_hook(nullptr);
+    if (store) executor.run(store->close()).ignore("the store may be broken");
+  }
+  void open() {
+    DirStoreOptions options;
+    options.threads = 2;
+    options.health_timeout = Duration::zero();
+    options.file_system = files;
+    auto opened = executor.run(DirStore::open("memory", options));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    store = std::move(*opened);
+  }
+  void fail_with(Code code, std::set<std::string> operations) {
+    files->set_hook([code, operations](const char* operation, const std::string& path) -> Result<void> {
+      if (operations.contains(operation)) return fail(code, "{} {}", operation, path);
+      return {};
+    });
+  }
+  Result<void> put_chunk(uint64_t serial, const std::string& content) {
+    return executor.run(store->put({1, serial}, {bytes_of(content)}, {}));
+  }
+};
+
+TEST_F(DirFaults, any_single_failing_call_leaves_no_half_thing_and_loses_nothing) {
+  const std::string old = test_payload(1, 200'000), fresh = test_payload(2, 150'000), chunk = test_payload(3, 90'000);
+  // Each operation of the scenario fails once, with each error; then the store is opened again.
+  for (const Code code : {Code::io_error, Code::no_space}) {
+    for (uint64_t failing = 1; failing < 70; ++failing) {
+      SCOPED_TRACE(fmt::format("{} at operation {}", code_name(code), failing));
+      files = MemoryFileSystem::create();
+      if (store) {
+        executor.run(store->close()).ignore("of the round before");
+        store.reset();
+      }
+      ASSERT_TRUE(format_mountpath(*files, {}));
+      open();
+      ASSERT_TRUE(executor.run(put_whole_file(*store, {5, 1}, "b", "d/k", old)));
+      ASSERT_TRUE(executor.run(store->show_file({5, 1}, {})));
+      std::atomic<uint64_t> operations{0};
+      files->set_hook([&](const char* operation, const std::string& path) -> Result<void> {
+        if (++operations == failing && operation != std::string("check_root")) return fail(code, "{} {}", operation, path);
+        return {};
+      });
+      const auto chunk_put = put_chunk(1, chunk);
+      const auto put = executor.run(put_whole_file(*store, {6, 1}, "b", "d/k", fresh));
+      const auto shown = executor.run(store->show_file({6, 1}, {}));
+      const bool reached = operations >= failing;
+      files->set_hook(nullptr);
+      EXPECT_NE(store->health().state, StoreState::failed);
+      auto got = executor.run(get_whole_file(*store, {5, 1}, old.size()));
+      ASSERT_TRUE(got && *got == old);
+      executor.run(store->close()).ignore("clean or not");
+      open();
+      EXPECT_THAT(store->open_report().damage, IsEmpty());
+      got = executor.run(get_whole_file(*store, {5, 1}, old.size()));
+      ASSERT_TRUE(got && *got == old);
+      got = executor.run(get_whole_file(*store, {6, 1}, fresh.size()));
+      if (put) {
+        ASSERT_TRUE(got && *got == fresh);
+      } else {
+        ASSERT_FALSE(got) << "was refused, but is there";
+      }
+      const auto chunk_got = executor.run(store->get({1, 1}, 0, kChunkSizeMax));
+      ASSERT_EQ(chunk_got.has_value(), chunk_put.has_value());
+      const std::string visible = files->all()["b/d/k"];
+      ASSERT_TRUE(visible == (shown ? fresh : old) || (!shown && visible == fresh));
+      EXPECT_THAT(executor.run(store->fsck())->violations, IsEmpty());
+      ASSERT_TRUE(executor.run(store->remove(chunks_of({5, 1}, old.size()))));
+      ASSERT_TRUE(executor.run(store->remove(chunks_of({6, 1}, fresh.size()))));
+      executor.run(store->close()).ignore("");
+      open();
+      EXPECT_EQ(executor.run(store->get({5, 1}, 0, 1)).error().code(), Code::not_found);
+      if (!reached) break;
+    }
+  }
+}
+
+TEST_F(DirFaults, a_full_file_system_refuses_puts_and_serves_the_rest) {
+  const std::string content = test_payload(1, 50'000);
+  ASSERT_TRUE(put_chunk(1, content));
+  fail_with(Code::no_space, {"write", "create", "make_directory"});
+  EXPECT_EQ(put_chunk(2, content).error().code(), Code::no_space);
+  EXPECT_EQ(executor.run(put_whole_file(*store, {5, 1}, "b", "k", content)).error().code(), Code::no_space);
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_TRUE(executor.run(store->check_health())) << "full is not broken";
+  EXPECT_TRUE(executor.run(store->get({1, 1}, 0, 100)));
+  EXPECT_TRUE(executor.run(store->remove({{1, 1}})));
+  files->set_hook(nullptr);
+  EXPECT_TRUE(put_chunk(2, content)) << "room again";
+}
+
+TEST_F(DirFaults, a_read_only_file_system_turns_the_store_read_only) {
+  ASSERT_TRUE(put_chunk(1, "x"));
+  fail_with(Code::read_only, {"write", "create", "make_directory", "rename", "remove", "sync", "set_attribute", "link"});
+  EXPECT_EQ(put_chunk(2, "y").error().code(), Code::read_only);
+  EXPECT_EQ(store->health().state, StoreState::read_only);
+  EXPECT_THAT(store->health().reason, HasSubstr("mounted read-only"));
+  EXPECT_TRUE(executor.run(store->get({1, 1}, 0, 1)));
+  executor.run(store->close()).ignore("");
+  open();
+  EXPECT_EQ(store->health().state, StoreState::online) << "nothing had to be written to open it";
+  EXPECT_EQ(executor.run(store->check_health()).error().code(), Code::read_only);
+  EXPECT_EQ(store->health().state, StoreState::read_only);
+}
+
+TEST_F(DirFaults, lost_permission_turns_the_store_read_only_and_says_so) {
+  fail_with(Code::permission_denied, {"create"});
+  EXPECT_FALSE(put_chunk(1, "x"));
+  EXPECT_EQ(store->health().state, StoreState::read_only);
+  EXPECT_THAT(store->health().reason, HasSubstr("give the directory back"));
+}
+
+TEST_F(DirFaults, writes_that_keep_failing_turn_the_store_read_only) {
+  fail_with(Code::io_error, {"sync"});
+  for (uint64_t i = 0; i < kWriteErrorsMax; ++i) EXPECT_EQ(put_chunk(i, "x").error().code(), Code::io_error);
+  EXPECT_EQ(store->health().state, StoreState::read_only);
+  EXPECT_EQ(store->health().write_errors, kWriteErrorsMax);
+}
+
+TEST_F(DirFaults, a_vanished_mountpath_fails_the_store) {
+  ASSERT_TRUE(put_chunk(1, "x"));
+  fail_with(Code::device_gone, {"check_root"});
+  EXPECT_EQ(executor.run(store->check_health()).error().code(), Code::device_gone);
+  EXPECT_EQ(store->health().state, StoreState::failed);
+  EXPECT_EQ(executor.run(store->get({1, 1}, 0, 1)).error().code(), Code::device_gone);
+}
+
+struct DirReal : DirStoreTest {};
+
+Task<Result<void>> load(DirStore& store, uint64_t worker, uint64_t steps) {
+  for (uint64_t i = 0; i < steps; ++i) {
+    const ChunkId first{100 + worker, i + 1};
+    const std::string content = test_payload(i, 20'000);
+    auto put = co_await put_whole_file(store, first, "b", fmt::format("{}/{}", worker, i), content);
+    if (!put) co_return put;
+    auto shown = co_await store.show_file(first, {});
+    if (!shown) co_return shown;
+    auto got = co_await get_whole_file(store, first, content.size());
+    if (!got) co_return std::move(got).error();
+    if (*got != content) co_return fail(Code::internal, "wrong bytes");
+  }
+  co_return Result<void>{};
+}
+Task<std::vector<Result<void>>> load_all(DirStore& store, uint64_t workers, uint64_t steps) {
+  std::vector<Task<Result<void>>> tasks;
+  for (uint64_t i = 0; i < workers; ++i) tasks.push_back(load(store, i, steps));
+  auto results = co_await when_all(std::move(tasks));
+  co_return results;
+}
+
+TEST_F(DirReal, a_directory_removed_under_load_fails_the_store_and_nothing_else) {
+  std::thread remover([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    std::error_code error;
+    for (int i = 0; i < 1000 && std::filesystem::exists(directory.path()); ++i) std::filesystem::remove_all(directory.path(), error);
+  });
+  const auto results = executor.run(load_all(*store, 4, 100'000));
+  remover.join();
+  for (const auto& result : results) {
+    ASSERT_FALSE(result);
+    const Code code = result.error().code();
+    EXPECT_TRUE(code == Code::device_gone || code == Code::corrupt || code == Code::io_error || code == Code::not_found)
+        << result.error().to_string();
+  }
+  EXPECT_FALSE(executor.run(store->check_health()));
+  EXPECT_EQ(store->health().state, StoreState::failed);
+  EXPECT_THAT(store->health().reason, HasSubstr("removed"));
+}
+
+TEST_F(DirReal, refuses_what_is_no_mountpath_of_ours) {
+  EXPECT_EQ(executor.run(DirStore::open(directory.path(), options)).error().code(), Code::busy);
+  EXPECT_EQ(executor.run(DirStore::format(directory.path(), {})).error().code(), Code::already_exists);
+  EXPECT_EQ(executor.run(DirStore::format(directory / "sub", {})).error().code(), Code::invalid_argument);
+  EXPECT_EQ(DirStore::identify(directory / "nothing").error().code(), Code::not_found);
+  TemporaryDirectory other;
+  EXPECT_EQ(DirStore::identify(other.path()).error().code(), Code::not_found);
+  const Uuid ours = system_random().uuid(), theirs = system_random().uuid();
+  ASSERT_TRUE(executor.run(DirStore::format(other / "made", {.cluster = theirs, .drive = {}, .label = "label"})));
+  EXPECT_EQ(DirStore::identify(other / "made")->label, "label");
+  DirStoreOptions mine = options;
+  mine.cluster = ours;
+  EXPECT_EQ(executor.run(DirStore::open(other / "made", mine)).error().code(), Code::wrong_owner);
+  ASSERT_TRUE(executor.run(store->set_cluster_id(ours)));
+  ASSERT_TRUE(executor.run(store->set_fencing_epoch(7)));
+  EXPECT_EQ(executor.run(store->set_cluster_id(theirs)).error().code(), Code::wrong_owner);
+  EXPECT_EQ(executor.run(store->set_fencing_epoch(6)).error().code(), Code::precondition_failed);
+  options.cluster = ours;
+  reopen();
+  EXPECT_EQ(store->fencing_epoch(), 7u);
+  EXPECT_TRUE(store->open_report().clean);
+  EXPECT_TRUE(executor.run(store->check_health()));
+}
+
+// A file system of its own, where this process may mount one.
+struct DirMounted : testing::Test {
+  TemporaryDirectory directory;
+  bool mounted = false;
+  SimExecutor executor;
+  std::unique_ptr<DirStore> store;
+  void SetUp() override {
+    mounted = ::mount("tmpfs", directory.path().c_str(), "tmpfs", 0, "size=8m") == 0;
+    if (!mounted) GTEST_SKIP() << "may not mount here; the same is tested with injected errors";
+    ASSERT_TRUE(executor.run(DirStore::format(directory.path(), {})));
+    DirStoreOptions options;
+    options.health_timeout = Duration::zero();
+    auto opened = executor.run(DirStore::open(directory.path(), options));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    store = std::move(*opened);
+  }
+  void TearDown() override {
+    if (store) executor.run(store->close()).ignore("");
+    store.reset();
+    if (mounted) ::umount2(directory.path().c_str(), MNT_DETACH);
+  }
+};
+
+TEST_F(DirMounted, a_full_disk_loses_nothing_and_recovers) {
+  uint64_t kept = 0;
+  for (;; ++kept) {
+    const std::string content = test_payload(kept, 300'000);
+    const auto put = executor.run(put_whole_file(*store, {1, (kept + 1) << 40}, "b", fmt::format("{}", kept), content));
+    if (!put) {
+      EXPECT_EQ(put.error().code(), Code::no_space) << put.error().to_string();
+      break;
+    }
+    ASSERT_TRUE(executor.run(store->show_file({1, (kept + 1) << 40}, {})));
+  }
+  ASSERT_GT(kept, 10u);
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_LT(store->space().free_bytes, 600'000u);
+  ASSERT_TRUE(executor.run(store->remove(chunks_of({1, (kept + 1) << 40}, 300'000)))) << "what was refused is given up";
+  for (uint64_t i = 0; i < kept; ++i) {
+    auto got = executor.run(get_whole_file(*store, {1, (i + 1) << 40}, 300'000));
+    ASSERT_TRUE(got && *got == test_payload(i, 300'000));
+  }
+  ASSERT_TRUE(executor.run(store->remove(chunks_of({1, 1ull << 40}, 300'000))));
+  EXPECT_TRUE(executor.run(put_whole_file(*store, {2, 1}, "b", "fits", test_payload(0, 200'000))));
+}
+
+TEST_F(DirMounted, a_read_only_remount_is_noticed) {
+  ASSERT_TRUE(executor.run(put_whole_file(*store, {1, 1}, "b", "k", "content")));
+  ASSERT_EQ(::mount("tmpfs", directory.path().c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, nullptr), 0);
+  EXPECT_FALSE(executor.run(store->check_health()));
+  EXPECT_EQ(store->health().state, StoreState::read_only);
+  EXPECT_EQ(*executor.run(get_whole_file(*store, {1, 1}, 7)), "content");
+  executor.run(store->close()).ignore("");
+  store.reset();
+  DirStoreOptions options;
+  auto opened = executor.run(DirStore::open(directory.path(), options));
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  store = std::move(*opened);
+  EXPECT_EQ(store->health().state, StoreState::read_only);
+  EXPECT_EQ(*executor.run(get_whole_file(*store, {1, 1}, 7)), "content");
+}
+
+TEST_F(DirMounted, an_unmounted_file_system_is_noticed) {
+  ASSERT_EQ(::umount2(directory.path().c_str(), MNT_DETACH), 0);
+  EXPECT_EQ(executor.run(store->check_health()).error().code(), Code::device_gone);
+  EXPECT_EQ(store->health().state, StoreState::failed);
+}
+
+// What a killed process acknowledged is there, whole; what it did not leaves nothing under a readable name but whole files.
+TEST(DirKill, acknowledged_files_survive_kill_minus_9) {
+  TemporaryDirectory directory;
+  {
+    SimExecutor executor;
+    ASSERT_TRUE(executor.run(DirStore::format(directory.path(), {})));
+  }
+  const auto size_of = [](uint64_t serial) { return 1000 + serial * 7919 % 250'000; };
+  uint64_t next = 1;
+  std::vector<uint64_t> acknowledged;
+  for (int round = 0; round < 8; ++round) {
+    int pipe_ends[2];
+    ASSERT_EQ(::pipe(pipe_ends), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::close(pipe_ends[0]);
+      SimExecutor executor;
+      auto opened = executor.run(DirStore::open(directory.path(), {}));
+      if (!opened) ::_exit(1);
+      for (uint64_t serial = next;; ++serial) {
+        const auto put = executor.run(put_whole_file(**opened, {serial, 1}, "b", fmt::format("d{}/k{}", serial % 3, serial % 5),
+                                                     test_payload(serial, size_of(serial))));
+        if (!put || !executor.run((*opened)->show_file({serial, 1}, {}))) ::_exit(1);
+        if (::write(pipe_ends[1], &serial, sizeof serial) != sizeof serial) ::_exit(1);
+      }
+    }
+    ::close(pipe_ends[1]);
+    std::thread killer([child, round] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(150 + 37 * round));
+      ::kill(child, SIGKILL);
+    });
+    uint64_t serial = 0;
+    while (::read(pipe_ends[0], &serial, sizeof serial) == sizeof serial) acknowledged.push_back(serial);
+    ::close(pipe_ends[0]);
+    killer.join();
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    SimExecutor executor;
+    auto opened = executor.run(DirStore::open(directory.path(), {}));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    EXPECT_THAT((*opened)->open_report().damage, IsEmpty());
+    for (const uint64_t one : acknowledged) {
+      auto got = executor.run(get_whole_file(**opened, {one, 1}, size_of(one)));
+      ASSERT_TRUE(got && *got == test_payload(one, size_of(one))) << one;
+    }
+    for (const auto& file : *executor.run((*opened)->files({}, SIZE_MAX))) next = std::max(next, file.first.high + 1);
+    for (const auto& [path, content] : tree_of(directory.path())) {
+      bool whole = false;
+      for (uint64_t one = 1; one < next && !whole; ++one)
+        whole = content.size() == size_of(one) && content == test_payload(one, size_of(one));
+      EXPECT_TRUE(whole) << path;
+    }
+    EXPECT_THAT(executor.run((*opened)->fsck())->violations, IsEmpty());
+    ASSERT_TRUE(executor.run((*opened)->close()));
+  }
+  EXPECT_GT(acknowledged.size(), 20u);
+}
+
+}  // namespace
+}  // namespace quarry::chunk::dir

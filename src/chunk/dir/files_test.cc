@@ -1,0 +1,282 @@
+// Files of chunks: written, finished, shown under their names, replaced, hidden, removed, adopted; and what is left without Quarry.
+#include "chunk/dir/testing/store_fixture.h"
+
+namespace quarry::chunk::dir {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::Pair;
+
+struct DirFiles : DirStoreTest {};
+
+TEST_F(DirFiles, a_file_of_any_size_reads_back_by_chunks_and_is_one_plain_file) {
+  uint64_t serial = 0;
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{65'536}, size_t{kTestChunk}, size_t{kTestChunk + 1}, size_t{1'234'567}}) {
+    const ChunkId first{++serial, 5};
+    const std::string content = test_payload(serial, size), key = fmt::format("x/{}", size);
+    put_and_show(first, key, content);
+    EXPECT_TRUE(get(first, size) == content) << size;
+    EXPECT_TRUE(tree()["b/" + key] == content) << size;
+    const auto part = executor.run(store->get(chunk_of(first, 0), static_cast<uint32_t>(size / 3), 70'000));
+    ASSERT_TRUE(part && size < 100'001 ? part : executor.run(store->get(first, 0, 1)));
+    const auto stat = executor.run(store->stat(first));
+    ASSERT_TRUE(stat);
+    EXPECT_EQ(stat->size, std::min<size_t>(size, kTestChunk));
+  }
+  reopen();
+  EXPECT_TRUE(get({6, 5}, 1'234'567) == test_payload(6, 1'234'567));
+  const auto listed = executor.run(store->list({}, {UINT64_MAX, UINT64_MAX}, 1000));
+  ASSERT_TRUE(listed);
+  EXPECT_EQ(listed->size(), 1 + 1 + 1 + 1 + 2 + 13u);
+  EXPECT_TRUE(std::is_sorted(listed->begin(), listed->end(), [](const auto& a, const auto& b) { return a.id < b.id; }));
+  expect_sound();
+}
+
+TEST_F(DirFiles, is_invisible_until_shown_and_gone_until_finished) {
+  const std::string content = test_payload(1, 300'000);
+  ASSERT_TRUE(put({1, 1}, "k", content));
+  EXPECT_THAT(tree(), IsEmpty());
+  const auto half = test_payload(2, kTestChunk);
+  PutOptions place;
+  place.file = FilePlace{{2, 1}, 0, kTestChunk, kTestStride, "b", "half"};
+  ASSERT_TRUE(executor.run(store->put({2, 1}, {bytes_of(half)}, place)));
+  EXPECT_EQ(text_of(executor.run(store->get({2, 1}, 10, 20))->view()), half.substr(10, 20)) << "readable by the one who writes";
+  EXPECT_EQ(executor.run(store->finish_file({2, 1}, kTestChunk + 1)).error().code(), Code::precondition_failed);
+  EXPECT_EQ(show({2, 1}).error().code(), Code::precondition_failed);
+  store.reset();  // as a crash: without close
+  open();
+  EXPECT_EQ(store->open_report().unfinished_removed, 1u);
+  EXPECT_FALSE(store->open_report().clean);
+  EXPECT_EQ(executor.run(store->get({2, 1}, 0, 1)).error().code(), Code::not_found);
+  EXPECT_TRUE(get({1, 1}, content.size()) == content);
+  auto files = executor.run(store->files({}, 10));
+  ASSERT_EQ(files->size(), 1u);
+  EXPECT_FALSE(files->front().shown);
+  EXPECT_EQ(files->front().name, "k");
+  ASSERT_TRUE(show({1, 1}));
+  EXPECT_EQ(tree()["b/k"], content);
+  ASSERT_TRUE(show({1, 1})) << "done again, it changes nothing";
+  files = executor.run(store->files({}, 10));
+  EXPECT_TRUE(files->front().shown);
+  expect_sound();
+}
+
+TEST_F(DirFiles, showing_over_an_older_file_keeps_it_readable_by_its_chunks) {
+  const std::string one = test_payload(1, 150'000), two = test_payload(2, 250'000);
+  put_and_show({1, 1}, "dir/k", one);
+  EXPECT_TRUE(get({1, 1}, one.size()) == one);  // a handle on it stays open
+  put_and_show({2, 1}, "dir/k", two);
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/dir/k", two)));
+  EXPECT_TRUE(get({1, 1}, one.size()) == one);
+  EXPECT_TRUE(get({2, 1}, two.size()) == two);
+  reopen();
+  EXPECT_THAT(store->open_report().damage, IsEmpty());
+  EXPECT_TRUE(get({1, 1}, one.size()) == one);
+  ASSERT_TRUE(show({1, 1})) << "the older version is the current one again";
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/dir/k", one)));
+  EXPECT_TRUE(get({2, 1}, two.size()) == two);
+  ASSERT_TRUE(remove({2, 1}, two.size()));
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/dir/k", one)));
+  ASSERT_TRUE(executor.run(store->hide_file({1, 1})));
+  EXPECT_THAT(tree(), IsEmpty());
+  EXPECT_FALSE(std::filesystem::exists(directory / "b"));
+  EXPECT_TRUE(get({1, 1}, one.size()) == one);
+  ASSERT_TRUE(remove({1, 1}, one.size()));
+  EXPECT_EQ(read({1, 1}, 1).error().code(), Code::not_found);
+  EXPECT_EQ(store->space().payload_bytes, 0u);
+  expect_sound();
+}
+
+TEST_F(DirFiles, removing_takes_empty_directories_but_nothing_of_others) {
+  put_and_show({1, 1}, "p/q/r", "one");
+  put_and_show({2, 1}, "p/s", "two");
+  std::ofstream(directory / "b/p/q/note") << "mine";
+  ASSERT_TRUE(remove({1, 1}, 3));
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/p/q/note", "mine"), Pair("b/p/s", "two")));
+  std::filesystem::remove(directory / "b/p/q/note");
+  ASSERT_TRUE(remove({2, 1}, 3));
+  EXPECT_TRUE(std::filesystem::exists(directory / "b/p/q")) << "a directory of others stays";
+  ASSERT_TRUE(remove({2, 1}, 3)) << "idempotent";
+}
+
+TEST_F(DirFiles, removing_some_chunks_is_remembered_and_the_file_goes_with_the_last) {
+  const std::string content = test_payload(1, 250'000);
+  put_and_show({1, 1}, "k", content);
+  ASSERT_TRUE(executor.run(store->remove({chunk_of({1, 1}, 1)})));
+  reopen();
+  EXPECT_EQ(executor.run(store->get(chunk_of({1, 1}, 1), 0, 1)).error().code(), Code::not_found);
+  EXPECT_TRUE(text_of(executor.run(store->get(chunk_of({1, 1}, 2), 0, 100'000))->view()) == content.substr(200'000));
+  EXPECT_EQ(store->space().chunk_count, 2u);
+  EXPECT_EQ(store->space().payload_bytes, 150'000u);
+  ASSERT_TRUE(executor.run(store->remove({chunk_of({1, 1}, 0), chunk_of({1, 1}, 2)})));
+  EXPECT_THAT(tree(), IsEmpty());
+  EXPECT_EQ(store->space().chunk_count, 0u);
+  reopen();
+  expect_sound();
+}
+
+TEST_F(DirFiles, a_key_and_the_directory_of_its_name_live_side_by_side) {
+  put_and_show({1, 1}, "a", "file a");
+  put_and_show({2, 1}, "a/b", "file a/b");
+  put_and_show({3, 1}, "a/b/c", "file a/b/c");
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/a%=", "file a"), Pair("b/a/b%=", "file a/b"), Pair("b/a/b/c", "file a/b/c")));
+  put_and_show({4, 1}, "a", "new a");  // stays where the older one was
+  EXPECT_EQ(tree()["b/a%="], "new a");
+  EXPECT_EQ(get({1, 1}, 6), "file a");
+  reopen();
+  EXPECT_THAT(store->open_report().damage, IsEmpty());
+  EXPECT_EQ(get({4, 1}, 5), "new a");
+  EXPECT_EQ(get({2, 1}, 8), "file a/b");
+  ASSERT_TRUE(remove({3, 1}, 10));
+  ASSERT_TRUE(remove({2, 1}, 8));
+  put_and_show({5, 1}, "a", "newest");
+  EXPECT_EQ(tree()["b/a%="], "newest");
+  ASSERT_TRUE(remove({5, 1}, 6));
+  put_and_show({6, 1}, "a", "plain again");
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/a", "plain again")));
+  put_and_show({7, 1}, "a/", "marker");
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/a%=", "plain again"), Pair("b/a/%_", "marker")));
+  expect_sound();
+}
+
+TEST_F(DirFiles, files_of_others_are_moved_aside_not_overwritten) {
+  std::filesystem::create_directories(directory / "b");
+  std::ofstream(directory / "b/k") << "precious";
+  std::ofstream(directory / "b/d") << "in the way of a directory";
+  put_and_show({1, 1}, "k", "object");
+  put_and_show({2, 1}, "d/e", "object 2");
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/d/e", "object 2"), Pair("b/k", "object")));
+  std::set<std::string> aside;
+  for (const auto& entry : std::filesystem::directory_iterator(directory / ".quarry/displaced")) {
+    std::ifstream in(entry.path());
+    aside.insert(std::string(std::istreambuf_iterator<char>(in), {}));
+  }
+  EXPECT_THAT(aside, ElementsAre("in the way of a directory", "precious"));
+}
+
+TEST_F(DirFiles, an_existing_tree_is_adopted_in_place_under_its_own_names) {
+  std::filesystem::create_directories(directory / "photos/100%");
+  const std::string big = test_payload(9, 400'000);
+  std::ofstream(directory / "photos/cat.jpg") << big;
+  std::ofstream(directory / "photos/100%/x") << "odd name";
+  std::ofstream(directory / "photos/empty");
+  const auto before = tree();
+  struct stat inode_before{}, inode_after{};
+  ::stat((directory / "photos/cat.jpg").c_str(), &inode_before);
+  auto page = executor.run(store->unrecorded("photos", "", 2));
+  ASSERT_TRUE(page);
+  ASSERT_EQ(page->size(), 2u);
+  EXPECT_EQ(page->at(0).path, "photos/100%/x");
+  EXPECT_EQ(page->at(1).path, "photos/cat.jpg");
+  uint64_t serial = 0;
+  for (const auto& [path, content] : before) {
+    DirStore::Adoption adoption{
+        path, {++serial, 0}, kTestChunk, kTestStride, key_of_path(path).bucket, key_of_path(path).key, {{"content-type", "image/jpeg"}},
+        true};
+    const auto adopted = executor.run(store->adopt(adoption));
+    ASSERT_TRUE(adopted) << adopted.error().to_string();
+    EXPECT_EQ(adopted->size, content.size());
+    EXPECT_EQ(adopted->md5.size(), 16u);
+    EXPECT_EQ(executor.run(store->adopt(adoption)).error().code(), Code::already_exists);
+    EXPECT_TRUE(get({serial, 0}, content.size()) == content);
+  }
+  ::stat((directory / "photos/cat.jpg").c_str(), &inode_after);
+  EXPECT_EQ(inode_before.st_ino, inode_after.st_ino);
+  EXPECT_EQ(inode_before.st_mtim.tv_nsec, inode_after.st_mtim.tv_nsec);
+  EXPECT_EQ(tree(), before);
+  EXPECT_THAT(*executor.run(store->unrecorded("", "", 10)), IsEmpty());
+  reopen();
+  EXPECT_THAT(store->open_report().damage, IsEmpty());
+  auto files = executor.run(store->files({}, 10));
+  ASSERT_EQ(files->size(), 3u);
+  EXPECT_EQ(files->at(0).name, "100%/x");
+  EXPECT_EQ(files->at(1).name, "cat.jpg");
+  EXPECT_TRUE(get({2, 0}, big.size()) == big);
+  // A newer version goes where the adopted one lay; a key whose canonical path an adopted file has makes it yield.
+  put_and_show({10, 0}, "100%/x", "new", "photos");
+  EXPECT_EQ(tree()["photos/100%/x"], "new");
+  EXPECT_EQ(get({1, 0}, 8), "odd name");
+  reopen();
+  EXPECT_EQ(get({10, 0}, 3), "new");
+  expect_sound();
+}
+
+TEST_F(DirFiles, an_adopted_file_yields_to_the_key_whose_path_it_has) {
+  std::filesystem::create_directories(directory / "b");
+  std::ofstream(directory / "b/50%25") << "adopted as 50%25";
+  ASSERT_TRUE(executor.run(store->adopt({"b/50%25", {1, 0}, kTestChunk, kTestStride, "b", "50%25", {}, false})));
+  put_and_show({2, 0}, "50%", "the key 50%");
+  EXPECT_THAT(tree(), ElementsAre(Pair("b/50%25", "the key 50%"), Pair("b/50%2525", "adopted as 50%25")));
+  reopen();
+  EXPECT_THAT(store->open_report().damage, IsEmpty());
+  EXPECT_EQ(get({1, 0}, 16), "adopted as 50%25");
+  EXPECT_EQ(get({2, 0}, 11), "the key 50%");
+}
+
+TEST_F(DirFiles, without_quarry_the_tree_is_the_data) {
+  std::map<std::string, std::string> expected;
+  uint64_t serial = 0;
+  for (const std::string key : {"a", "deep/er/file.txt", "dir/", "sp ace", "x//y", "..", "\xff\xfe"}) {
+    ++serial;
+    const std::string content = test_payload(serial, serial * 77'777);
+    put_and_show({serial, 0}, key, content);
+    expected[*path_of_key("b", key)] = content;
+  }
+  put_and_show({100, 0}, "a", "newer");
+  expected["b/a"] = "newer";
+  close();
+  std::filesystem::remove_all(directory / ".quarry");
+  EXPECT_EQ(tree(), expected);
+  for (const auto& [path, content] : expected) EXPECT_TRUE(parse_path(path));
+  // And back: a new mountpath there takes nothing for its own before it is adopted.
+  ASSERT_TRUE(executor.run(DirStore::format(directory.path(), {})));
+  open();
+  EXPECT_EQ(store->open_report().files, 0u);
+  EXPECT_EQ(store->open_report().foreign_files, expected.size());
+  for (const auto& [path, content] : expected) {
+    const auto key = key_of_path(path);
+    ASSERT_TRUE(executor.run(store->adopt({path, {++serial, 0}, kTestChunk, kTestStride, key.bucket, key.key, {}, false})));
+    EXPECT_TRUE(get({serial, 0}, content.size()) == content);
+  }
+  EXPECT_EQ(tree(), expected);
+}
+
+TEST_F(DirFiles, attributes_stay_with_the_file_and_long_records_move_to_side_files) {
+  const std::string content = test_payload(1, 1000);
+  ASSERT_TRUE(put({1, 1}, "k", content));
+  ASSERT_TRUE(executor.run(store->show_file({1, 1}, {{"content-type", "text/plain"}})));
+  EXPECT_FALSE(std::filesystem::exists(directory / place_of(kRecords, {1, 1})));
+  ASSERT_TRUE(executor.run(store->show_file({1, 1}, {{"note", std::string(5000, 'n')}})));
+  EXPECT_TRUE(std::filesystem::exists(directory / place_of(kRecords, {1, 1})));
+  EXPECT_EQ(get({1, 1}, 1000), content);
+  reopen();
+  EXPECT_EQ(store->open_report().records_in_side_files, 1u);
+  EXPECT_EQ(get({1, 1}, 1000), content);
+  const auto bytes = read_whole(**posix_file_system(directory.path()), place_of(kRecords, {1, 1}), 1 << 20);
+  const auto record = decode_record(bytes_of(*bytes));
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->record.attributes.at(0).second.size(), 5000u);
+  ASSERT_TRUE(remove({1, 1}, 1000));
+  EXPECT_FALSE(std::filesystem::exists(directory / place_of(kRecords, {1, 1})));
+}
+
+TEST_F(DirFiles, refuses_files_that_contradict_themselves) {
+  PutOptions place;
+  place.file = FilePlace{{1, 0}, 0, kTestChunk, kTestStride, "b", "k"};
+  ASSERT_TRUE(executor.run(store->put({1, 0}, {bytes_of("x")}, place)));
+  EXPECT_EQ(executor.run(store->put({1, 0}, {bytes_of("x")}, place)).error().code(), Code::already_exists);
+  EXPECT_EQ(executor.run(store->put({1, 7}, {bytes_of("x")}, place)).error().code(), Code::invalid_argument);
+  place.file->chunk_size = 10;
+  EXPECT_EQ(executor.run(store->put({1, 0}, {bytes_of("longer than ten bytes")}, place)).error().code(), Code::invalid_argument);
+  place.file = FilePlace{{2, UINT64_MAX - 5}, 1, kTestChunk, kTestStride, "b", "k"};
+  EXPECT_EQ(executor.run(store->put({2, 0}, {bytes_of("x")}, place)).error().code(), Code::invalid_argument);
+  EXPECT_EQ(executor.run(store->finish_file({9, 9}, 0)).error().code(), Code::not_found);
+  EXPECT_EQ(executor.run(store->show_file({9, 9}, {})).error().code(), Code::not_found);
+  EXPECT_TRUE(executor.run(store->hide_file({9, 9})));
+  ASSERT_TRUE(executor.run(store->remove({{1, 0}}))) << "abandoned";
+  EXPECT_THAT(std::filesystem::directory_iterator(directory / ".quarry/unfinished") == std::filesystem::directory_iterator(), true);
+}
+
+}  // namespace
+}  // namespace quarry::chunk::dir
