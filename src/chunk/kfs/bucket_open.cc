@@ -23,9 +23,11 @@ Result<std::shared_ptr<Instance>> BucketSet::open_database(uint8_t bucket, bool 
   options.filter_policy = filter_.get();
   options.compression = leveldb::kNoCompression;  // payload is mostly compressed or encrypted already: docs/decisions/0006-kfs.md
   const std::string path = bucket_path(directory_, bucket);
-  // The careful way fails on any damage. A torn end of a log is none: a batch that was being written when the power went.
+  // The careful way (LevelDB's paranoid checks) fails on any damage that it meets. A torn end of a log is none: a batch that was being
+  // written when the power went. A bucket with a damaged table is used without: else nothing could be compacted or written in it any more.
   leveldb::Status status;
   for (const bool careful : {true, false}) {
+    if (careful && careless_[bucket]) continue;
     auto instance = std::make_shared<Instance>(files_, *background_);
     if (!writable) instance->env.use_overlay();
     instance->writable = writable;
@@ -37,7 +39,7 @@ Result<std::shared_ptr<Instance>> BucketSet::open_database(uint8_t bucket, bool 
     if (status.ok()) {
       instance->db.reset(db);
       if (!writable) instance->env.freeze();
-      if (!careful) {
+      if (!careful && !first.ok()) {
         if (was_clean_) {
           damaged_log_[bucket] = true;
           event(fmt::format("{}: part of its log cannot be read ({}); files written last may be lost: verify the store",
@@ -106,7 +108,13 @@ Result<void> BucketSet::recover(uint8_t bucket, Instance& instance, bool writabl
     return fail(Code::corrupt, "{}: its records are lost, the one that names the store among them; verify with repair",
                 bucket_title(bucket));
   if (!found.ok()) return from_status(found, bucket_title(bucket));
-  TRY(check_identity(identity, descriptor().drive, bucket));
+  if (identity_is_sound(identity)) {
+    TRY(check_identity(identity, descriptor().drive, bucket));
+  } else {
+    event(fmt::format("{}: the record of its identity is damaged; it is written anew", bucket_title(bucket)));
+    if (writable && !db.Put(synced(), identity_key(), encode_identity(descriptor().drive, bucket)).ok())
+      return fail(Code::corrupt, "{}: cannot be written", bucket_title(bucket));
+  }
 
   std::set<std::string, std::less<>> writing, doubtful;
   bool known;
@@ -129,12 +137,18 @@ Result<void> BucketSet::recover(uint8_t bucket, Instance& instance, bool writabl
       const auto hidden = db.Write(synced(), &batch);
       if (!hidden.ok()) return from_status(hidden, bucket_title(bucket));
     }
-    const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_records()));
+    const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_leftovers()));
     for (it->Seek("+"); it->Valid() && text_of(it->key()).starts_with('+'); it->Next()) {
-      std::string name(text_of(it->key()).substr(1));
-      if (!writing.contains(name)) leftovers.push_back(std::move(name));
+      std::string name(text_of(it->key()).substr(1)), value;
+      // A file with a header is never a leftover.
+      if (writing.contains(name) || !db.Get(reading_records(), header_key(name), &value).IsNotFound()) continue;
+      leftovers.push_back(std::move(name));
     }
-    if (!it->status().ok()) return from_status(it->status(), bucket_title(bucket));
+    if (it->status().IsCorruption()) {
+      event(fmt::format("{}: not all leftovers of interrupted writes can be read ({})", bucket_title(bucket), it->status().ToString()));
+    } else if (!it->status().ok()) {
+      return from_status(it->status(), bucket_title(bucket));
+    }
   }
   for (const auto& name : leftovers) {
     TRY(remove_run(instance, name));
@@ -201,6 +215,7 @@ Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
     if (instance) --open_;
     slot.poisoned = false;
     slot.use = {};
+    careless_[bucket] = false;
     lock.unlock();
     instance.reset();
     const Result<void> rebuilt = rebuild(bucket, path, findings);
@@ -238,7 +253,7 @@ Result<void> BucketSet::rebuild(uint8_t bucket, const std::string& path, std::ve
   TRY_ASSIGN(auto instance, open_database(bucket, true, true));
   std::string identity;
   const auto found = instance->db->Get(reading_records(), identity_key(), &identity);
-  if (found.ok()) {
+  if (found.ok() && identity_is_sound(identity)) {
     TRY(check_identity(identity, descriptor().drive, bucket));
     return {};
   }

@@ -274,6 +274,7 @@ Error BucketSet::note_write_error(std::optional<uint8_t> bucket, Error error) {
     return fail(Code::device_gone, "{}", reason_);
   }
   if (code == Code::device_gone && bucket) return fail(Code::io_error, "{}", error.context());
+  if (code == Code::corrupt && bucket && slots_[*bucket].instance) careless_[*bucket] = true;
   if (code == Code::no_space || code == Code::corrupt || code == Code::already_exists) return error;
   write_errors_.fetch_add(1);
   if (condition_ == Condition::online && !closing_) {

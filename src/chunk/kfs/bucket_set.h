@@ -34,6 +34,7 @@
 namespace leveldb {
 class Cache;
 class FilterPolicy;
+class WriteBatch;
 }  // namespace leveldb
 
 namespace quarry::chunk::kfs {
@@ -160,8 +161,13 @@ class BucketSet {
   Error note_write_error(std::optional<uint8_t> bucket, Error error);
   Error note_read_error(Error error);
   void deleted(uint8_t bucket, const std::string& name, const Header& header);
+  // Writes the batch, synced. The caller holds no lease. Damage that LevelDB met in a compaction forbids writing: then once more,
+  // carelessly.
+  Result<void> commit(uint8_t bucket, leveldb::WriteBatch& batch);
   static Error full(uint8_t bucket, const BucketUse& use, uint64_t limit);
   void compact_deleted(uint8_t bucket);
+  Result<void> compact_ranges(uint8_t bucket);
+  Result<void> remove_in_steps(uint8_t bucket, const std::string& name, const Header& header);
   void event(std::string sentence);
   void keep();
   void probe();
@@ -179,7 +185,7 @@ class BucketSet {
   std::unique_ptr<ElasticThreads> background_;   // LevelDB's: one for each instance that has work
   std::unique_ptr<ElasticThreads> compactions_;  // ours
   bool was_clean_ = true;
-  std::array<std::atomic<bool>, kKfsBuckets> created_{}, damaged_log_{};
+  std::array<std::atomic<bool>, kKfsBuckets> created_{}, damaged_log_{}, careless_{};
 
   mutable std::mutex mutex_;  // guards what follows; never held across a call into LevelDB or the file system
   std::condition_variable changed_;

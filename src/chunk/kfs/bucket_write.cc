@@ -56,7 +56,6 @@ Result<void> BucketSet::Writer::add(ByteView block) {
 Result<void> BucketSet::Writer::flush(bool last) {
   State& s = *state_;
   TRY(s.set.room_for(s.batch_bytes));
-  TRY_ASSIGN(const Lease lease, s.set.acquire(s.bucket, For::writing));
   {
     const uint64_t needed = stored_size(s.header.size) - s.charged;
     const uint64_t limit = s.set.descriptor_limit_;
@@ -72,18 +71,26 @@ Result<void> BucketSet::Writer::flush(bool last) {
   } else if (!s.marked) {
     s.batch.Put(leftover_key(s.name), leveldb::Slice());
   }
-  const auto written = lease.db().Write(synced(), &s.batch);
+  auto written = s.set.commit(s.bucket, s.batch);
   s.batch.Clear();
   s.batch_bytes = 0;
-  if (!written.ok()) {
-    {
-      const std::lock_guard lock(s.set.mutex_);
-      s.set.slots_[s.bucket].doubtful.insert(s.name);
-    }
-    return s.set.note_write_error(s.bucket, from_status(written, bucket_title(s.bucket)));
+  if (!written) {
+    const std::lock_guard lock(s.set.mutex_);
+    s.set.slots_[s.bucket].doubtful.insert(s.name);
+    return written;
   }
   s.marked = true;
   return {};
+}
+
+Result<void> BucketSet::commit(uint8_t bucket, leveldb::WriteBatch& batch) {
+  for (int attempt = 0;; ++attempt) {
+    TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+    const auto written = lease.db().Write(synced(), &batch);
+    if (written.ok()) return {};
+    Error error = note_write_error(bucket, from_status(written, bucket_title(bucket)));
+    if (!written.IsCorruption() || attempt > 0) return error;
+  }
 }
 
 Error BucketSet::full(uint8_t bucket, const BucketUse& use, uint64_t limit) {
@@ -127,16 +134,13 @@ Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write_at_once(uint8_t buck
 
 Result<size_t> BucketSet::remove(uint8_t bucket, const std::vector<std::string>& names) {
   if (!created_[bucket]) return size_t{0};
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
-  leveldb::DB& db = lease.db();
   size_t removed = 0;
   leveldb::WriteBatch batch;
   uint64_t deletes = 0;
   std::vector<std::pair<std::string, Header>> gone;  // with the batch
   const auto write_batch = [&]() -> Result<void> {
     if (deletes == 0) return {};
-    const auto written = db.Write(synced(), &batch);
-    if (!written.ok()) return note_write_error(bucket, from_status(written, bucket_title(bucket)));
+    TRY(commit(bucket, batch));
     for (const auto& [name, header] : gone) deleted(bucket, name, header);
     batch.Clear();
     deletes = 0;
@@ -145,23 +149,19 @@ Result<size_t> BucketSet::remove(uint8_t bucket, const std::vector<std::string>&
   };
   for (const auto& name : names) {
     std::string value;
-    const auto found = db.Get(reading_records(), header_key(name), &value);
+    leveldb::Status found;
+    {
+      TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+      found = lease.db().Get(reading_records(), header_key(name), &value);
+    }
     if (found.IsNotFound()) continue;
     const bool listed = std::any_of(gone.begin(), gone.end(), [&name](const auto& one) { return one.first == name; });
     if (listed) continue;  // named twice
     ++removed;
     auto header = found.ok() ? decode_header(name, value) : Result<Header>(from_status(found, name));
     if (!header || header->blocks() > kRemoveAtOnceBlocks) {
-      // First it is no file any more, then its blocks go.
       TRY(write_batch());
-      const NameHold hold(*this, bucket, name);
-      leveldb::WriteBatch hide;
-      hide.Delete(header_key(name));
-      hide.Put(leftover_key(name), leveldb::Slice());
-      const auto hidden = db.Write(synced(), &hide);
-      if (!hidden.ok()) return note_write_error(bucket, from_status(hidden, bucket_title(bucket)));
-      deleted(bucket, name, header ? *header : Header{});
-      if (auto run = remove_run(lease.instance(), name); !run) return note_write_error(bucket, std::move(run).error());
+      TRY(remove_in_steps(bucket, name, header ? *header : Header{}));
       continue;
     }
     batch.Delete(header_key(name));
@@ -172,6 +172,19 @@ Result<size_t> BucketSet::remove(uint8_t bucket, const std::vector<std::string>&
   }
   TRY(write_batch());
   return removed;
+}
+
+// First it is no file any more, then its blocks go.
+Result<void> BucketSet::remove_in_steps(uint8_t bucket, const std::string& name, const Header& header) {
+  const NameHold hold(*this, bucket, name);
+  leveldb::WriteBatch hide;
+  hide.Delete(header_key(name));
+  hide.Put(leftover_key(name), leveldb::Slice());
+  TRY(commit(bucket, hide));
+  deleted(bucket, name, header);
+  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+  if (auto run = remove_run(lease.instance(), name); !run) return note_write_error(bucket, std::move(run).error());
+  return {};
 }
 
 // Keeps the books and schedules the compaction that gives the space back.
@@ -231,7 +244,6 @@ void BucketSet::compact_deleted(uint8_t bucket) {
 
 Result<void> BucketSet::compact(uint8_t bucket) {
   if (!created_[bucket]) return {};
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
   uint64_t garbage;
   {
     const std::lock_guard lock(mutex_);
@@ -239,6 +251,28 @@ Result<void> BucketSet::compact(uint8_t bucket) {
     slots_[bucket].deleted.clear();
     slots_[bucket].deleted_all = false;
   }
+  for (int attempt = 0;; ++attempt) {
+    TRY(compact_ranges(bucket));
+    // LevelDB does not say whether it could; what stopped it (damage, no space) stops this write too, and a fresh instance can go on.
+    leveldb::WriteBatch nothing;
+    nothing.Put(identity_key(), encode_identity(descriptor().drive, bucket));
+    leveldb::Status written;
+    {
+      TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+      written = lease.db().Write(synced(), &nothing);
+    }
+    if (written.ok()) break;
+    Error error = note_write_error(bucket, from_status(written, bucket_title(bucket)));
+    if (attempt > 0) return error;
+  }
+  const std::lock_guard lock(mutex_);
+  BucketUse& use = slots_[bucket].use;
+  use.garbage_bytes -= std::min(use.garbage_bytes, garbage);
+  return {};
+}
+
+Result<void> BucketSet::compact_ranges(uint8_t bucket) {
+  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
   const std::string_view edges = "#0123456789abcdefg";
   static_assert(kCompactionSteps == 17);
   for (size_t step = 0; step < kCompactionSteps; ++step) {
@@ -247,14 +281,6 @@ Result<void> BucketSet::compact(uint8_t bucket) {
     const std::lock_guard lock(mutex_);
     if (closing_) return fail(Code::cancelled, "{} is being closed", directory_);
   }
-  // LevelDB does not say whether it could; what stopped it stops a write too.
-  leveldb::WriteBatch nothing;
-  nothing.Put(identity_key(), encode_identity(descriptor().drive, bucket));
-  const auto written = lease.db().Write(synced(), &nothing);
-  if (!written.ok()) return note_write_error(bucket, from_status(written, bucket_title(bucket)));
-  const std::lock_guard lock(mutex_);
-  BucketUse& use = slots_[bucket].use;
-  use.garbage_bytes -= std::min(use.garbage_bytes, garbage);
   return {};
 }
 

@@ -76,12 +76,18 @@ std::string identity_key() { return "#bucket"; }
 std::string encode_identity(const Uuid& drive, uint8_t bucket) {
   std::string out;
   Encoder(out).u8(kRecordVersion).u8(bucket).bytes(drive.bytes);
+  Encoder(out).u32(crc32c(0, bytes_of(out)));
   return out;
+}
+bool identity_is_sound(std::string_view value) {
+  return value.size() == 22 &&
+         load_le<uint32_t>(reinterpret_cast<const uint8_t*>(value.data()) + 18) == crc32c(0, bytes_of(value.substr(0, 18)));
 }
 Result<void> check_identity(std::string_view value, const Uuid& drive, uint8_t bucket) {
   Decoder in(value);
   const uint8_t version = in.u8(), number = in.u8();
   const ByteView store = in.bytes(16);
+  in.u32();
   TRY(in.finish("bucket identity"));
   if (version != kRecordVersion) return fail(Code::incompatible, "record version {}, this program knows {}", version, kRecordVersion);
   if (number != bucket || !std::equal(store.begin(), store.end(), drive.bytes.begin())) {

@@ -46,6 +46,7 @@ std::string bucket_path(const std::string& directory, size_t bucket);  // DIR/bu
 
 std::string identity_key();
 std::string encode_identity(const Uuid& drive, uint8_t bucket);
+bool identity_is_sound(std::string_view value);  // false: damaged
 Result<void> check_identity(std::string_view value, const Uuid& drive, uint8_t bucket);
 
 std::string header_key(std::string_view name);

@@ -64,10 +64,16 @@ inline leveldb::WriteOptions synced() {
   options.sync = true;
   return options;
 }
+// Headers have checksums of their own. LevelDB's covers what shares a table block with them, payload too, and its damage is not theirs.
 inline leveldb::ReadOptions reading_records(const leveldb::Snapshot* snapshot = nullptr) {
   leveldb::ReadOptions options;
-  options.verify_checksums = true;
   options.snapshot = snapshot;
+  return options;
+}
+// Leftover records have none, and a damaged one must not name another file.
+inline leveldb::ReadOptions reading_leftovers() {
+  leveldb::ReadOptions options;
+  options.verify_checksums = true;
   return options;
 }
 // Blocks have checksums of our own, and would push all records out of the cache.

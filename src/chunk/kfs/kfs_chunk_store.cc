@@ -98,6 +98,7 @@ class Store : public KfsChunkStore {
  public:
   Store(std::string directory, KfsChunkStoreOptions options, std::unique_ptr<BucketSet> set, Descriptor descriptor)
       : directory_(std::move(directory)),
+        files_(options.tuning.files != nullptr ? *options.tuning.files : kfs::posix_files()),
         descriptor_(std::move(descriptor)),
         set_(std::move(set)),
         pool_("kfs", std::max<size_t>(1, options.threads)) {}
@@ -305,6 +306,23 @@ class Store : public KfsChunkStore {
     return health;
   }
 
+  // The directory may be gone while LevelDB's open files work on; a disk may take no writes that nobody makes.
+  Task<Result<void>> check_health() override {
+    Call call(*this);
+    CO_TRY(call.permitted());
+    co_return co_await blocking(pool_, [files = &files_, directory = directory_, drive = descriptor_.drive]() -> Result<void> {
+      auto found = kfs::read_descriptor(*files, directory);
+      if (!found && found.error().code() == Code::not_found) return fail(Code::device_gone, "{} is gone", directory);
+      if (!found) return std::move(found).error();
+      if (found->drive != drive) return fail(Code::device_gone, "{} is another store by now", directory);
+      const std::string probe = directory + "/kfs.probe";
+      const auto written = kfs::replace_file(*files, probe, bytes_of("probe"));
+      if (!written && written.error().code() != Code::no_space) return written;  // full is not broken
+      files->remove(probe).ignore("the next look, or the next start, removes it");
+      return {};
+    });
+  }
+
   Task<Result<void>> set_label(std::string label) override {
     if (label.size() > kfs::kLabelBytesMax)
       co_return fail(Code::too_large, "a label of {} bytes; the limit is {}", label.size(), kfs::kLabelBytesMax);
@@ -444,6 +462,7 @@ class Store : public KfsChunkStore {
   }
 
   const std::string directory_;
+  kfs::Files& files_;
   Descriptor descriptor_;  // the parts that only we change
   KfsOpenReport report_;
   std::unique_ptr<BucketSet> set_;

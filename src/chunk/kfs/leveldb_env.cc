@@ -139,7 +139,7 @@ Status to_status(const Error& error) {
 Error from_status(const Status& status, std::string_view what) {
   const std::string text = status.ToString();
   if (status.IsNotFound()) return fail(Code::not_found, "{}: {}", what, text);
-  if (status.IsCorruption()) return fail(Code::corrupt, "{}: {}", what, text);
+  if (status.IsCorruption() || status.IsInvalidArgument()) return fail(Code::corrupt, "{}: {}", what, text);
   constexpr std::string_view kMark = "IO error: E";
   if (text.starts_with(kMark)) {
     unsigned number = 0;

@@ -1,0 +1,380 @@
+// File systems that fail under a kfs chunk store: the caller gets a clear error, the rest keeps working, nothing acknowledged is lost.
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+
+#include <atomic>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include "chunk/kfs/bucket_set.h"
+#include "chunk/kfs/kfs_chunk_store.h"
+#include "chunk/kfs/kfs_store.h"
+#include "chunk/kfs/temporary_directory.h"
+#include "chunk/test_payload.h"
+#include "io/clock.h"
+#include "io/sim/sim_executor.h"
+
+namespace quarry::chunk {
+namespace {
+
+namespace fs = std::filesystem;
+using kfs::Files;
+
+// The operating system's files, until told to fail.
+class FaultyFiles : public Files {
+ public:
+  std::atomic<int> write_error{0};             // a Code: every change fails with it
+  std::atomic<int64_t> bytes_left{INT64_MAX};  // then appends fail with no_space, half done
+  std::atomic<int> read_error{0};
+
+  Result<std::unique_ptr<Writable>> create(const std::string& path) override {
+    TRY(may_write(path));
+    TRY_ASSIGN(auto inner, posix().create(path));
+    return std::make_unique<FaultyWritable>(*this, std::move(inner), path);
+  }
+  Result<std::unique_ptr<Readable>> open(const std::string& path) override {
+    TRY_ASSIGN(auto inner, posix().open(path));
+    return std::make_unique<FaultyReadable>(*this, std::move(inner), path);
+  }
+  bool exists(const std::string& path) override { return posix().exists(path); }
+  Result<std::vector<std::string>> children(const std::string& directory) override { return posix().children(directory); }
+  Result<uint64_t> size(const std::string& path) override { return posix().size(path); }
+  Result<void> remove(const std::string& path) override {
+    TRY(may_write(path));
+    return posix().remove(path);
+  }
+  Result<void> make_directory(const std::string& path) override {
+    TRY(may_write(path));
+    return posix().make_directory(path);
+  }
+  Result<void> rename(const std::string& from, const std::string& to) override {
+    TRY(may_write(to));
+    return posix().rename(from, to);
+  }
+  Result<void> sync_directory(const std::string& path) override { return posix().sync_directory(path); }
+  Result<Space> space(const std::string& path) override { return posix().space(path); }
+
+ private:
+  static Files& posix() { return kfs::posix_files(); }
+  Result<void> may_write(const std::string& path) const {
+    if (write_error != 0) return fail(static_cast<Code>(write_error.load()), "{}: injected", path);
+    return {};
+  }
+  class FaultyWritable : public Writable {
+   public:
+    FaultyWritable(FaultyFiles& files, std::unique_ptr<Writable> inner, std::string path)
+        : files_(files), inner_(std::move(inner)), path_(std::move(path)) {}
+    Result<void> append(ByteView bytes) override {
+      TRY(files_.may_write(path_));
+      const int64_t left = files_.bytes_left.fetch_sub(static_cast<int64_t>(bytes.size()));
+      if (left >= static_cast<int64_t>(bytes.size())) return inner_->append(bytes);
+      if (left > 0) TRY(inner_->append(bytes.first(static_cast<size_t>(left))));
+      return fail(Code::no_space, "{}: injected", path_);
+    }
+    Result<void> sync() override {
+      TRY(files_.may_write(path_));
+      return inner_->sync();
+    }
+
+   private:
+    FaultyFiles& files_;
+    std::unique_ptr<Writable> inner_;
+    const std::string path_;
+  };
+  class FaultyReadable : public Readable {
+   public:
+    FaultyReadable(FaultyFiles& files, std::unique_ptr<Readable> inner, std::string path)
+        : files_(files), inner_(std::move(inner)), path_(std::move(path)) {}
+    Result<size_t> read(uint64_t offset, MutableByteView into) const override {
+      if (files_.read_error != 0 && path_.ends_with(".ldb"))
+        return fail(static_cast<Code>(files_.read_error.load()), "{}: injected", path_);
+      return inner_->read(offset, into);
+    }
+
+   private:
+    FaultyFiles& files_;
+    std::unique_ptr<Readable> inner_;
+    const std::string path_;
+  };
+};
+
+class KfsFaults : public testing::Test {
+ protected:
+  void SetUp() override {
+    options.tuning = {.write_buffer_bytes = 256 * kKiB, .table_bytes = 256 * kKiB, .compact_after_bytes = kMiB, .reserve_bytes = 0};
+    options.tuning.files = &files;
+  }
+  std::string path() const { return directory.path() + "/store"; }
+  void create() {
+    ASSERT_TRUE(executor.run(KfsChunkStore::format(path(), {.drive = drive})));
+    open();
+  }
+  void open() {
+    auto opened = executor.run(KfsChunkStore::open(path(), options));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    store = std::move(*opened);
+  }
+  void close() {
+    if (store) executor.run(store->close()).ignore("the file system may be broken");
+    store.reset();
+  }
+  void TearDown() override {
+    files.write_error = 0;
+    files.read_error = 0;
+    close();
+  }
+  Result<void> put(uint64_t n, size_t size) {
+    const std::string text = test_payload(n, size);
+    auto result = executor.run(store->put({1, n}, {bytes_of(text)}, {}));
+    if (result) sizes[n] = size;
+    return result;
+  }
+  Result<void> remove(uint64_t n) {
+    auto result = executor.run(store->remove({{1, n}}));
+    if (result) sizes.erase(n);
+    return result;
+  }
+  // 0 (and the right bytes), or the error.
+  Code get(uint64_t n) {
+    auto got = executor.run(store->get({1, n}, 0, kChunkSizeMax));
+    if (!got) return got.error().code();
+    EXPECT_TRUE(text_of(got->view()) == test_payload(n, sizes[n])) << n << ": wrong bytes";
+    return Code{0};
+  }
+  void expect_all() {
+    for (const auto& [n, size] : sizes) ASSERT_EQ(get(n), Code{0}) << n;
+  }
+  bool comes_online() {
+    for (int i = 0; i < 100 && store->health().state != StoreState::online; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    return store->health().state == StoreState::online;
+  }
+
+  const Uuid drive{{7, 1}};  // the same chunks meet in a bucket in every run
+  SimExecutor executor;
+  kfs::TemporaryDirectory directory;
+  FaultyFiles files;
+  KfsChunkStoreOptions options;
+  std::unique_ptr<KfsChunkStore> store;
+  std::map<uint64_t, size_t> sizes;
+};
+
+TEST_F(KfsFaults, no_space_at_any_byte_of_a_write_leaves_no_half_chunk_and_reads_go_on) {
+  create();
+  for (uint64_t n = 1; n <= 30; ++n) ASSERT_TRUE(put(n, 50'000));
+  SeededRandom random(5);
+  uint64_t n = 100, refused = 0;
+  for (int round = 0; round < 40; ++round) {
+    files.bytes_left = static_cast<int64_t>(random.below(400'000));
+    const auto result = put(n, 200'000);
+    if (!result) {
+      ++refused;
+      ASSERT_EQ(result.error().code(), Code::no_space) << result.error().to_string();
+      EXPECT_EQ(get(n), Code::not_found);
+      EXPECT_EQ(get(1 + n % 30), Code{0});
+      EXPECT_EQ(store->health().state, StoreState::online);
+    }
+    files.bytes_left = INT64_MAX;
+    if (!result) ASSERT_TRUE(put(n, 200'000)) << "there is room again, and the failed put left nothing";
+    ++n;
+  }
+  EXPECT_GT(refused, 10u);
+  expect_all();
+  close();
+  open();
+  EXPECT_TRUE(store->open_report().damage.empty()) << store->open_report().damage[0];
+  EXPECT_EQ(store->space().chunk_count, sizes.size());
+  expect_all();
+}
+
+TEST_F(KfsFaults, a_full_file_system_reads_removes_and_takes_chunks_again) {
+  ASSERT_EQ(::mkdir(path().c_str(), 0755), 0);
+  if (::mount("tmpfs", path().c_str(), "tmpfs", 0, "size=96m") != 0) GTEST_SKIP() << "mounting is not permitted here";
+  struct Unmount {
+    std::string at;
+    ~Unmount() { ::umount2(at.c_str(), MNT_DETACH); }
+  } unmount{path()};
+  options.tuning.files = nullptr;
+  options.tuning.reserve_bytes = 256 * kMiB;  // a 20th of the file system: 4.8 MiB
+  create();
+  uint64_t n = 1;
+  for (const size_t size : {1'000'000ul, 60'000ul}) {
+    Result<void> result;
+    while ((result = put(n, size))) ASSERT_LT(++n, 5000u);
+    ASSERT_EQ(result.error().code(), Code::no_space) << result.error().to_string();
+  }
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_GT(store->space().payload_bytes, 30 * kMiB);
+  expect_all();
+  const auto before = sizes;
+  for (const auto& [number, size] : before) {
+    if (number % 2 == 0) ASSERT_TRUE(remove(number)) << number;
+  }
+  const auto compacted = executor.run(store->compact());
+  ASSERT_TRUE(compacted) << compacted.error().to_string();
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(put(10'000 + static_cast<uint64_t>(i), 1'000'000));
+  expect_all();
+  close();
+  open();
+  expect_all();
+  close();
+}
+
+TEST_F(KfsFaults, a_read_only_remount_keeps_reads_and_comes_back) {
+  options.tuning.instances_max = 3;  // most buckets are closed and have to be opened while nothing can be written
+  for (const Code code : {Code::read_only, Code::permission_denied, Code::io_error}) {
+    if (!store) create();
+    const uint64_t base = static_cast<uint64_t>(code) * 1000;
+    for (uint64_t n = base; n < base + 20; ++n) ASSERT_TRUE(put(n, 80'000));
+    files.write_error = static_cast<int>(code);
+    const auto refused = put(base + 500, 1000);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), code == Code::io_error ? Code::io_error : Code::read_only) << refused.error().to_string();
+    EXPECT_EQ(store->health().state, StoreState::read_only);
+    EXPECT_FALSE(store->health().reason.empty());
+    EXPECT_GT(store->health().write_errors, 0u);
+    if (code != Code::io_error) expect_all();
+    EXPECT_FALSE(remove(base));
+    files.write_error = 0;
+    ASSERT_TRUE(comes_online());
+    EXPECT_TRUE(put(base + 500, 1000));
+    expect_all();
+  }
+  close();
+  open();
+  expect_all();
+}
+
+TEST_F(KfsFaults, unreadable_tables_cost_their_chunks_only) {
+  create();
+  for (uint64_t n = 1; n <= 20; ++n) ASSERT_TRUE(put(n, 100'000));
+  ASSERT_TRUE(executor.run(store->compact()));
+  files.read_error = static_cast<int>(Code::io_error);
+  EXPECT_EQ(get(1), Code::io_error);
+  EXPECT_GT(store->health().read_errors, 0u);
+  EXPECT_NE(store->health().state, StoreState::failed);
+  files.read_error = 0;
+  expect_all();
+}
+
+TEST_F(KfsFaults, a_bucket_directory_that_is_removed_under_load_costs_its_chunks_only) {
+  create();
+  for (uint64_t n = 1; n <= 100; ++n) ASSERT_TRUE(put(n, 20'000));
+  std::map<std::string, uint64_t> logs;
+  for (const auto& entry : fs::recursive_directory_iterator(path() + "/buckets")) {
+    if (entry.path().extension() == ".log") logs[entry.path().parent_path()] += entry.file_size();
+  }
+  const auto fullest = std::max_element(logs.begin(), logs.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  fs::remove_all(fullest->first);
+  uint64_t failed = 0;
+  std::map<uint64_t, size_t> later;
+  for (uint64_t n = 1001; n <= 6000 && (failed == 0 || later.size() < 100); ++n) {
+    const auto result = put(n, 5'000);
+    if (!result) {
+      ++failed;
+      ASSERT_TRUE(put(n, 5'000)) << "the bucket is made anew";
+    }
+    later[n] = 5'000;
+  }
+  EXPECT_EQ(failed, 1u) << "the first write notices, and is not acknowledged";
+  uint64_t lost = 0;
+  for (uint64_t n = 1; n <= 100; ++n) {
+    const Code code = get(n);
+    EXPECT_TRUE(code == Code{0} || code == Code::corrupt) << n << ": " << static_cast<int>(code);
+    lost += code == Code::corrupt;
+  }
+  EXPECT_GT(lost, 0u);
+  EXPECT_LT(lost, 20u);
+  EXPECT_EQ(store->health().state, StoreState::online);
+  const auto report = executor.run(store->fsck());
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->violations.size(), lost) << "each lost chunk is named";
+  close();
+  open();
+  for (const auto& [n, size] : later) EXPECT_EQ(get(n), Code{0}) << n << " was acknowledged after the directory was removed";
+}
+
+TEST_F(KfsFaults, a_store_whose_directory_is_removed_has_failed) {
+  create();
+  for (uint64_t n = 1; n <= 5; ++n) ASSERT_TRUE(put(n, 20'000));
+  fs::remove_all(path());
+  Result<void> result;
+  for (uint64_t n = 10; n < 13; ++n) {
+    result = put(n, 1000);
+    ASSERT_FALSE(result) << "a write into a deleted file is not acknowledged";
+  }
+  EXPECT_EQ(result.error().code(), Code::device_gone) << result.error().to_string();
+  EXPECT_EQ(store->health().state, StoreState::failed);
+  EXPECT_FALSE(store->health().reason.empty());
+}
+
+TEST_F(KfsFaults, directories_that_are_not_ours_are_refused) {
+  const auto nothing = executor.run(KfsChunkStore::identify(path()));
+  ASSERT_FALSE(nothing);
+  EXPECT_EQ(nothing.error().code(), Code::not_found);
+  fs::create_directory(path());
+  EXPECT_FALSE(*KfsChunkStore::foreign_content(path()));
+  std::ofstream(path() + "/thesis.txt") << "years of work";
+  EXPECT_TRUE(*KfsChunkStore::foreign_content(path()));
+  const auto refused = executor.run(KfsChunkStore::format(path(), {}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::already_exists);
+  SeededRandom random(1);
+  const Uuid ours = random.uuid(), theirs = random.uuid();
+  ASSERT_TRUE(executor.run(KfsChunkStore::format(path(), {.force = true})));
+  EXPECT_TRUE(fs::exists(path() + "/thesis.txt")) << "force destroys stores, not other files";
+  open();
+  ASSERT_TRUE(executor.run(store->set_cluster_id(ours)));
+  EXPECT_EQ(executor.run(store->set_cluster_id(theirs)).error().code(), Code::wrong_owner);
+  ASSERT_TRUE(executor.run(store->set_label("label")));
+  ASSERT_TRUE(put(1, 10));
+  EXPECT_EQ(executor.run(KfsChunkStore::identify(path())).error().code(), Code::busy);
+  EXPECT_EQ(executor.run(KfsChunkStore::open(path(), {})).error().code(), Code::busy);
+  close();
+  const auto identity = executor.run(KfsChunkStore::identify(path()));
+  ASSERT_TRUE(identity);
+  EXPECT_EQ(identity->cluster, ours);
+  EXPECT_EQ(identity->label, "label");
+  EXPECT_TRUE(identity->clean);
+  KfsChunkStoreOptions other;
+  other.cluster = theirs;
+  EXPECT_EQ(executor.run(KfsChunkStore::open(path(), other)).error().code(), Code::wrong_owner);
+  EXPECT_EQ(KfsStore::open(path()).error().code(), Code::invalid_argument);
+  open();
+  EXPECT_EQ(get(1), Code{0});
+  EXPECT_TRUE(store->open_report().clean);
+}
+
+TEST_F(KfsFaults, a_flipped_bit_costs_one_chunk_and_scrub_names_it) {
+  create();
+  for (uint64_t n = 1; n <= 40; ++n) ASSERT_TRUE(put(n, 100'000));
+  ASSERT_TRUE(executor.run(store->compact()));
+  close();
+  const std::string needle = test_payload(7, 100'000).substr(50'000, 64);
+  bool flipped = false;
+  for (const auto& entry : fs::recursive_directory_iterator(path() + "/buckets")) {
+    if (entry.path().extension() != ".ldb") continue;
+    std::ifstream in(entry.path(), std::ios::binary);
+    std::string bytes((std::istreambuf_iterator<char>(in)), {});
+    const size_t at = bytes.find(needle);
+    if (at == std::string::npos) continue;
+    bytes[at + 5] = static_cast<char>(bytes[at + 5] ^ 1);
+    std::ofstream(entry.path(), std::ios::binary) << bytes;
+    flipped = true;
+  }
+  ASSERT_TRUE(flipped);
+  open();
+  for (uint64_t n = 1; n <= 40; ++n) EXPECT_EQ(get(n), n == 7 ? Code::corrupt : Code{0}) << n;
+  EXPECT_TRUE(executor.run(store->get({1, 7}, 70'000, 1000))) << "its other block is sound";
+  const auto progress = executor.run(store->scrub({}, UINT64_MAX));
+  ASSERT_TRUE(progress);
+  ASSERT_EQ(progress->damaged.size(), 1u);
+  EXPECT_EQ(progress->damaged[0].id, (ChunkId{1, 7}));
+  EXPECT_GT(store->health().checksum_errors, 0u);
+  EXPECT_TRUE(remove(7));
+  EXPECT_TRUE(put(7, 100'000));
+  EXPECT_EQ(get(7), Code{0});
+}
+
+}  // namespace
+}  // namespace quarry::chunk
