@@ -98,8 +98,17 @@ std::vector<std::string> parse_etags(std::string_view text) {
   return etags;
 }
 
+// Times beyond what 64 bits of nanoseconds hold (the years 1677 to 2262) are the first or last that they do.
+WallTime wall_time_of(int64_t seconds) {
+  WallTime time = 0;
+  if (__builtin_mul_overflow(seconds, kSecond, &time)) {
+    return seconds < 0 ? std::numeric_limits<WallTime>::min() : std::numeric_limits<WallTime>::max() - kSecond;
+  }
+  return std::min(time, std::numeric_limits<WallTime>::max() - kSecond);
+}
+
 std::optional<WallTime> parse_time(std::string_view text) {
-  if (const auto seconds = parse_http_date(text)) return *seconds * kSecond;
+  if (const auto seconds = parse_http_date(text)) return wall_time_of(*seconds);
   return parse_iso_time(text);
 }
 
@@ -374,7 +383,7 @@ std::optional<WallTime> parse_iso_time(std::string_view text) {
     for (++rest; *rest >= '0' && *rest <= '9'; ++rest, unit /= 10) nanoseconds += (*rest - '0') * unit;
   }
   if (std::string_view(rest) != "Z") return std::nullopt;
-  return static_cast<WallTime>(timegm(&parts)) * kSecond + nanoseconds;
+  return wall_time_of(timegm(&parts)) + nanoseconds;
 }
 
 }  // namespace quarry::frontends::s3

@@ -102,6 +102,12 @@ TEST(S3CopySource, forms) {
     EXPECT_FALSE(parse_copy_source(bad)) << bad;
 }
 
+TEST(S3Times, beyond_64_bits_are_the_last_or_first) {
+  EXPECT_GT(*parse_iso_time("9999-12-31T23:59:59.999Z"), *parse_iso_time("2262-01-01T00:00:00Z"));
+  EXPECT_LT(*parse_iso_time("0001-01-01T00:00:00Z"), *parse_iso_time("1700-01-01T00:00:00Z"));
+  EXPECT_EQ(*parse_iso_time("1970-01-01T00:00:01.5Z"), 1'500'000'000);
+}
+
 TEST(S3Attribution, an_application_of_the_user_agent_is_a_job) {
   EXPECT_EQ(application_of("Boto3/1.44 md/Botocore#1.44 os/linux app/train-7 cfg/x"), "train-7");
   EXPECT_EQ(application_of("curl/8 myapp/1"), "");
