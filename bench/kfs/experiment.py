@@ -141,7 +141,7 @@ def report(options, rows, seconds):
 def plot(options, groups, levels, sizes, streams):
     import matplotlib
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "quarry"
+    matplotlib.rcParams.update({"svg.hashsalt": "quarry", "svg.fonttype": "none"})
     import matplotlib.pyplot as pyplot
     figure, axes = pyplot.subplots(len(streams), 3, figsize=(13, 3.6 * len(streams)), squeeze=False)
     for i, count in enumerate(streams):

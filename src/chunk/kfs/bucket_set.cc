@@ -4,6 +4,7 @@
 #include <leveldb/cache.h>
 #include <leveldb/filter_policy.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "chunk/kfs/instance.h"
 
@@ -15,10 +16,15 @@ constexpr auto kTick = std::chrono::seconds(1);
 constexpr int kFilterBitsPerKey = 10;
 constexpr size_t kCompactionsMax = 2;
 
-size_t default_instances() {
+// A sixteenth of the memory for write buffers, two an instance, and 24 files each.
+size_t default_instances(size_t write_buffer) {
+  size_t most = kKfsBuckets;
   struct rlimit limit;
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return kKfsBuckets;
-  return std::clamp<size_t>(limit.rlim_cur / kHandlesPerInstance, 4, kKfsBuckets);
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    most = std::min<size_t>(most, limit.rlim_cur / kHandlesPerInstance);
+  const long pages = ::sysconf(_SC_PHYS_PAGES), page = ::sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page > 0) most = std::min(most, static_cast<size_t>(pages) * static_cast<size_t>(page) / 16 / (2 * write_buffer));
+  return std::max<size_t>(most, 4);
 }
 
 }  // namespace
@@ -29,7 +35,8 @@ BucketSet::BucketSet(std::string directory, Descriptor descriptor, DirectoryLock
       files_(tuning.files != nullptr ? *tuning.files : posix_files()),
       lock_(std::move(lock)),
       descriptor_(std::move(descriptor)) {
-  instances_max_ = tuning_.instances_max != 0 ? std::min(tuning_.instances_max, kKfsBuckets) : default_instances();
+  instances_max_ = tuning_.instances_max != 0 ? std::min(tuning_.instances_max, kKfsBuckets)
+                                              : default_instances(std::max<size_t>(tuning_.write_buffer_bytes, 64 * kKiB));
   cache_.reset(leveldb::NewLRUCache(tuning_.cache_bytes));
   filter_.reset(leveldb::NewBloomFilterPolicy(kFilterBitsPerKey));
   background_ = std::make_unique<ElasticThreads>(instances_max_);

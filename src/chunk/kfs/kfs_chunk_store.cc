@@ -53,8 +53,11 @@ template <class Call>
 auto with_repair(BucketSet& set, uint8_t bucket, Call call) -> decltype(call()) {
   auto result = call();
   if (result || result.error().code() != Code::corrupt) return result;
-  auto repaired = set.repair(bucket);
-  if (!repaired) return std::move(repaired).error();
+  auto opened = set.prepare(bucket);
+  if (!opened && opened.error().code() == Code::corrupt) {
+    auto repaired = set.repair(bucket);
+    if (!repaired) return std::move(repaired).error();
+  }
   return call();
 }
 

@@ -20,7 +20,8 @@ inline constexpr uint64_t kKfsBucketBytes = 32 * kGiB;  // default limit of one 
 
 // Bounds and sizes of one open store. Every one may be changed at each open.
 struct KfsTuning {
-  // Most LevelDB instances open at a time; 0: as many as the process's limit of open files allows at 24 each, at most 256.
+  // Most LevelDB instances open at a time; 0: as many as fit into the process's limit of open files (24 each) and a sixteenth of the
+  // memory (two write buffers each), 4 to 256.
   size_t instances_max = 0;
   Duration idle_close = std::chrono::seconds(60);  // an instance that nobody used for so long is closed
   size_t write_buffer_bytes = 4 * kMiB;            // per instance; two of them while one is being written out

@@ -11,7 +11,7 @@
 //
 // Thread-safe and blocking. What write acknowledged survives; what it did not leaves no trace. Every block is verified against a
 // checksum seeded with the file's hash and the block's number on every read: corrupt, never wrong bytes.
-// One process at a time may have a store open.
+// One process at a time may have a store open. Writers end before their store; callbacks do not call the store.
 #pragma once
 #include <functional>
 #include <memory>
