@@ -171,7 +171,7 @@ int parse_and_run(int argc, char** argv) {
   bucket_command("list", "your buckets", false, run_bucket_list);
   bucket_command("info", "settings and usage of a bucket", true, run_bucket_info);
   bucket_settings(bucket_command("set", "change settings of a bucket", true, run_bucket_set));
-  bucket_command("delete", "delete an empty bucket", true, run_bucket_delete)->add_flag("--force", bucket.force, "delete all its objects first");
+  bucket_command("delete", "delete an empty bucket", true, run_bucket_delete)->add_flag("--force", bucket.force, "delete all its objects and their versions first");
 
   ObjectOptions object;
   auto* object_app = app.add_subcommand("object", "objects: put, get, cat, cp, ls, rm, stat, pin, unpin");

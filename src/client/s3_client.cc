@@ -195,10 +195,14 @@ Task<Result<void>> S3Client::remove(std::string bucket, std::string key, std::st
   co_return Result<void>();
 }
 
-Task<Result<std::vector<std::string>>> S3Client::remove_many(std::string bucket, std::vector<std::string> keys) {
+Task<Result<std::vector<std::string>>> S3Client::remove_many(std::string bucket, std::vector<RemoteVersion> targets) {
   XmlWriter xml;
   xml.open("Delete").element("Quiet", "true");
-  for (const auto& key : keys) xml.open("Object").element("Key", key).close();
+  for (const auto& target : targets) {
+    xml.open("Object").element("Key", target.key);
+    if (!target.version_id.empty()) xml.element("VersionId", target.version_id);
+    xml.close();
+  }
   xml.close();
   S3Request request{.method = "POST", .bucket = bucket, .query = {{"delete", ""}}};
   request.body.push_back(SharedBytes::copy_of(bytes_of(xml.str())));
@@ -210,6 +214,23 @@ Task<Result<std::vector<std::string>>> S3Client::remove_many(std::string bucket,
     if (node.name == "Error") errors.push_back(fmt::format("{}: {} {}", node.child_text("Key"), node.child_text("Code"), node.child_text("Message")));
   }
   co_return errors;
+}
+
+Task<Result<std::vector<RemoteVersion>>> S3Client::list_versions(std::string bucket) {
+  S3Request request{.bucket = bucket, .query = {{"versions", ""}, {"encoding-type", "url"}}};
+  CO_TRY_ASSIGN(const std::string text, co_await call(std::move(request)));
+  XmlLimits limits;
+  limits.bytes_max = 64 * kMiB;
+  CO_TRY_ASSIGN(const XmlNode xml, parse_xml(text, limits));
+  std::vector<RemoteVersion> versions;
+  for (const auto& node : xml.children) {
+    if (node.name != "Version" && node.name != "DeleteMarker") continue;
+    RemoteVersion version;
+    CO_TRY_ASSIGN(version.key, percent_decode(node.child_text("Key"), PlusSign::is_space));
+    version.version_id = node.child_text("VersionId");
+    versions.push_back(std::move(version));
+  }
+  co_return versions;
 }
 
 Task<Result<void>> S3Client::copy(std::string from_bucket, std::string from_key, std::string bucket, std::string key) {

@@ -58,6 +58,11 @@ struct S3Request {
   TimePoint deadline = kNoDeadline;
 };
 
+struct RemoteVersion {
+  std::string key;
+  std::string version_id = {};  // empty: whatever is current
+};
+
 class S3Client {
  public:
   S3Client(HttpClient& http, S3Endpoint endpoint, Clock& clock);
@@ -78,8 +83,10 @@ class S3Client {
   Task<Result<std::unique_ptr<ClientResponse>>> get(std::string bucket, std::string key, std::string range = {}, std::string if_match = {},
                                                     std::string version_id = {});
   Task<Result<void>> remove(std::string bucket, std::string key, std::string version_id = {});
-  // Per-key errors ("key: code message"); empty: all gone. At most 1,000 keys.
-  Task<Result<std::vector<std::string>>> remove_many(std::string bucket, std::vector<std::string> keys);
+  // Per-key errors ("key: code message"); empty: all gone. At most 1,000. A version id removes that version for good.
+  Task<Result<std::vector<std::string>>> remove_many(std::string bucket, std::vector<RemoteVersion> targets);
+  // The first 1,000 versions and delete markers.
+  Task<Result<std::vector<RemoteVersion>>> list_versions(std::string bucket);
   Task<Result<void>> copy(std::string from_bucket, std::string from_key, std::string bucket, std::string key);
   Task<Result<RemoteList>> list(std::string bucket, std::string prefix, std::string delimiter, std::string continuation, size_t limit = 1000);
 

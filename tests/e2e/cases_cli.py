@@ -38,7 +38,16 @@ def test_trees_and_large_files_go_in_and_come_back_the_same():
             done = subprocess.run([BINARY, "object", "put", "-", "bkt/piped", "--root", node.root], input=b"from a pipe", capture_output=True)
             assert done.returncode == 0, done
             assert node.cli("object", "cat", "bkt/piped").stdout == "from a pipe"
+            # Versions hinder a bucket's end as objects do, and --force removes both.
+            node.admin("POST", "/v1/buckets/bkt", {"versioning": "enabled"})
+            for body in (b"one", b"two"):
+                node.put("bkt", "versioned \u00fc", body)
+            assert node.s3("DELETE", "/bkt/versioned \u00fc")[0] == 204
+            refused = node.cli("bucket", "delete", "bkt", check=False)
+            assert refused.returncode == 1 and "not_empty" in refused.stderr, refused
             node.cli("bucket", "delete", "bkt", "--force")
+            assert json.loads(node.cli("device", "disable", "1", "--json").stdout) == {"accepted": "disable", "drive": 1}
+            assert json.loads(node.cli("device", "enable", "1", "--json").stdout) == {"accepted": "enable", "drive": 1}
     finally:
         shutil.rmtree(work)
 

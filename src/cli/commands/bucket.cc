@@ -82,11 +82,9 @@ Task<Result<void>> info(Session& session, const BucketOptions& options) {
 Task<Result<void>> remove(Session& session, const BucketOptions& options) {
   if (options.force) {
     for (;;) {
-      CO_TRY_ASSIGN(const auto page, co_await session.s3.list(options.name, "", "", ""));
-      if (page.objects.empty()) break;
-      std::vector<std::string> keys;
-      for (const auto& object : page.objects) keys.push_back(object.key);
-      CO_TRY_ASSIGN(const auto errors, co_await session.s3.remove_many(options.name, std::move(keys)));
+      CO_TRY_ASSIGN(auto versions, co_await session.s3.list_versions(options.name));
+      if (versions.empty()) break;
+      CO_TRY_ASSIGN(const auto errors, co_await session.s3.remove_many(options.name, std::move(versions)));
       if (!errors.empty()) co_return fail(Code::internal, "{}", errors.front());
     }
   }

@@ -112,7 +112,9 @@ Task<Result<void>> list(Session& session, const ObjectOptions& options) {
 
 Task<void> remove_batch(Session& session, Semaphore& slots, std::string bucket, std::vector<std::string> keys, std::vector<std::string>& failures, Progress& progress) {
   const size_t count = keys.size();
-  auto errors = co_await session.s3.remove_many(bucket, std::move(keys));
+  std::vector<client::RemoteVersion> targets;
+  for (auto& key : keys) targets.push_back({std::move(key)});
+  auto errors = co_await session.s3.remove_many(bucket, std::move(targets));
   if (!errors) {
     failures.push_back(errors.error().to_string());
   } else {

@@ -97,7 +97,14 @@ Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, 
   json.end_object();
   const std::string path = verb == "add" ? "/v1/drives" : fmt::format("/v1/drives/{}/{}", options.number, verb);
   CO_TRY(co_await session.admin.call("POST", path, json.take()));
-  if (options.target.json) co_return Result<void>();
+  if (options.target.json) {
+    JsonWriter done;
+    done.begin_object().field("accepted", verb);
+    if (verb != "add") done.field("drive", options.number);
+    if (!options.path.empty()) done.field("path", options.path);
+    fmt::print("{}\n", done.end_object().str());
+    co_return Result<void>();
+  }
   if (verb == "disable" || verb == "enable") {
     fmt::print("drive {} is {}d\n", options.number, verb);
   } else {
