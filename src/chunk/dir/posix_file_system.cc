@@ -16,7 +16,6 @@
 namespace quarry::chunk::dir {
 namespace {
 
-constexpr size_t kReadAheadMin = 256 * kKiB;
 constexpr size_t kGatherMax = 64;  // parts of one system call
 
 Error failure(int error_number, const std::string& what) {
@@ -27,6 +26,8 @@ Error failure(int error_number, const std::string& what) {
     case ENAMETOOLONG:
     case E2BIG:
     case ERANGE: return fail(Code::too_large, "{}: too long for this file system", what);
+    case EMFILE:
+    case ENFILE: return fail(Code::overloaded, "{}: too many open files: raise the limit (ulimit -n)", what);
     case ESTALE:
     case ENOTCONN: return fail(Code::device_gone, "{}: the file system is gone", what);
     default: return errno_error(error_number, what);
@@ -54,9 +55,6 @@ class PosixFile : public File {
   ~PosixFile() override { ::close(fd_); }
 
   Result<size_t> read_at(uint64_t offset, MutableByteView into) override {
-    // All of a large range is asked for at once: several readers of one file in steps defeat what the kernel guesses.
-    if (into.size() >= kReadAheadMin)
-      ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(into.size()), POSIX_FADV_WILLNEED);
     size_t done = 0;
     while (done < into.size()) {
       const ssize_t got = ::pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
