@@ -42,6 +42,7 @@ BucketSet::BucketSet(std::string directory, Descriptor descriptor, DirectoryLock
   background_ = std::make_unique<ElasticThreads>(instances_max_);
   compactions_ = std::make_unique<ElasticThreads>(kCompactionsMax);
   descriptor_limit_ = descriptor_.bucket_bytes;
+  key_byte_ = static_cast<uint8_t>(descriptor_.key[0]);
   for (size_t i = 0; i < kKfsBuckets; ++i) created_[i] = descriptor_.has_bucket(i);
 }
 
@@ -95,7 +96,7 @@ Result<void> BucketSet::close() {
   return marked;
 }
 
-uint8_t BucketSet::bucket_of(uint8_t first_byte) const { return first_byte ^ static_cast<uint8_t>(descriptor_.key[0]); }
+uint8_t BucketSet::bucket_of(uint8_t first_byte) const { return first_byte ^ key_byte_; }
 
 Descriptor BucketSet::descriptor() const {
   const std::lock_guard lock(descriptor_mutex_);

@@ -180,6 +180,7 @@ class BucketSet {
   size_t instances_max_ = 0;
   uint64_t reserve_ = 0;
   uint64_t descriptor_limit_ = 0;  // bytes of a bucket
+  uint8_t key_byte_ = 0;           // the first byte of the key: sorts
   std::unique_ptr<leveldb::Cache> cache_;
   std::unique_ptr<const leveldb::FilterPolicy> filter_;
   std::unique_ptr<ElasticThreads> background_;   // LevelDB's: one for each instance that has work

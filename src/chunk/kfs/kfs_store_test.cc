@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 #include <thread>
 
@@ -386,6 +387,25 @@ TEST_F(KfsDamageTest, a_damaged_or_newer_descriptor_is_refused) {
   const auto opened = KfsStore::open(path());
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().code(), Code::incompatible);
+}
+
+TEST(KfsBucketSet, where_a_name_belongs_does_not_change_while_the_descriptor_does) {
+  kfs::TemporaryDirectory directory;
+  kfs::Descriptor descriptor;
+  descriptor.key = "key";
+  ASSERT_TRUE(kfs::create_store(kfs::posix_files(), directory.path(), descriptor));
+  auto lock = kfs::DirectoryLock::take(directory.path());
+  ASSERT_TRUE(lock);
+  auto set = kfs::BucketSet::open(directory.path(), descriptor, std::move(*lock), {});
+  ASSERT_TRUE(set);
+  std::atomic<bool> done = false;
+  std::thread changer([&] {
+    for (int i = 0; i < 500; ++i)
+      EXPECT_TRUE((*set)->change_descriptor([i](kfs::Descriptor& d) { d.label = std::string(static_cast<size_t>(i), 'l'); }));
+    done = true;
+  });
+  while (!done) ASSERT_EQ((*set)->bucket_of(0), 'k');
+  changer.join();
 }
 
 TEST(KfsFormat, the_worked_example_of_the_page_holds) {
