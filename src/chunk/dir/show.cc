@@ -220,8 +220,12 @@ Task<Result<void>> DirStoreImpl::update_attributes(ChunkId first, std::vector<st
     TRY_ASSIGN(const auto file, files_->open(path, OpenMode::write));
     TRY_ASSIGN(auto record, records_.find(*file, first));
     if (!record || record->record.first != first) return fail(Code::corrupt, "{} has lost its record", full(path));
-    if (record->record.attributes == attributes) return record->place;
-    record->record.attributes = attributes;
+    Attributes wanted = attributes;
+    for (const auto& one : record->record.attributes) {
+      if (one.first.starts_with("quarry-")) wanted.push_back(one);  // what the store itself notes of the file stays
+    }
+    if (record->record.attributes == wanted) return record->place;
+    record->record.attributes = std::move(wanted);
     TRY_ASSIGN(const RecordPlace place, records_.keep(*file, record->record));
     TRY(file->sync());
     return place;
