@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "cluster/drive_path.h"
 #include "observe/metrics.h"
 
 namespace quarry::cluster {
@@ -386,6 +387,15 @@ Task<void> Administration::check_one(Drive* drive, size_t place, std::shared_ptr
 
 // Every few seconds, and at once when a drive answered errors of the kind that may come from a failing path.
 Task<Result<void>> Administration::check_health(TimePoint now) {
+  // A directory whose store gave up is a failing path too: it may come and go with its mount, so an operator decides when it is back.
+  const auto topology = drives_.topology();
+  for (const auto& [number, known] : topology->map.drives) {
+    Drive* drive = topology->drive(number);
+    const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
+    if (!expected || known.disabled || drive == nullptr || !drive->broken() || parse_drive_path(drive->path()).kind == "raw") continue;
+    Result<void> marked = co_await mark_disabled(number, drive->reason());
+    if (!marked) LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
+  }
   std::vector<Drive*> due;
   const bool all = now - checked_at_ >= kCheckHealth;
   for (Drive* drive : drives_.all()) {
@@ -406,9 +416,9 @@ Task<Result<void>> Administration::check_health(TimePoint now) {
       unwell_.erase(number);
       continue;
     }
-    const auto topology = drives_.topology();
-    auto known = topology->map.drives.find(number);
-    if (known == topology->map.drives.end() || known->second.disabled) continue;
+    const auto newest = drives_.topology();
+    auto known = newest->map.drives.find(number);
+    if (known == newest->map.drives.end() || known->second.disabled) continue;
     LOG_WARNING("drive fails its health check", {"drive", number}, {"path", due[i]->path()}, {"error", problems[i]->to_string()});
     if (++unwell_[number] < kUnwellMax) continue;
     Result<void> marked = co_await mark_disabled(number, fmt::format("its health check failed: {}", problems[i]->to_string()));

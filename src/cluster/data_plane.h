@@ -135,7 +135,7 @@ struct UnrecordedFile {
 enum class FileState : uint8_t {
   unchanged,
   changed,    // somebody changed it behind our back
-  vanished,   // it is not there any more
+  vanished,   // it is not there any more, or another one is in its place
   elsewhere,  // it is no file of one drive (moved by repair, or never adopted)
 };
 

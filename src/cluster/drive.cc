@@ -232,7 +232,7 @@ Task<Result<void>> replace_shard(chunk::ChunkStore& store, ChunkName name, std::
     if (put.error().code() != Code::already_exists) co_return put;
   }
   if (old.empty()) co_return Result<void>();
-  co_return co_await store.remove(old);
+  co_return co_await store.disown(old);  // a file that somebody changed is theirs
 }
 
 Task<Result<void>> drop_shards(chunk::ChunkStore& store, std::vector<ChunkName> names) {

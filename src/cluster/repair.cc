@@ -269,6 +269,7 @@ struct ShardResult {
   uint64_t bytes = 0;   // written
   bool lacking = false;  // could not be put where it belongs
   bool lost = false;
+  bool as_chunks = false;  // not to be written as a file: the copy's data lies beside the one that somebody changed
 };
 
 // fresh: nothing of this name was ever put on the drive (it is the shard's new place); else its id may have been used.
@@ -332,11 +333,17 @@ Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, D
   co_return result;
 }
 
+// Stores that keep files say so (chunk/dir/get.cc); a checksum that fails while size and time are right may as well be the drive's fault.
+bool changed_by_others(const Error& error) {
+  const std::string& text = error.context();
+  return text.find("behind Quarry's back") != std::string::npos && text.find("or the drive returns wrong bytes") == std::string::npos;
+}
+
 // Whether a copy's file is whole: size and presence, or every byte.
 struct FileLook {
   bool whole = true;
   bool present = false;     // some of it is there
-  bool damaged = false;     // some of it is there and cannot be read
+  bool changed = false;     // somebody changed the file: what is in it now is theirs
   bool unreachable = false;
 };
 
@@ -360,7 +367,7 @@ Task<Result<FileLook>> look_at_file(Plane* plane, BackgroundBudget* budget, Data
     }
     const bool gone = !there && there.error().code() == Code::not_found;
     look.present = look.present || !gone;
-    look.damaged = look.damaged || (!there && !gone);
+    look.changed = look.changed || (!there && changed_by_others(there.error()));
     look.whole = look.whole && there && there->size() == size;
   }
   co_return look;
@@ -444,6 +451,10 @@ Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, Da
   }
   if (look.unreachable || !drive->writable()) {
     result.lacking = true;
+    co_return result;
+  }
+  if (look.changed) {
+    result.as_chunks = true;
     co_return result;
   }
   co_return co_await rewrite_file(plane, budget, layout, shard, drive, member, std::move(file), member.pending && !look.present);
@@ -532,6 +543,7 @@ Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, st
       if (!*error) *error = std::move(result).error();
       continue;
     }
+    if (result->as_chunks) chunked.push_back(shard);
     outcome->repaired_shards += result->bytes > 0;
     outcome->repaired_bytes += result->bytes;
     outcome->lost = outcome->lost || result->lost;

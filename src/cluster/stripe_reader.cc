@@ -279,7 +279,13 @@ Task<Result<SharedBytes>> obtain(StatePointer state, uint32_t stripe, unsigned s
   if (redundancy.kind == RedundancyKind::mirror) shard = choose_copy(*state);
   Drive* drive = state->drive_of(shard);
   const bool elsewhere = redundancy.m > 0;
-  if (!elsewhere) co_return co_await read_own(state, stripe, shard, range);
+  if (!elsewhere) {
+    Result<SharedBytes> only = co_await read_own(state, stripe, shard, range);
+    if (!only && only.error().code() == Code::not_found) {  // the object is there; its bytes are not
+      co_return fail(Code::data_lost, "write {}: its only copy is gone ({})", state->layout.write_id, only.error().context());
+    }
+    co_return only;
+  }
   auto race = std::make_shared<Race>();
   const bool around = drive == nullptr ? state->members.size() <= shard || state->members[shard].before.empty() : drive->slow.load(std::memory_order_relaxed);
   if (around) {
@@ -479,6 +485,16 @@ class StripeReader final : public DataReader {
 }  // namespace
 
 std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length, CachePolicy policy) {
+  // Files may be changed behind our back, and are looked at with each read; the kernel's own cache makes that cheap.
+  if (policy == CachePolicy::normal && plane.drives.any_files() && layout.redundancy.kind == RedundancyKind::mirror) {
+    const auto topology = plane.drives.topology();
+    if (const Members* members = topology->map.find_members(static_cast<uint8_t>(layout.redundancy.width()), layout.group)) {
+      for (const Member& member : *members) {
+        const Drive* drive = topology->drive(member.at.drive);
+        if (drive != nullptr && drive->keeps_files()) policy = CachePolicy::bypass;
+      }
+    }
+  }
   return std::make_unique<StripeReader>(plane, layout, offset, length, policy);
 }
 

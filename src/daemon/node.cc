@@ -260,6 +260,14 @@ Result<void> RunningNode::begin() {
   TRY_ASSIGN(listeners_, Listeners::open(*loops_, config_, *s3_, *admin_));
   gauges_.push_back(metrics::gauge("base_buffer_bytes", "Memory held by I/O buffers", {}, [] { return static_cast<double>(buffer_bytes_in_use()); }));
 
+  for (const char* state : {"active", "draining", "disabled", "missing", "failed"}) {
+    gauges_.push_back(metrics::gauge("cluster_drives", "Drives by state", {{"state", state}}, [this, state] {
+      double count = 0;
+      for (const auto& drive : cluster_->data().drives()) count += drive.state == state;
+      return count;
+    }));
+  }
+
   const std::string scheme = config_.tls ? "https://" : "http://";
   endpoints_.s3 = scheme + listeners_->s3_address().to_string();
   endpoints_.admin = scheme + listeners_->admin_address().to_string();

@@ -82,6 +82,7 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
     record.directory = adoption.directory;
     record.name = adoption.name;
     record.attributes = adoption.attributes;
+    record.attributes.emplace_back(kAdoptedAttribute, "1");
     const auto means = parse_path(adoption.path);
     if (!means || *means != BucketAndKey{adoption.directory, adoption.name}) record.path = adoption.path;
     auto read = read_checksums(*file, record, adoption.want_md5 ? &adopted.md5 : nullptr);

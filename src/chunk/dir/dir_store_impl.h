@@ -47,6 +47,7 @@ class DirStoreImpl : public DirStore {
   Task<Result<std::vector<StoredFile>>> files(ChunkId from, size_t limit) override;
   Task<Result<void>> check_health() override;
   Task<Result<void>> remove(std::vector<ChunkId> ids) override;
+  Task<Result<void>> disown(std::vector<ChunkId> ids) override;
   Task<Result<ChunkStat>> stat(ChunkId id) override;
   Task<Result<std::vector<ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) override;
   Task<Result<ScrubProgress>> scrub(ChunkId from, uint64_t budget_bytes) override;
@@ -109,6 +110,7 @@ class DirStoreImpl : public DirStore {
   Task<Result<void>> remove_chunks(std::vector<ChunkId> ids);
   Task<Result<void>> remove_of_file(ChunkId first, std::vector<uint32_t> indexes);
   Task<Result<void>> remove_file(ChunkId first);
+  Task<Result<bool>> let_go(ChunkId first);
 
   // check.cc
   Task<void> run_probe();

@@ -16,6 +16,8 @@ inline constexpr uint32_t kBlock = 64 * kKiB;  // one checksum covers this much 
 inline constexpr size_t kAttributeBytesMax =
     2800;  // a longer record goes to a side file; ext4 has 4 KiB beside an inode for all attributes
 inline constexpr size_t kRecordBytesMax = 1u << 30;  // sanity of a side file
+// In a record's attributes: the file was there before Quarry took it in.
+inline constexpr const char* kAdoptedAttribute = "quarry-adopted";
 inline constexpr const char* kRecordAttribute = "user.quarry.record";
 
 // Names below the mountpath.

@@ -68,7 +68,7 @@ Result<std::optional<DecodedRecord>> Records::from_attribute(File& file) {
     if (value.error().code() == Code::unsupported) return std::optional<DecodedRecord>();
     return std::move(value).error();
   }
-  if (!*value) return std::optional<DecodedRecord>();
+  if (!*value || (*value)->empty()) return std::optional<DecodedRecord>();  // empty: it was let go (erase)
   TRY_ASSIGN(auto decoded, decode_record(bytes_of(**value)));
   if (decoded.record.drive != drive_) return std::optional<DecodedRecord>();
   return std::optional(std::move(decoded));
@@ -96,6 +96,15 @@ Result<std::optional<Records::Found>> Records::find(File& file, std::optional<Ch
   }
   if (!record) return std::move(record).error();
   return std::optional(Found{std::move(*record), RecordPlace::side_file});
+}
+
+Result<void> Records::erase(File& file, ChunkId first, RecordPlace place) {
+  if (use_attributes_) {
+    const auto value = file.attribute(kRecordAttribute);
+    if (value && *value) TRY(file.set_attribute(kRecordAttribute, ""));
+  }
+  forget(first, place);
+  return {};
 }
 
 void Records::forget(ChunkId first, RecordPlace place) {

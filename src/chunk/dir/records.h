@@ -35,6 +35,8 @@ class Records {
   // Only what the attribute says: a record or a pointer, of this mountpath.
   Result<std::optional<DecodedRecord>> from_attribute(File& file);
   Result<FileRecord> from_side_file(ChunkId first);
+  // Of a file that stays; durable with the next sync of the file.
+  Result<void> erase(File& file, ChunkId first, RecordPlace place);
   // Of a file that is gone. A side file that outlives a crash is removed at open.
   void forget(ChunkId first, RecordPlace place);
 

@@ -135,7 +135,7 @@ Task<Result<AdoptedState>> Engine::adopted_state(const RequestContext& ctx, std:
   CO_TRY_ASSIGN(const VersionRecord record, decode_version(*row));
   if (!record.layout) co_return state;
   CO_TRY_ASSIGN(state.state, co_await data().file_state(*record.layout));
-  if (state.state != cluster::FileState::changed) co_return state;
+  if (state.state != cluster::FileState::changed && state.state != cluster::FileState::vanished) co_return state;
   CO_TRY(co_await data().let_go(*record.layout));
   state.let_go = true;
   co_return state;

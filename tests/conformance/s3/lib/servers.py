@@ -123,7 +123,8 @@ class OwnedServer(Server):
 class Quarry(OwnedServer):
     name = "quarry"
 
-    def __init__(self, binary=None, **options):
+    def __init__(self, binary=None, devices=None, **options):
+        self.devices = devices
         self.binary = pathlib.Path(binary or environment.repository() / "build/release/quarry").absolute()
         if not self.binary.exists():
             raise RuntimeError(f"no Quarry binary at {self.binary}: build it (./dev build), or name one with --quarry")
@@ -131,7 +132,21 @@ class Quarry(OwnedServer):
 
     def command(self):
         return [self.binary, "up", "--root", self.root, "--s3", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
-                "--drives", "6", "--drive-size", "4GiB"] + (["--tls"] if self.tls else [])
+                *self.drives()] + (["--tls"] if self.tls else [])
+
+    def drives(self):
+        """What it stores on: six files that stand for devices, or directories of another kind, under its root."""
+        if not self.devices:
+            return ["--drives", "6", "--drive-size", "4GiB"]
+        kinds = {"dir": ["dir"] * 4, "kfs": ["kfs"] * 4, "mixed": ["raw", "kfs", "dir"] * 2}[self.devices]
+        arguments = []
+        for i, kind in enumerate(kinds):
+            path = pathlib.Path(self.root) / f"{kind}-{i}"
+            if kind == "raw" and not path.exists():
+                path.touch()
+                os.truncate(path, 4 << 30)
+            arguments += ["--device", str(path) if kind == "raw" else f"{kind}:{path}"]
+        return arguments
 
     def learn_keys(self):
         described = json.loads((self.root / "endpoints.json").read_text())
