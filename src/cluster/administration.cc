@@ -10,13 +10,13 @@ namespace quarry::cluster {
 namespace {
 
 constexpr Duration kLook = std::chrono::seconds(1);
-constexpr Duration kCheckHealth = std::chrono::seconds(5);  // of every drive; at once after errors
+constexpr Duration kCheckHealth = std::chrono::seconds(5);      // of every drive; at once after errors
 constexpr Duration kHealthPatience = std::chrono::seconds(30);  // a check that takes longer has failed
-constexpr unsigned kUnwellMax = 2;                          // failed checks in a row until the drive is disabled
-constexpr std::string_view kDisabled = "disabled";  // start of the reason of a drive that was given up because it was disabled
+constexpr unsigned kUnwellMax = 2;                              // failed checks in a row until the drive is disabled
+constexpr std::string_view kDisabled = "disabled";              // start of the reason of a drive that was given up because it was disabled
 constexpr Duration kCleanAgain = std::chrono::minutes(10);
 constexpr std::string_view kReplaced = "replaced by drive";  // start of the reason of a drive whose successor takes its places
-constexpr std::string_view kMissing = "missing";  // start of the reason of a drive that was given up because it was away
+constexpr std::string_view kMissing = "missing";             // start of the reason of a drive that was given up because it was away
 
 struct Turn {
   Semaphore& semaphore;
@@ -25,8 +25,8 @@ struct Turn {
 
 }  // namespace
 
-Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer, Auditor& auditor,
-                               OpenNewDrive open_drive, OpenKnownDrive open_known)
+Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer,
+                               Auditor& auditor, OpenNewDrive open_drive, OpenKnownDrive open_known)
     : plane_(plane),
       drives_(drives),
       maps_(maps),
@@ -46,7 +46,8 @@ std::string Administration::read_only_reason() const {
 void Administration::update_read_only() {
   std::string reason;
   if (!log_.writable()) {
-    reason = fmt::format("the metadata needs {} drives to be written, fewer are there; bring back or add a drive", log_.writable_copies_min());
+    reason =
+        fmt::format("the metadata needs {} drives to be written, fewer are there; bring back or add a drive", log_.writable_copies_min());
   }
   std::lock_guard lock(mutex_);
   read_only_reason_ = std::move(reason);
@@ -55,7 +56,8 @@ void Administration::update_read_only() {
 Task<Result<void>> Administration::register_width(uint8_t width) {
   co_return co_await maps_.change([width](ClusterMap& map) -> Result<void> {
     if (map.register_width(width)) return {};
-    return fail(Code::unavailable, "{} drives are needed for this redundancy, {} are active: add drives or choose a narrower one", width, map.active_domains());
+    return fail(Code::unavailable, "{} drives are needed for this redundancy, {} are active: add drives or choose a narrower one", width,
+                map.active_domains());
   });
 }
 
@@ -129,12 +131,14 @@ Task<Result<void>> Administration::start_drain(uint32_t number, std::string reas
     auto drive = map.drives.find(number);
     if (drive == map.drives.end() || drive->second.state == DriveState::removed) return fail(Code::not_found, "drive {}", number);
     if (drive->second.state == DriveState::draining) return {};
-    if (drive->second.state != DriveState::active) return fail(Code::precondition_failed, "drive {} is {}", number, drive_state_name(drive->second.state));
+    if (drive->second.state != DriveState::active)
+      return fail(Code::precondition_failed, "drive {} is {}", number, drive_state_name(drive->second.state));
     drive->second.state = DriveState::draining;
     drive->second.reason = reason;
     for (uint8_t width : map.widths()) {
       if (map.active_domains() < width) {
-        return fail(Code::precondition_failed, "without drive {} there are {} drives, and data is stored over {}: add or replace a drive instead", number,
+        return fail(Code::precondition_failed,
+                    "without drive {} there are {} drives, and data is stored over {}: add or replace a drive instead", number,
                     map.active_domains(), width);
       }
     }
@@ -158,9 +162,11 @@ Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto known = topology->map.drives.find(number);
-  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed)
+    co_return fail(Code::not_found, "drive {}", number);
   if (!force && holds_data(topology->map, number)) {
-    co_return fail(Code::precondition_failed, "drive {} still holds data that is not elsewhere yet: drain or replace it first, or force the removal", number);
+    co_return fail(Code::precondition_failed,
+                   "drive {} still holds data that is not elsewhere yet: drain or replace it first, or force the removal", number);
   }
   if (force) {  // what it held is rebuilt as if it had died
     CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
@@ -198,7 +204,8 @@ Task<Result<void>> Administration::replace_drive(uint32_t number, std::string pa
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto known = topology->map.drives.find(number);
-  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed)
+    co_return fail(Code::not_found, "drive {}", number);
   CO_TRY_ASSIGN(uint32_t successor, co_await join(std::move(path), force));
   Drive* drive = drives_.find(number);
   const bool readable = drive != nullptr && drive->readable();
@@ -271,19 +278,23 @@ Task<Result<void>> Administration::disable_drive(uint32_t number, std::string re
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto known = topology->map.drives.find(number);
-  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed)
+    co_return fail(Code::not_found, "drive {}", number);
   if (known->second.disabled) co_return Result<void>();
   if (!force && needed_for_reading(*topology, number)) {
-    co_return fail(Code::precondition_failed, "without drive {} some data could not be read: bring other drives back first, or force it", number);
+    co_return fail(Code::precondition_failed, "without drive {} some data could not be read: bring other drives back first, or force it",
+                   number);
   }
   CO_TRY(co_await mark_disabled(number, std::move(reason)));
   co_return Result<void>();
 }
 
 Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string reason) {
-  static const Counter disabled = metrics::counter("cluster_drives_disabled_total", "Drives that were disabled, by operators or by the health check");
+  static const Counter disabled =
+      metrics::counter("cluster_drives_disabled_total", "Drives that were disabled, by operators or by the health check");
   const std::string text = fmt::format("{}: {}", kDisabled, reason.empty() ? std::string("by an operator") : reason);
-  // First in the map, so that it is durable; if the map cannot be written the drive stays in use by an operator's wish, but not when it fails.
+  // First in the map, so that it is durable; if the map cannot be written the drive stays in use by an operator's wish, but not when it
+  // fails.
   Result<void> marked = co_await maps_.change([number, text](ClusterMap& map) -> Result<void> {
     MapDrive& drive = map.drives.at(number);
     drive.disabled = true;
@@ -314,12 +325,13 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number) {
   }
   Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
   if (!opened) {
-    co_return std::move(opened).error().with(fmt::format("drive {} cannot be opened: bring {} back, or `quarry device replace {} NEW`", number, path, number));
+    co_return std::move(opened).error().with(
+        fmt::format("drive {} cannot be opened: bring {} back, or `quarry device replace {} NEW`", number, path, number));
   }
   std::optional<Error> wrong;
   if (opened->store->drive_id() != known.id) {
-    wrong.emplace(Code::wrong_owner, fmt::format("{} is another drive ({}), not drive {}: add it, or use it to replace drive {}", path, opened->store->drive_id().to_string(),
-                                                 number, number));
+    wrong.emplace(Code::wrong_owner, fmt::format("{} is another drive ({}), not drive {}: add it, or use it to replace drive {}", path,
+                                                 opened->store->drive_id().to_string(), number, number));
   }
   if (wrong) {
     Result<void> closed = co_await on(*opened->owner, opened->store->close());
@@ -339,9 +351,11 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto found = topology->map.drives.find(number);
-  if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return fail(Code::not_found, "drive {}", number);
+  if (found == topology->map.drives.end() || found->second.state == DriveState::removed)
+    co_return fail(Code::not_found, "drive {}", number);
   const MapDrive known = found->second;
-  if (known.reason.starts_with(kReplaced)) co_return fail(Code::precondition_failed, "drive {} was {}: to use it again, add it as a new drive", number, known.reason);
+  if (known.reason.starts_with(kReplaced))
+    co_return fail(Code::precondition_failed, "drive {} was {}: to use it again, add it as a new drive", number, known.reason);
   Drive* drive = drives_.find(number);
   if (drive == nullptr || drive->broken()) {
     CO_TRY_ASSIGN(drive, co_await reopen(number));
@@ -394,7 +408,8 @@ Task<Result<void>> Administration::check_health(TimePoint now) {
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
     if (!expected || known.disabled || drive == nullptr || !drive->broken() || parse_drive_path(drive->path()).kind == "raw") continue;
     Result<void> marked = co_await mark_disabled(number, drive->reason());
-    if (!marked) LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
+    if (!marked)
+      LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
   }
   std::vector<Drive*> due;
   const bool all = now - checked_at_ >= kCheckHealth;
@@ -422,7 +437,8 @@ Task<Result<void>> Administration::check_health(TimePoint now) {
     LOG_WARNING("drive fails its health check", {"drive", number}, {"path", due[i]->path()}, {"error", problems[i]->to_string()});
     if (++unwell_[number] < kUnwellMax) continue;
     Result<void> marked = co_await mark_disabled(number, fmt::format("its health check failed: {}", problems[i]->to_string()));
-    if (!marked) LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
+    if (!marked)
+      LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
   }
   co_return Result<void>();
 }
@@ -457,7 +473,8 @@ bool Administration::may_clean(uint32_t number, TimePoint now) {
 // It was away when some of its chunks became obsolete.
 Task<Result<void>> Administration::clean(uint32_t number) {
   CO_TRY_ASSIGN(Auditor::Leftovers leftovers, co_await auditor_.remove_leftovers(*drives_.find(number)));
-  LOG_INFO("drive cleaned of what became obsolete while it was away", {"drive", number}, {"chunks", leftovers.removed}, {"undecided", leftovers.in_motion});
+  LOG_INFO("drive cleaned of what became obsolete while it was away", {"drive", number}, {"chunks", leftovers.removed},
+           {"undecided", leftovers.in_motion});
   if (leftovers.in_motion > 0) co_return Result<void>();  // looked at again later
   cleaned_at_.erase(number);
   co_return co_await maps_.change([number](ClusterMap& map) -> Result<void> {
@@ -466,7 +483,8 @@ Task<Result<void>> Administration::clean(uint32_t number) {
   });
 }
 
-// A drive is slow when its median read takes many times as long as the median of its peers: reads go around it, and look again now and then.
+// A drive is slow when its median read takes many times as long as the median of its peers: reads go around it, and look again now and
+// then.
 void Administration::judge_speed() {
   constexpr int kSlowFactor = 8;
   constexpr Duration kSlowMin = std::chrono::milliseconds(10);
@@ -484,7 +502,8 @@ void Administration::judge_speed() {
     const Duration median = drive->read_latency.quantile(0.5, Duration(0));
     const bool slow = median > kSlowMin && median > usual * kSlowFactor;
     if (slow && !drive->slow.exchange(true)) {
-      LOG_WARNING("drive is slow: reads go around it", {"drive", drive->number()}, {"median_us", median.count() / 1000}, {"peers_us", usual.count() / 1000});
+      LOG_WARNING("drive is slow: reads go around it", {"drive", drive->number()}, {"median_us", median.count() / 1000},
+                  {"peers_us", usual.count() / 1000});
     }
     if (!slow) {
       drive->slow.store(false);
@@ -545,7 +564,8 @@ Task<Result<void>> Administration::look() {
 Task<void> Administration::run() {
   while (!plane_.background.stopping()) {
     Result<void> done = co_await look();
-    if (!done && !plane_.background.stopping()) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", done.error().to_string()});
+    if (!done && !plane_.background.stopping())
+      LOG_WARNING("looking after the drives failed; it will be tried again", {"error", done.error().to_string()});
     co_await alarm.wait(kLook);
   }
 }

@@ -7,8 +7,8 @@
 namespace quarry::cluster {
 namespace {
 
-// Kept free of object data, so that metadata and removals go on when users have filled the drive: 1/32 of it, at least 192 MiB (the metadata's
-// log and two checkpoints; a quarter of a tiny drive), at most 2 GiB.
+// Kept free of object data, so that metadata and removals go on when users have filled the drive: 1/32 of it, at least 192 MiB (the
+// metadata's log and two checkpoints; a quarter of a tiny drive), at most 2 GiB.
 uint64_t kept_free(uint64_t device_bytes) {
   return std::clamp<uint64_t>(device_bytes / 32, std::min<uint64_t>(device_bytes / 4, 192 * kMiB), 2 * kGiB);
 }
@@ -22,10 +22,8 @@ bool harmless(Code code) {
     case Code::too_large:
     case Code::invalid_argument:
     case Code::corrupt:
-    case Code::no_space:
-      return true;
-    default:
-      return false;
+    case Code::no_space: return true;
+    default: return false;
   }
 }
 
@@ -87,8 +85,8 @@ void Drive::worsen(DriveCondition to, std::string reason) {
     condition_.store(to, std::memory_order_release);
     reason_ = std::move(reason);
   }
-  LOG_WARNING("drive condition worsened", {"drive", number()}, {"path", path()}, {"condition", to == DriveCondition::down ? "down" : "read_only"},
-              {"reason", this->reason()});
+  LOG_WARNING("drive condition worsened", {"drive", number()}, {"path", path()},
+              {"condition", to == DriveCondition::down ? "down" : "read_only"}, {"reason", this->reason()});
   if (listener_) listener_(*this);
 }
 
@@ -115,7 +113,8 @@ void Drive::judge(const Error& error) {  // on the owner's thread
   if (error.code() == Code::device_gone) return worsen(DriveCondition::down, error.to_string());
   const chunk::StoreHealth health = store_->health();
   if (health.state == chunk::StoreState::failed) worsen(DriveCondition::down, health.reason.empty() ? error.to_string() : health.reason);
-  if (health.state == chunk::StoreState::read_only) worsen(DriveCondition::read_only, health.reason.empty() ? error.to_string() : health.reason);
+  if (health.state == chunk::StoreState::read_only)
+    worsen(DriveCondition::read_only, health.reason.empty() ? error.to_string() : health.reason);
 }
 
 Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream) {
@@ -225,7 +224,8 @@ Task<Result<void>> replace_shard(chunk::ChunkStore& store, ChunkName name, std::
   uint16_t rewrite = old.empty() ? 1 : rewrite_of(chunk_name(old.back()).generation) + 1;
   for (;; ++rewrite) {
     if (rewrite > kRewritesMax) {
-      co_return fail(Code::io_error, "shard {} was damaged {} times on this drive: replace the drive", chunk_id(name).to_string(), kRewritesMax);
+      co_return fail(Code::io_error, "shard {} was damaged {} times on this drive: replace the drive", chunk_id(name).to_string(),
+                     kRewritesMax);
     }
     Result<void> put = co_await store.put(with_rewrite(name, rewrite), parts, {.stream = chunk::Stream::data});
     if (put) break;

@@ -36,8 +36,8 @@ class LatencyStatistics {
   static constexpr uint32_t kSamplesMin = 32;
 
  private:
-  static constexpr size_t kBuckets = 64;              // 2 per octave from 4 us
-  static constexpr uint32_t kSamplesMax = 4096;       // then all counts are halved
+  static constexpr size_t kBuckets = 64;         // 2 per octave from 4 us
+  static constexpr uint32_t kSamplesMax = 4096;  // then all counts are halved
   std::array<std::atomic<uint32_t>, kBuckets> counts_{};
   std::atomic<uint32_t> total_{0};
 };
@@ -47,7 +47,7 @@ class Drive {
   struct Identity {
     uint32_t number = 0;  // in the cluster map; never reused; 0 is no drive
     std::string path;
-    std::string domain;   // failure domain
+    std::string domain;  // failure domain
   };
   Drive(Identity identity, std::unique_ptr<chunk::ChunkStore> store, Executor& owner);
   ~Drive();
@@ -102,11 +102,13 @@ class Drive {
   // Closes the store, once; from then on the drive is down.
   Task<Result<void>> close();
 
-  DriveCondition condition() const { return disabled_.load(std::memory_order_acquire) ? DriveCondition::down : condition_.load(std::memory_order_acquire); }
+  DriveCondition condition() const {
+    return disabled_.load(std::memory_order_acquire) ? DriveCondition::down : condition_.load(std::memory_order_acquire);
+  }
   bool readable() const { return condition() != DriveCondition::down; }
   bool writable() const { return condition() == DriveCondition::up; }
-  std::string reason() const;                    // why it is not up; empty while up
-  void take_down(std::string reason);            // from now on every call answers device_gone
+  std::string reason() const;          // why it is not up; empty while up
+  void take_down(std::string reason);  // from now on every call answers device_gone
   // Not to be used for reads or writes until it is enabled, although its store is open; calls answer device_gone.
   void disable(std::string reason);
   void enable();

@@ -8,8 +8,9 @@
 
 namespace quarry::cluster {
 
-LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels,
-                               const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock)
+LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps,
+                               LabelKeeper& labels, const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known,
+                               Clock& clock)
     : plane_(home, drives, meta, tuning, log.epoch()),
       sweeper_(plane_),
       repairer_(plane_, maps),
@@ -21,6 +22,15 @@ LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore
   plane_.wake_repair = [this] { repairer_.alarm.ring(); };
   plane_.read_only_reason = [this] { return administration_.read_only_reason(); };
   for (Drive* drive : drives.all()) drive->set_listener([this](Drive&) { administration_.alarm.ring(); });
+}
+
+Task<Result<void>> LocalDataPlane::prepare() {
+  meta::ScanOptions options;
+  options.range = meta::KeyRange::prefix("cy");
+  options.limit = 1;
+  CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+  if (!rows.empty()) plane_.any_names.store(true);
+  co_return Result<void>();
 }
 
 void LocalDataPlane::start() {
@@ -63,7 +73,8 @@ Result<std::unique_ptr<DataWriter>> LocalDataPlane::begin_write(const WriteOptio
   if (plane_.background.stopping()) return fail(Code::cancelled, "the store is closing");
   if (std::string reason = read_only_reason(); !reason.empty()) return fail(Code::unavailable, "the store is read-only: {}", reason);
   const Redundancy& r = options.redundancy;
-  if (r.k < 1 || r.width() > 32 || (r.kind == RedundancyKind::mirror && r.k != 1)) return fail(Code::invalid_argument, "redundancy {}", r.to_string());
+  if (r.k < 1 || r.width() > 32 || (r.kind == RedundancyKind::mirror && r.k != 1))
+    return fail(Code::invalid_argument, "redundancy {}", r.to_string());
   return make_stripe_writer(plane_, options);
 }
 
@@ -76,7 +87,8 @@ Task<Result<void>> LocalDataPlane::set_pinned(DataLayout layout, bool pinned) {
   if (pinned) {
     const CacheStatus status = plane_.cache.status();
     if (status.pinned_bytes + layout.size > plane_.tuning.cache_pin_bytes) {
-      co_return fail(Code::no_space, "pinning {} bytes would exceed the pin limit of {}: {} are pinned", layout.size, plane_.tuning.cache_pin_bytes, status.pinned_bytes);
+      co_return fail(Code::no_space, "pinning {} bytes would exceed the pin limit of {}: {} are pinned", layout.size,
+                     plane_.tuning.cache_pin_bytes, status.pinned_bytes);
     }
     auto reader = read(layout, 0, layout.size, CachePolicy::pin);
     for (;;) {
@@ -119,14 +131,20 @@ void LocalDataPlane::retire(meta::Transaction& transaction, const DataLayout& la
   layout.encode(row);
   transaction.remove(keys::data(layout));
   if (chunk_stripes(layout) > 0) transaction.put(keys::retired(layout.write_id), std::move(row));
-  if (layout.redundancy.kind == RedundancyKind::mirror && plane_.any_names.load(std::memory_order_relaxed)) transaction.remove(keys::file(layout.write_id));
+  if (layout.redundancy.kind == RedundancyKind::mirror && plane_.any_names.load(std::memory_order_relaxed))
+    transaction.remove(keys::file(layout.write_id));
 }
 
 std::vector<DriveStatus> LocalDataPlane::drives() const {
   auto topology = plane_.drives.topology();
   std::vector<DriveStatus> list;
   for (const auto& [number, known] : topology->map.drives) {
-    DriveStatus status{.number = number, .id = known.id, .path = known.path, .domain = known.domain, .state = std::string(drive_state_name(known.state)), .reason = known.reason};
+    DriveStatus status{.number = number,
+                       .id = known.id,
+                       .path = known.path,
+                       .domain = known.domain,
+                       .state = std::string(drive_state_name(known.state)),
+                       .reason = known.reason};
     Drive* drive = topology->drive(number);
     status.kind = parse_drive_path(known.path).kind;
     if (drive != nullptr && known.state != DriveState::removed) {
@@ -184,15 +202,21 @@ SpaceStatus LocalDataPlane::space_status() const {
 Task<Result<void>> LocalDataPlane::add_drive(std::string path, bool force) {
   return on(plane_.background.home(), administration_.add_drive(std::move(path), force));
 }
-Task<Result<void>> LocalDataPlane::drain_drive(uint32_t number) { return on(plane_.background.home(), administration_.drain_drive(number)); }
-Task<Result<void>> LocalDataPlane::remove_drive(uint32_t number, bool force) { return on(plane_.background.home(), administration_.remove_drive(number, force)); }
+Task<Result<void>> LocalDataPlane::drain_drive(uint32_t number) {
+  return on(plane_.background.home(), administration_.drain_drive(number));
+}
+Task<Result<void>> LocalDataPlane::remove_drive(uint32_t number, bool force) {
+  return on(plane_.background.home(), administration_.remove_drive(number, force));
+}
 Task<Result<void>> LocalDataPlane::replace_drive(uint32_t number, std::string path, bool force) {
   return on(plane_.background.home(), administration_.replace_drive(number, std::move(path), force));
 }
 Task<Result<void>> LocalDataPlane::disable_drive(uint32_t number, std::string reason, bool force) {
   return on(plane_.background.home(), administration_.disable_drive(number, std::move(reason), force));
 }
-Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number) { return on(plane_.background.home(), administration_.enable_drive(number)); }
+Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number) {
+  return on(plane_.background.home(), administration_.enable_drive(number));
+}
 
 void LocalDataPlane::set_file_judge(FileJudge judge) {
   std::lock_guard lock(plane_.files_mutex);

@@ -15,6 +15,8 @@ class LocalDataPlane final : public DataPlane {
   LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels, const ClusterTuning& tuning,
                  OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock);
 
+  // Before start: looks whether writes have names.
+  Task<Result<void>> prepare();
   // Background work begins; on the home executor.
   void start();
   // Everything that is due now: orphans, retired writes, repair. On the home executor.

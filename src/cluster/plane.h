@@ -69,7 +69,7 @@ struct Plane {
   // Names of mirrored writes that drives keep as files: from finish() until the writer is gone, for record(). By write.
   std::mutex files_mutex;
   std::unordered_map<WriteId, FileName> file_names;
-  std::atomic<bool> any_names{true};  // rows of such names may exist
+  std::atomic<bool> any_names{false};                      // rows of such names exist, or may
   std::shared_ptr<const DataPlane::FileJudge> file_judge;  // guarded by files_mutex; null: whatever is recorded is shown
   // Copies of mirrored data take turns.
   std::atomic<uint32_t> read_rotation{0};
@@ -105,14 +105,24 @@ inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned 
 inline constexpr uint64_t kStripeStride = uint64_t{1} << 24;  // between ids of neighbouring stripes (chunk_ids.h)
 
 // Which part of a file the chunk of a mirrored write is. The result borrows from `file`.
-inline chunk::FilePlace file_place(const DataLayout& layout, uint32_t stripe, unsigned shard, uint16_t term, uint16_t rewrite, const FileName& file) {
+inline chunk::FilePlace file_place(const DataLayout& layout, uint32_t stripe, unsigned shard, uint16_t term, uint16_t rewrite,
+                                   const FileName& file) {
   ChunkName first = shard_name(layout, 0, shard, term);
   first.generation = generation_of(term, rewrite);
-  return {.first = chunk_id(first), .index = stripe, .chunk_size = layout.shard_size, .stride = kStripeStride, .directory = file.directory, .name = file.name};
+  return {.first = chunk_id(first),
+          .index = stripe,
+          .chunk_size = layout.shard_size,
+          .stride = kStripeStride,
+          .directory = file.directory,
+          .name = file.name};
 }
 // Stripes to look for on drives: an empty write has none, but its file is one chunk without bytes.
-inline uint32_t chunk_stripes(const DataLayout& layout) { return layout.size == 0 && layout.redundancy.kind == RedundancyKind::mirror ? 1 : layout.stripe_count(); }
-inline bool has_chunk(const DataLayout& layout, uint32_t stripe, unsigned shard) { return layout.size == 0 ? true : layout.stored_size(stripe, shard) > 0; }
+inline uint32_t chunk_stripes(const DataLayout& layout) {
+  return layout.size == 0 && layout.redundancy.kind == RedundancyKind::mirror ? 1 : layout.stripe_count();
+}
+inline bool has_chunk(const DataLayout& layout, uint32_t stripe, unsigned shard) {
+  return layout.size == 0 ? true : layout.stored_size(stripe, shard) > 0;
+}
 
 // Everything the layout's shard has, or may have, on drives: the places of its member. Current place first.
 inline std::vector<Place> places_of(const Member& member) {

@@ -69,7 +69,8 @@ void Repairer::note(const Outcome& outcome) {
 Task<void> Repairer::run() {
   while (!plane_.background.stopping()) {
     Result<bool> done = co_await round();
-    if (!done && !plane_.background.stopping()) LOG_WARNING("repair round failed; it will be tried again", {"error", done.error().to_string()});
+    if (!done && !plane_.background.stopping())
+      LOG_WARNING("repair round failed; it will be tried again", {"error", done.error().to_string()});
     co_await alarm.wait(done && !*done ? Duration(std::chrono::milliseconds(200)) : kIdle);
   }
 }
@@ -87,7 +88,8 @@ Task<Result<bool>> Repairer::round() {
   const auto topology = plane_.drives.topology();
   const ClusterMap::Health health = topology->map.health();
   std::string activity = "idle";
-  if (health.without > 0) activity = fmt::format("{} shard positions are on failed drives and no drive is free to take them: add a drive", health.without);
+  if (health.without > 0)
+    activity = fmt::format("{} shard positions are on failed drives and no drive is free to take them: add a drive", health.without);
   {
     std::lock_guard lock(mutex_);
     status_.activity = std::move(activity);
@@ -137,7 +139,8 @@ Task<Result<bool>> Repairer::repair_groups() {
     }
   }
   if (work.empty()) co_return true;
-  std::sort(work.begin(), work.end(), [](const GroupWork& a, const GroupWork& b) { return std::pair(b.endangered, a.key) < std::pair(a.endangered, b.key); });
+  std::sort(work.begin(), work.end(),
+            [](const GroupWork& a, const GroupWork& b) { return std::pair(b.endangered, a.key) < std::pair(a.endangered, b.key); });
   GroupQueue queue{.work = std::move(work), .began = Executor::here().now()};
   TaskGroup workers;
   for (size_t i = 0; i < std::min(kGroupsParallel, queue.work.size()); ++i) workers.spawn(repair_some(&queue));
@@ -196,7 +199,8 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
     }
     for (size_t begin = 0; begin < layouts.size() && !plane_.background.stopping(); begin += kWritesParallel) {
       std::vector<Task<Result<Outcome>>> tasks;
-      for (size_t i = begin; i < std::min(begin + kWritesParallel, layouts.size()); ++i) tasks.push_back(settle_shards(layouts[i], shards, Depth::presence));
+      for (size_t i = begin; i < std::min(begin + kWritesParallel, layouts.size()); ++i)
+        tasks.push_back(settle_shards(layouts[i], shards, Depth::presence));
       std::vector<Result<Outcome>> outcomes = co_await when_all(std::move(tasks));
       for (const auto& outcome : outcomes) {
         if (!outcome || outcome->lacking > 0) complete = false;
@@ -266,7 +270,7 @@ struct ShardJob {
 };
 
 struct ShardResult {
-  uint64_t bytes = 0;   // written
+  uint64_t bytes = 0;    // written
   bool lacking = false;  // could not be put where it belongs
   bool lost = false;
   bool as_chunks = false;  // not to be written as a file: the copy's data lies beside the one that somebody changed
@@ -289,7 +293,8 @@ Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, D
   if (size == 0) co_return result;
   auto topology = plane->drives.topology();
   const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
-  if (job.shard >= members.size()) co_return fail(Code::unavailable, "group {} has no members of width {}", layout.group, layout.redundancy.width());
+  if (job.shard >= members.size())
+    co_return fail(Code::unavailable, "group {} has no members of width {}", layout.group, layout.redundancy.width());
   const Member& member = members[job.shard];
   const ChunkName name = shard_name(layout, job.stripe, job.shard, member.at.term);
   Drive* drive = topology->drive(member.at.drive);
@@ -321,7 +326,8 @@ Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, D
   // A pending shard is read where it was; one that should be here and is not, or is damaged, is rebuilt.
   Result<SharedBytes> bytes = co_await rebuild_shard(*plane, layout, job.stripe, job.shard, member.before.empty());
   if (!bytes) {
-    if (bytes.error().code() != Code::data_lost && bytes.error().code() != Code::not_found && bytes.error().code() != Code::corrupt) co_return std::move(bytes).error();
+    if (bytes.error().code() != Code::data_lost && bytes.error().code() != Code::not_found && bytes.error().code() != Code::corrupt)
+      co_return std::move(bytes).error();
     LOG_ERROR("data cannot be repaired", {"write", layout.write_id}, {"error", bytes.error().to_string()});
     result.lost = true;
     co_return result;
@@ -342,12 +348,13 @@ bool changed_by_others(const Error& error) {
 // Whether a copy's file is whole: size and presence, or every byte.
 struct FileLook {
   bool whole = true;
-  bool present = false;     // some of it is there
-  bool changed = false;     // somebody changed the file: what is in it now is theirs
+  bool present = false;  // some of it is there
+  bool changed = false;  // somebody changed the file: what is in it now is theirs
   bool unreachable = false;
 };
 
-Task<Result<FileLook>> look_at_file(Plane* plane, BackgroundBudget* budget, DataLayout layout, unsigned shard, Drive* drive, uint16_t term, Repairer::Depth depth) {
+Task<Result<FileLook>> look_at_file(Plane* plane, BackgroundBudget* budget, DataLayout layout, unsigned shard, Drive* drive, uint16_t term,
+                                    Repairer::Depth depth) {
   FileLook look;
   for (uint32_t stripe = 0; stripe < chunk_stripes(layout); ++stripe) {
     const ChunkName name = shard_name(layout, stripe, shard, term);
@@ -375,7 +382,8 @@ Task<Result<FileLook>> look_at_file(Plane* plane, BackgroundBudget* budget, Data
 
 // Writes the whole file again under a rewrite number that was not used, from wherever its bytes can be read; then it takes the place of the
 // older one. Interrupted, it leaves an unfinished file, which the store forgets, and the older one as it was.
-Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, DataLayout layout, unsigned shard, Drive* drive, Member member, FileName file, bool fresh) {
+Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, DataLayout layout, unsigned shard, Drive* drive,
+                                       Member member, FileName file, bool fresh) {
   ShardResult result;
   const ChunkName first = shard_name(layout, 0, shard, member.at.term);
   CO_TRY_ASSIGN(std::vector<ChunkId> older, co_await drive->rewrites(first));
@@ -388,7 +396,8 @@ Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, D
       co_await budget->take(uint64_t{size} * 2);
       Result<SharedBytes> got = co_await rebuild_shard(*plane, layout, stripe, shard, false);
       if (!got) {
-        if (got.error().code() != Code::data_lost && got.error().code() != Code::not_found && got.error().code() != Code::corrupt) co_return std::move(got).error();
+        if (got.error().code() != Code::data_lost && got.error().code() != Code::not_found && got.error().code() != Code::corrupt)
+          co_return std::move(got).error();
         LOG_ERROR("data cannot be repaired", {"write", layout.write_id}, {"error", got.error().to_string()});
         result.lost = true;
         break;
@@ -407,7 +416,8 @@ Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, D
       continue;
     }
     if (!put) {
-      if (!written.empty()) (co_await drive->remove(std::move(written))).ignore("an unfinished file goes with the next start at the latest");
+      if (!written.empty())
+        (co_await drive->remove(std::move(written))).ignore("an unfinished file goes with the next start at the latest");
       co_return std::move(put).error();
     }
     written.push_back(chunk_id(name));
@@ -433,11 +443,13 @@ Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, D
 }
 
 // Makes sure that a copy which is kept as a file is at its present place, whole and under its name.
-Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, DataLayout layout, unsigned shard, FileName file, Repairer::Depth depth) {
+Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, DataLayout layout, unsigned shard, FileName file,
+                                      Repairer::Depth depth) {
   ShardResult result;
   const auto topology = plane->drives.topology();
   const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
-  if (shard >= members.size()) co_return fail(Code::unavailable, "group {} has no members of width {}", layout.group, layout.redundancy.width());
+  if (shard >= members.size())
+    co_return fail(Code::unavailable, "group {} has no members of width {}", layout.group, layout.redundancy.width());
   const Member member = members[shard];
   Drive* drive = topology->drive(member.at.drive);
   if (drive == nullptr || !drive->readable()) {
@@ -446,7 +458,8 @@ Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, Da
   }
   CO_TRY_ASSIGN(FileLook look, co_await look_at_file(plane, budget, layout, shard, drive, member.at.term, depth));
   if (look.whole && !look.unreachable) {
-    if (depth == Repairer::Depth::presence && member.pending) CO_TRY(co_await show_if_current(*plane, *drive, layout, shard, member.at.term));
+    if (depth == Repairer::Depth::presence && member.pending)
+      CO_TRY(co_await show_if_current(*plane, *drive, layout, shard, member.at.term));
     co_return result;
   }
   if (look.unreachable || !drive->writable()) {
@@ -475,7 +488,8 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
   const size_t parallel = kStripesParallel * std::max<size_t>(chunked.size(), 1);
   for (size_t begin = 0; begin < jobs.size() && !error; begin += parallel) {
     std::vector<Task<Result<ShardResult>>> tasks;
-    for (size_t i = begin; i < std::min(begin + parallel, jobs.size()); ++i) tasks.push_back(settle_shard(&plane_, &budget_, layout, jobs[i], depth));
+    for (size_t i = begin; i < std::min(begin + parallel, jobs.size()); ++i)
+      tasks.push_back(settle_shard(&plane_, &budget_, layout, jobs[i], depth));
     std::vector<Result<ShardResult>> results = co_await when_all(std::move(tasks));
     for (size_t i = 0; i < results.size(); ++i) {
       if (!results[i]) {
@@ -525,7 +539,8 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
 }
 
 // The shards that are no files.
-Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome, std::optional<Error>* error) {
+Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome,
+                                                           std::optional<Error>* error) {
   const auto topology = plane_.drives.topology();
   if (!topology->any_files || layout.redundancy.kind != RedundancyKind::mirror) co_return shards;
   const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);

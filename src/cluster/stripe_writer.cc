@@ -15,9 +15,9 @@ namespace {
 constexpr size_t kAdoptMin = 64 * 1024;       // smaller pieces are copied together
 constexpr size_t kCollectSize = 1024 * 1024;  // into buffers of this size
 constexpr uint32_t kShardMin = 64 * 1024;
-constexpr uint32_t kStripesInFlightMax = 4;   // per writer
+constexpr uint32_t kStripesInFlightMax = 4;  // per writer
 constexpr size_t kZerosSize = 1024 * 1024;
-constexpr uint64_t kPermitShare = 16;      // of the memory that is left, a write takes at most one part of so many
+constexpr uint64_t kPermitShare = 16;  // of the memory that is left, a write takes at most one part of so many
 constexpr Duration kMemoryPatience = std::chrono::seconds(15);
 constexpr Duration kMemoryRetry = std::chrono::milliseconds(10);
 
@@ -26,7 +26,8 @@ const Counter& bytes_written() {
   return counter;
 }
 const Counter& shards_missed() {
-  static const Counter counter = metrics::counter("cluster_shards_missed_total", "Shards of acknowledged writes that could not be put and wait for repair");
+  static const Counter counter =
+      metrics::counter("cluster_shards_missed_total", "Shards of acknowledged writes that could not be put and wait for repair");
   return counter;
 }
 
@@ -98,16 +99,17 @@ struct WriteState {
   Executor& executor;
   std::shared_ptr<const Topology> topology;
   DataLayout layout;
-  uint64_t permit = 0;      // bytes of write memory held for the stripe that is gathered
+  uint64_t permit = 0;  // bytes of write memory held for the stripe that is gathered
   uint32_t in_flight = 0;
   Event changed;
   std::optional<Error> error;
-  uint32_t stripes = 0;     // dispatched
+  uint32_t stripes = 0;      // dispatched
   unsigned missing_max = 0;  // shards that one stripe lacks at most
   uint32_t incomplete = 0;   // bit i: member i lacks a stripe
   // Member i keeps the write as a file.
   bool is_file(unsigned shard, const Drive& drive) const {
-    return shard < layout.redundancy.width() && layout.redundancy.kind == RedundancyKind::mirror && !options.file.empty() && drive.keeps_files();
+    return shard < layout.redundancy.width() && layout.redundancy.kind == RedundancyKind::mirror && !options.file.empty() &&
+           drive.keeps_files();
   }
 };
 using StatePointer = std::shared_ptr<WriteState>;
@@ -131,7 +133,8 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
   const bool mirror = redundancy.kind == RedundancyKind::mirror;
   const uint64_t shard_bytes = bytes == layout.stripe_bytes() ? layout.shard_size : shard_size_for(bytes, redundancy.k);
   std::vector<std::vector<ByteView>> data(redundancy.k);
-  for (unsigned i = 0; i < redundancy.k; ++i) data[i] = slice_views(pieces, std::min(bytes, i * shard_bytes), std::min(bytes, (i + 1) * shard_bytes));
+  for (unsigned i = 0; i < redundancy.k; ++i)
+    data[i] = slice_views(pieces, std::min(bytes, i * shard_bytes), std::min(bytes, (i + 1) * shard_bytes));
   std::vector<Buffer> parity;
   if (!mirror && redundancy.m > 0) {
     for (unsigned j = 0; j < redundancy.m; ++j) parity.emplace_back(shard_bytes);
@@ -179,8 +182,8 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
     if (full) {
       state->error = std::move(error);
     } else if (durable < shards_needed(redundancy)) {
-      state->error = fail(Code::unavailable, "only {} of the {} drives needed by {} took the data ({})", durable, shards_needed(redundancy), redundancy.to_string(),
-                          error ? error->to_string() : "the others are down");
+      state->error = fail(Code::unavailable, "only {} of the {} drives needed by {} took the data ({})", durable, shards_needed(redundancy),
+                          redundancy.to_string(), error ? error->to_string() : "the others are down");
     }
   }
   if (missing > 0) shards_missed().add(missing);
@@ -208,7 +211,8 @@ Task<void> discard(StatePointer state) {
   if (!removed || !reachable) {
     // Some of it stays where it is: the session's row keeps covering it, so the next start looks again.
     state->plane.unsettled = true;
-    LOG_DEBUG("an abandoned write could not be removed everywhere", {"write", layout.write_id}, {"error", removed ? "a drive is away" : removed.error().to_string()});
+    LOG_DEBUG("an abandoned write could not be removed everywhere", {"write", layout.write_id},
+              {"error", removed ? "a drive is away" : removed.error().to_string()});
   }
   co_await state->executor.enter();
   state.reset();  // its events belong to that executor
@@ -307,7 +311,8 @@ class StripeWriter final : public DataWriter {
     }
     if (state_->missing_max > 0) {
       std::lock_guard lock(state_->plane.degraded_mutex);
-      state_->plane.degraded[layout.write_id] = static_cast<uint8_t>(layout.redundancy.m - std::min<unsigned>(state_->missing_max, layout.redundancy.m));
+      state_->plane.degraded[layout.write_id] =
+          static_cast<uint8_t>(layout.redundancy.m - std::min<unsigned>(state_->missing_max, layout.redundancy.m));
       state_->plane.degraded_count.fetch_add(1);
       degraded_ = true;
     }
@@ -329,7 +334,8 @@ class StripeWriter final : public DataWriter {
   Task<Result<void>> start(size_t first_bytes) {
     if (started_) co_return Result<void>();
     Plane& plane = state_->plane;
-    if (std::string reason = plane.read_only_reason(); !reason.empty()) co_return fail(Code::unavailable, "the store is read-only: {}", reason);
+    if (std::string reason = plane.read_only_reason(); !reason.empty())
+      co_return fail(Code::unavailable, "the store is read-only: {}", reason);
     Redundancy redundancy = state_->options.redundancy;
     CO_TRY(co_await know_width(redundancy.width()));
     Result<WriteId> id = co_await plane.ids.take();
@@ -385,7 +391,8 @@ class StripeWriter final : public DataWriter {
       Drive* drive = state_->topology->drive(members[i].at.drive);
       if (drive == nullptr || !state_->is_file(i, *drive)) continue;
       files = true;
-      if ((state_->incomplete >> i & 1) == 0) finishes.push_back(finish_one(i, drive, chunk_id(shard_name(layout, 0, i, members[i].at.term))));
+      if ((state_->incomplete >> i & 1) == 0)
+        finishes.push_back(finish_one(i, drive, chunk_id(shard_name(layout, 0, i, members[i].at.term))));
     }
     if (!files) co_return Result<void>();
     std::vector<Result<void>> results = co_await when_all(std::move(finishes));
@@ -400,8 +407,9 @@ class StripeWriter final : public DataWriter {
     if (error && error->code() == Code::no_space) {
       state_->error = std::move(error);
     } else if (durable < shards_needed(layout.redundancy)) {
-      state_->error = fail(Code::unavailable, "only {} of the {} copies needed by {} are whole ({})", durable, shards_needed(layout.redundancy), layout.redundancy.to_string(),
-                           error ? error->to_string() : "the other drives are down");
+      state_->error =
+          fail(Code::unavailable, "only {} of the {} copies needed by {} are whole ({})", durable, shards_needed(layout.redundancy),
+               layout.redundancy.to_string(), error ? error->to_string() : "the other drives are down");
     }
     if (state_->error) co_return *state_->error;
     co_return Result<void>();
@@ -439,7 +447,8 @@ class StripeWriter final : public DataWriter {
         }
         if (smallest) break;
       }
-      if (Executor::here().now() >= deadline) co_return fail(Code::overloaded, "too many writes at once: no memory for another; try again later");
+      if (Executor::here().now() >= deadline)
+        co_return fail(Code::overloaded, "too many writes at once: no memory for another; try again later");
       co_await sleep_for(kMemoryRetry);
     }
   }
@@ -516,6 +525,8 @@ class StripeWriter final : public DataWriter {
 
 }  // namespace
 
-std::unique_ptr<DataWriter> make_stripe_writer(Plane& plane, const WriteOptions& options) { return std::make_unique<StripeWriter>(plane, options); }
+std::unique_ptr<DataWriter> make_stripe_writer(Plane& plane, const WriteOptions& options) {
+  return std::make_unique<StripeWriter>(plane, options);
+}
 
 }  // namespace quarry::cluster

@@ -97,7 +97,9 @@ class RunningListeners : public Listeners {
       return {};
     }
     TlsServerContext& context = *tls_;
-    server.start(std::move(listener), [&context](std::unique_ptr<Stream> stream, TimePoint deadline) { return tls_accept(std::move(stream), context, deadline); });
+    server.start(std::move(listener), [&context](std::unique_ptr<Stream> stream, TimePoint deadline) {
+      return tls_accept(std::move(stream), context, deadline);
+    });
     return {};
   }
 

@@ -13,7 +13,7 @@ class Listeners {
   // Blocks until all listen. Errors: busy (a port is taken), misconfigured (certificate).
   static Result<std::unique_ptr<Listeners>> open(ExecutorPool& loops, const NodeConfig& config, HttpHandler& s3, HttpHandler& admin);
   virtual ~Listeners() = default;
-  virtual SocketAddress s3_address() const = 0;     // with the real port
+  virtual SocketAddress s3_address() const = 0;  // with the real port
   virtual SocketAddress admin_address() const = 0;
   // Reads certificate and key again; on an error the old ones stay. Any thread.
   virtual Result<void> reload_certificate() = 0;

@@ -211,7 +211,8 @@ Result<void> RunningNode::open_store() {
   raise_descriptor_limit();
   if (config_.cores == 0) config_.cores = processors();
   if (config_.cache_bytes == 0) config_.cache_bytes = std::min<uint64_t>(memory_bytes() / 4, 4 * kGiB);
-  set_buffer_arena_limit(config_.cache_bytes + kBuffersInMotion);  // before the first Buffer: what the cache keeps must not crowd out the rest
+  set_buffer_arena_limit(config_.cache_bytes +
+                         kBuffersInMotion);  // before the first Buffer: what the cache keeps must not crowd out the rest
   const bool beyond_loopback = !config_.s3.is_loopback() || !config_.admin.is_loopback();
   if (beyond_loopback && !config_.tls) {
     config_.tls = true;
@@ -258,7 +259,8 @@ Result<void> RunningNode::begin() {
                                                                                            .profile = cluster_->default_redundancy(),
                                                                                            .started = system_clock().wall_now()});
   TRY_ASSIGN(listeners_, Listeners::open(*loops_, config_, *s3_, *admin_));
-  gauges_.push_back(metrics::gauge("base_buffer_bytes", "Memory held by I/O buffers", {}, [] { return static_cast<double>(buffer_bytes_in_use()); }));
+  gauges_.push_back(
+      metrics::gauge("base_buffer_bytes", "Memory held by I/O buffers", {}, [] { return static_cast<double>(buffer_bytes_in_use()); }));
 
   for (const char* state : {"active", "draining", "disabled", "missing", "failed"}) {
     gauges_.push_back(metrics::gauge("cluster_drives", "Drives by state", {{"state", state}}, [this, state] {
@@ -275,7 +277,8 @@ Result<void> RunningNode::begin() {
   admin_->set_ready(true);
   const std::string reason = cluster_->read_only_reason();
   if (!reason.empty()) LOG_WARNING("the store is read-only", {"reason", reason});
-  LOG_INFO("ready", {"s3", endpoints_.s3}, {"admin", endpoints_.admin}, {"cluster", cluster_->id().to_string()}, {"redundancy", cluster_->default_redundancy()});
+  LOG_INFO("ready", {"s3", endpoints_.s3}, {"admin", endpoints_.admin}, {"cluster", cluster_->id().to_string()},
+           {"redundancy", cluster_->default_redundancy()});
   return {};
 }
 
@@ -287,8 +290,8 @@ std::string RunningNode::summary() const {
       "  S3          {}\n  admin       {}\n  access key  {}\n  secret key  {}\n"
       "  store       {} drives, {}, {} can be stored\n"
       "  keys and addresses are in {}/endpoints.json; Ctrl-C ends the node\n",
-      kVersion, endpoints_.s3, endpoints_.admin, endpoints_.access_key, endpoints_.secret_key, drives.size(), cluster_->default_redundancy(),
-      format_size(space.usable_free_bytes), config_.root);
+      kVersion, endpoints_.s3, endpoints_.admin, endpoints_.access_key, endpoints_.secret_key, drives.size(),
+      cluster_->default_redundancy(), format_size(space.usable_free_bytes), config_.root);
 }
 
 Result<void> RunningNode::stop() {

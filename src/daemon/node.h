@@ -12,11 +12,12 @@ class Node {
   // Formats fresh drives, opens or creates the store, starts listening, writes root/endpoints.json. Blocks; on a thread that is no
   // executor's. On failure nothing is left running.
   static Result<std::unique_ptr<Node>> start(NodeConfig config);
-  // Opens the store of a node that is not running, checks every invariant and closes it again. The report is the JSON of POST /v1/fsck. Blocks.
+  // Opens the store of a node that is not running, checks every invariant and closes it again. The report is the JSON of POST /v1/fsck.
+  // Blocks.
   static Result<std::string> check(NodeConfig config, bool repair);
   virtual ~Node() = default;
   virtual const client::Endpoints& endpoints() const = 0;
-  virtual std::string summary() const = 0;  // a few lines for people: endpoints, drives, redundancy
+  virtual std::string summary() const = 0;        // a few lines for people: endpoints, drives, redundancy
   virtual Result<void> reload_certificate() = 0;  // on SIGHUP
   // Stops accepting, finishes what was accepted (at most drain_timeout), makes the next start cheap, closes. Blocks.
   virtual Result<void> stop() = 0;

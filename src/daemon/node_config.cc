@@ -19,7 +19,8 @@ Result<LogLevel> parse_log_level(std::string_view text) {
 Result<void> NodeConfig::validate() const {
   if (root.empty()) return fail(Code::misconfigured, "root: name a directory");
   if (devices.empty() && (drives < 1 || drives > 64)) return fail(Code::misconfigured, "drives: {} is not between 1 and 64", drives);
-  if (devices.empty() && drive_bytes < 64 * kMiB) return fail(Code::misconfigured, "drive_size: {} is less than 64 MiB", format_size(drive_bytes));
+  if (devices.empty() && drive_bytes < 64 * kMiB)
+    return fail(Code::misconfigured, "drive_size: {} is less than 64 MiB", format_size(drive_bytes));
   if (devices.empty() && drive_bytes % 4096 != 0) return fail(Code::misconfigured, "drive_size: {} is no multiple of 4096", drive_bytes);
   if (tls_certificate.empty() != tls_key.empty()) return fail(Code::misconfigured, "tls_certificate and tls_key belong together");
   if (region.empty()) return fail(Code::misconfigured, "region: must not be empty");

@@ -47,7 +47,8 @@ Task<Result<bool>> DirStoreImpl::let_go(ChunkId first) {
     if (!found || !*found || (**found).record.first != first) return false;  // somebody else's: remove leaves it alone
     const FileRecord& record = (**found).record;
     place = (**found).place;
-    const bool adopted = std::any_of(record.attributes.begin(), record.attributes.end(), [](const auto& one) { return one.first == kAdoptedAttribute; });
+    const bool adopted =
+        std::any_of(record.attributes.begin(), record.attributes.end(), [](const auto& one) { return one.first == kAdoptedAttribute; });
     if (!adopted && info.size == record.size && info.modified_ns == record.modified_ns) return false;
     TRY(records_.erase(**file, first, place));
     TRY((*file)->sync());

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <mutex>
 
 #include "chunk/dir/file_system.h"
 
@@ -49,13 +50,21 @@ FileInfo info_of(const struct stat& from) {
   return info;
 }
 
+// Reads from this size on take what the page cache has and ask the device for the rest, past the cache: several in flight at once defeat the
+// kernel's read-ahead, and what deserves memory is kept by the read cache above.
+constexpr size_t kDirectMin = 256 * 1024;
+constexpr size_t kDirectAlignment = 4096;
+
 class PosixFile : public File {
  public:
   PosixFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
-  ~PosixFile() override { ::close(fd_); }
+  ~PosixFile() override {
+    ::close(fd_);
+    if (direct_fd_ >= 0) ::close(direct_fd_);
+  }
 
   Result<size_t> read_at(uint64_t offset, MutableByteView into) override {
-    size_t done = 0;
+    size_t done = read_past_cache(offset, into);
     while (done < into.size()) {
       const ssize_t got = ::pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
@@ -125,9 +134,36 @@ class PosixFile : public File {
   void drop_cached() override { ::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED); }
 
  private:
+  // Bytes from the front of the range that were read: what is cached, and the whole blocks behind it from the device. The rest, or all of
+  // it where the file system cannot do this, is for an ordinary read, which also says what is wrong.
+  size_t read_past_cache(uint64_t offset, MutableByteView into) {
+    if (into.size() < kDirectMin || offset % kDirectAlignment != 0 || reinterpret_cast<uintptr_t>(into.data()) % kDirectAlignment != 0) return 0;
+    iovec all{into.data(), into.size()};
+    const ssize_t cached = ::preadv2(fd_, &all, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+    if (cached < 0 && errno != EAGAIN) return 0;
+    size_t done = cached > 0 ? static_cast<size_t>(cached) : 0;
+    if (done == into.size()) return done;
+    done = round_down(done, kDirectAlignment);
+    std::call_once(direct_opened_, [this] {
+      direct_fd_ = ::open(fmt::format("/proc/self/fd/{}", fd_).c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+    });
+    while (direct_fd_ >= 0) {
+      const size_t want = round_down(into.size() - done, kDirectAlignment);
+      if (want == 0) break;
+      const ssize_t got = ::pread(direct_fd_, into.data() + done, want, static_cast<off_t>(offset + done));
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) break;
+      done += static_cast<size_t>(got);
+      if (static_cast<size_t>(got) % kDirectAlignment != 0) break;  // the end of the file
+    }
+    return done;
+  }
+
   static constexpr size_t kAttributeMax = 65536;  // of the kernel
   const int fd_;
   const std::string path_;
+  std::once_flag direct_opened_;
+  int direct_fd_ = -1;  // the same file, past the page cache; -1: not needed yet, or not to be had
 };
 
 class PosixFileSystem : public FileSystem {

@@ -15,7 +15,8 @@ namespace quarry::cluster {
 // A handle that dies with its process.
 class MortalChunkStore : public MemoryChunkStore {
  public:
-  MortalChunkStore(std::shared_ptr<MemoryMedium> medium, std::shared_ptr<bool> dead) : MemoryChunkStore(std::move(medium)), dead_(std::move(dead)) {}
+  MortalChunkStore(std::shared_ptr<MemoryMedium> medium, std::shared_ptr<bool> dead)
+      : MemoryChunkStore(std::move(medium)), dead_(std::move(dead)) {}
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) override {
     if (*dead_) co_return fail(Code::device_gone, "the process is dead");
     co_return co_await MemoryChunkStore::put(id, std::move(parts), options);
@@ -131,7 +132,8 @@ class ClusterHarness {
     if (show) TRY(executor.run(cluster->data().show_file(layout, {})));
     return layout;
   }
-  static Task<Result<DataLayout>> write_task(ClusterHarness* self, std::string bytes, Redundancy redundancy, bool known_size, size_t piece, FileName file = {}) {
+  static Task<Result<DataLayout>> write_task(ClusterHarness* self, std::string bytes, Redundancy redundancy, bool known_size, size_t piece,
+                                             FileName file = {}) {
     WriteOptions options;
     options.file = file;
     options.redundancy = redundancy;

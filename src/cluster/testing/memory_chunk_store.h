@@ -14,12 +14,14 @@
 namespace quarry::cluster {
 
 struct MemoryMedium {
-  explicit MemoryMedium(uint64_t number, uint64_t bytes = 256 * kMiB) : capacity(bytes) { store_le(id.bytes.data(), number * 0x9e3779b97f4a7c15ull + 1); }
+  explicit MemoryMedium(uint64_t number, uint64_t bytes = 256 * kMiB) : capacity(bytes) {
+    store_le(id.bytes.data(), number * 0x9e3779b97f4a7c15ull + 1);
+  }
   Uuid id;
   uint64_t capacity;
   std::map<ChunkId, std::shared_ptr<const std::string>> chunks;
-  std::set<ChunkId> ever;         // ids are never reused: a second put of one stops the test
-  std::set<ChunkId> corrupt;      // reads of these fail
+  std::set<ChunkId> ever;     // ids are never reused: a second put of one stops the test
+  std::set<ChunkId> corrupt;  // reads of these fail
   std::string label;
   // A drive that keeps files (chunk/dir): mirrored writes have names.
   bool files = false;
@@ -28,8 +30,8 @@ struct MemoryMedium {
     bool finished = false;
     std::string path;  // directory/name
   };
-  std::map<ChunkId, File> open_files;        // by first chunk; shown or not
-  std::map<std::string, ChunkId> tree;       // path -> first chunk of the file that is shown there
+  std::map<ChunkId, File> open_files;                        // by first chunk; shown or not
+  std::map<std::string, ChunkId> tree;                       // path -> first chunk of the file that is shown there
   std::string text_of_file(const std::string& path) const {  // its content; "?" if it is not whole
     auto shown = tree.find(path);
     if (shown == tree.end()) return "?";
@@ -52,13 +54,13 @@ struct MemoryMedium {
       it = open_files.erase(it);
     }
   }
-  std::string unhealthy;          // health checks fail with this
+  std::string unhealthy;  // health checks fail with this
   // Faults.
   bool gone = false;
   bool read_only = false;
-  Duration delay{0};              // of every read
+  Duration delay{0};  // of every read
   Duration put_delay{0};
-  uint64_t fail_puts = 0;         // so many next puts fail with io_error
+  uint64_t fail_puts = 0;                 // so many next puts fail with io_error
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
   // Seen.
   uint64_t puts = 0, gets = 0, removes = 0;
@@ -180,7 +182,8 @@ class MemoryChunkStore : public chunk::ChunkStore {
   Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) override {
     CO_TRY(usable());
     std::vector<chunk::ChunkStat> stats;
-    for (auto it = m_->chunks.lower_bound(from); it != m_->chunks.end() && it->first < to && stats.size() < limit; ++it) stats.push_back(stat_of(*it));
+    for (auto it = m_->chunks.lower_bound(from); it != m_->chunks.end() && it->first < to && stats.size() < limit; ++it)
+      stats.push_back(stat_of(*it));
     co_return stats;
   }
 

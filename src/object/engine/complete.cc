@@ -40,7 +40,9 @@ Result<Checksum> parts_checksum(const UploadRecord& upload, const std::vector<Pa
 class CompleteUpload : public PublishVersion {
  public:
   CompleteUpload(std::string key, UploadId upload_id, VersionRecord record, CompleteOptions options, uint64_t part_size_min)
-      : PublishVersion(std::move(key), std::move(record), options.conditions), upload_id_(std::move(upload_id)), options_(std::move(options)),
+      : PublishVersion(std::move(key), std::move(record), options.conditions),
+        upload_id_(std::move(upload_id)),
+        options_(std::move(options)),
         part_size_min_(part_size_min) {}
 
   // The parts are in one write already: they become ranges of it.
@@ -64,7 +66,8 @@ class CompleteUpload : public PublishVersion {
     if (whole_) {
       std::vector<uint64_t> uniques;
       for (const auto& part : chosen_) uniques.push_back(part.unique);
-      if (uniques != merged_) co_return fail(Code::busy, "upload '{}': its parts changed while it was completed; try again", upload_id_text(upload_id_));
+      if (uniques != merged_)
+        co_return fail(Code::busy, "upload '{}': its parts changed while it was completed; try again", upload_id_text(upload_id_));
     }
     uint64_t size = 0;
     for (const auto& part : chosen_) size += part.size;
@@ -74,8 +77,8 @@ class CompleteUpload : public PublishVersion {
     }
     CO_TRY_ASSIGN(auto checksum, parts_checksum(upload, chosen_));
     if (!options_.expected_checksum.empty() && options_.expected_checksum != checksum.value) {
-      co_return fail(Code::checksum_mismatch, "checksum of the whole object: {} was sent, the parts give {}", to_base64(bytes_of(options_.expected_checksum)),
-                     to_base64(bytes_of(checksum.value)));
+      co_return fail(Code::checksum_mismatch, "checksum of the whole object: {} was sent, the parts give {}",
+                     to_base64(bytes_of(options_.expected_checksum)), to_base64(bytes_of(checksum.value)));
     }
     // A default that nobody asked for is the whole object's only: its parts keep none.
     if (upload.algorithm == ChecksumAlgorithm::none) {
@@ -125,10 +128,12 @@ class CompleteUpload : public PublishVersion {
       if (wanted.number <= previous) return fail(Code::invalid_argument, "order: part {} after part {}", wanted.number, previous);
       previous = wanted.number;
       for (; next < present.size() && present[next].number < wanted.number; ++next) left_out_.push_back(std::move(present[next]));
-      if (next == present.size() || present[next].number != wanted.number) return fail(Code::invalid_argument, "part {}: missing", wanted.number);
+      if (next == present.size() || present[next].number != wanted.number)
+        return fail(Code::invalid_argument, "part {}: missing", wanted.number);
       PartRecord& part = present[next++];
       if (to_hex(bytes_of(part.md5)) != wanted.etag) return fail(Code::invalid_argument, "part {}: etag", wanted.number);
-      if (!wanted.checksum.empty() && wanted.checksum != part.checksum.value) return fail(Code::invalid_argument, "part {}: checksum", wanted.number);
+      if (!wanted.checksum.empty() && wanted.checksum != part.checksum.value)
+        return fail(Code::invalid_argument, "part {}: checksum", wanted.number);
       if (!chosen_.empty() && chosen_.back().size < part_size_min_) {
         return fail(Code::invalid_argument, "too small: part {} has {} bytes", chosen_.back().number, chosen_.back().size);
       }
@@ -147,7 +152,8 @@ class CompleteUpload : public PublishVersion {
   std::vector<uint64_t> merged_;
 };
 
-// The parts of an upload, written again as one write, so that the object is one file. Not all are there: no writer, and the transaction says why.
+// The parts of an upload, written again as one write, so that the object is one file. Not all are there: no writer, and the transaction
+// says why.
 struct Merged {
   std::unique_ptr<cluster::DataWriter> writer;
   cluster::DataLayout layout;
@@ -171,7 +177,8 @@ Task<Result<Merged>> merge_parts(Engine& engine, BucketRef bucket, std::string k
   if (parts.empty() || size == 0) co_return merged;
   CO_TRY_ASSIGN(auto redundancy, engine.redundancy_of(bucket->info.policy));
   if (redundancy.kind != cluster::RedundancyKind::mirror) co_return merged;
-  cluster::WriteOptions options{.redundancy = redundancy, .size_hint = size, .file = {.directory = bucket->info.name, .name = std::move(key)}};
+  cluster::WriteOptions options{
+      .redundancy = redundancy, .size_hint = size, .file = {.directory = bucket->info.name, .name = std::move(key)}};
   CO_TRY_ASSIGN(merged.writer, engine.data().begin_write(options));
   for (const PartRecord& part : parts) {
     merged.uniques.push_back(part.unique);
@@ -184,7 +191,8 @@ Task<Result<Merged>> merge_parts(Engine& engine, BucketRef bucket, std::string k
     }
   }
   CO_TRY_ASSIGN(merged.layout, co_await merged.writer->finish());
-  if (merged.layout.size != size) co_return fail(Code::internal, "upload of '{}': {} bytes were merged to {}", bucket->info.name, size, merged.layout.size);
+  if (merged.layout.size != size)
+    co_return fail(Code::internal, "upload of '{}': {} bytes were merged to {}", bucket->info.name, size, merged.layout.size);
   co_return merged;
 }
 
@@ -201,7 +209,8 @@ std::string etag_of(const std::vector<CompletedPart>& parts) {
 
 }  // namespace
 
-Task<Result<ObjectInfo>> Engine::complete_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id, CompleteOptions options) {
+Task<Result<ObjectInfo>> Engine::complete_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id,
+                                                 CompleteOptions options) {
   const RequestContext context = ctx;
   CO_TRY(co_await fresh_bucket(bucket));
   CO_TRY_ASSIGN(auto id, parse_upload_id(upload_id));

@@ -25,7 +25,11 @@ class PublishBody : public PublishVersion {
 class PutWriter final : public ObjectWriter {
  public:
   PutWriter(Engine& engine, const RequestContext& ctx, BucketRef bucket, std::string key, PutOptions options, BodyLimits limits)
-      : engine_(engine), ctx_(ctx), bucket_(std::move(bucket)), key_(std::move(key)), options_(std::move(options)),
+      : engine_(engine),
+        ctx_(ctx),
+        bucket_(std::move(bucket)),
+        key_(std::move(key)),
+        options_(std::move(options)),
         body_(engine, std::move(limits), options_.checksum, options_.compute_sha256) {}
 
   Task<Result<void>> write(Buffer data) override { return body_.write(std::move(data)); }
@@ -71,7 +75,8 @@ class PutWriter final : public ObjectWriter {
 
 }  // namespace
 
-Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ctx, std::string bucket_name, std::string key, PutOptions options) {
+Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ctx, std::string bucket_name, std::string key,
+                                                        PutOptions options) {
   CO_TRY(check_object_key(key));
   CO_TRY(check_put_options(options));
   const RequestContext context = ctx;
@@ -87,7 +92,8 @@ Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ct
   CO_TRY_ASSIGN(limits.redundancy, redundancy_of(policy));
   // A quota that this body alone exceeds is told before its bytes come.
   if (options.size && bucket->info.quota.bytes != 0 && *options.size > bucket->info.quota.bytes) {
-    co_return fail(Code::quota_exceeded, "bucket '{}': {} bytes wanted, the quota is {}", bucket->info.name, *options.size, bucket->info.quota.bytes);
+    co_return fail(Code::quota_exceeded, "bucket '{}': {} bytes wanted, the quota is {}", bucket->info.name, *options.size,
+                   bucket->info.quota.bytes);
   }
   // So is a condition that does not hold now, before a large body is taken; the transaction checks it again.
   if (!options.conditions.empty() && (!options.size || *options.size > policy.pack_limit)) {
@@ -106,7 +112,8 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
   CO_TRY(check_object_key(key));
   const RequestContext context = ctx;
   CO_TRY_ASSIGN(auto bucket, co_await fresh_bucket(std::move(bucket_name)));
-  cluster::AdoptOptions options{.drive = source.drive, .path = std::move(source.path), .file = {.directory = bucket->info.name, .name = key}};
+  cluster::AdoptOptions options{
+      .drive = source.drive, .path = std::move(source.path), .file = {.directory = bucket->info.name, .name = key}};
   CO_TRY_ASSIGN(auto adoption, co_await data().adopt_file(std::move(options)));
   VersionRecord record;
   record.unique = random();

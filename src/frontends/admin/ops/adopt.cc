@@ -61,7 +61,9 @@ Task<Result<Tally>> check_step(AdminServices* services, const RequestContext& ct
       case cluster::FileState::changed: ++tally.changed; break;
       case cluster::FileState::vanished:
         ++tally.vanished;
-        tally.problem(object.key, "its file is gone or was replaced by another one, which is adopted in its place; delete the object if it is not wanted any more");
+        tally.problem(object.key,
+                      "its file is gone or was replaced by another one, which is adopted in its place; delete the object if it is not "
+                      "wanted any more");
         break;
       case cluster::FileState::elsewhere: break;
     }
