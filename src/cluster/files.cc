@@ -184,6 +184,11 @@ Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(Plane& plane, uint32_
                                                            size_t limit) {
   Drive* drive = plane.drives.topology()->drive(number);
   if (drive == nullptr) co_return fail(Code::not_found, "drive {}", number);
+  // What an interrupted run adopted and did not commit has a record until the crash is cleaned up after. With another drive away that is
+  // never finished; this one has been looked through by then.
+  constexpr Duration kPatience = std::chrono::seconds(15);
+  const TimePoint patience = Executor::here().now() + kPatience;
+  while (after.empty() && !plane.sessions_recovered.load() && Executor::here().now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
   co_return co_await drive->with_store([=](chunk::ChunkStore& store) { return unrecorded_in(store, under, after, limit); });
 }
 
