@@ -18,9 +18,9 @@ namespace {
 
 using chunk::DirStore;
 
-constexpr uint32_t kChunk = 4 * kMiB;
+constexpr uint32_t kChunk = 1 * kMiB;  // as the data plane writes them
 constexpr uint64_t kStride = 1 << 24;
-constexpr size_t kWindow = 4;  // chunks in flight
+constexpr size_t kWindow = 8;  // chunks in flight
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -111,7 +111,7 @@ int run(int argc, char** argv) {
   for (uint64_t round = 0; round < rounds; ++round) {
     auto begin = std::chrono::steady_clock::now();
     for (uint64_t i = 0; i < objects; ++i) {
-      if (!shell(fmt::format("cp {} {}/{} && sync {}/{} {}", source, plain, i, plain, i, plain))) return 1;
+      if (!shell(fmt::format("cp {} {}/{}.{} && sync {}/{}.{} {}", source, plain, round, i, plain, round, i, plain))) return 1;
     }
     const double cp_write = mib / seconds_since(begin);
     begin = std::chrono::steady_clock::now();
@@ -145,6 +145,7 @@ int run(int argc, char** argv) {
       std::vector<ChunkId> ids;
       for (uint64_t index = 0; index * kChunk < size; ++index) ids.push_back({first - objects + i, index * kStride});
       loop.run(store.remove(std::move(ids))).ignore("space for the next round");
+      fs::remove(fmt::format("{}/{}.{}", plain, round - 1, i));
     }
   }
   const auto median = [](std::vector<double> of) {
