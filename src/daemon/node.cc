@@ -230,6 +230,8 @@ Result<void> RunningNode::open_store() {
                                          .random = system_random(),
                                          .compute = compute_.get(),
                                          .default_redundancy = cluster_->default_redundancy()});
+  TRY_ASSIGN(const size_t settled, wait_on(home(), objects_->settle_names()));
+  if (settled > 0) LOG_INFO("files of removed objects were hidden", {"objects", settled});
   return {};
 }
 

@@ -288,6 +288,10 @@ class ObjectEngine {
     uint64_t buckets = 0, objects = 0, versions = 0, uploads = 0, bytes = 0;
   };
   virtual Task<Result<FsckReport>> fsck(const RequestContext& ctx, bool repair) = 0;
+
+  // After a start: hides the files (on drives that keep files) of objects whose removal was committed, but not yet followed by their files.
+  // Returns how many it looked at.
+  virtual Task<Result<size_t>> settle_names() = 0;
 };
 
 inline Task<Result<ObjectInfo>> ObjectEngine::adopt(const RequestContext&, std::string, std::string, AdoptSource) {

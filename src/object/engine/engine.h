@@ -102,7 +102,13 @@ class Engine final : public ObjectEngine {
 
   // The readable tree of drives that keep files follows the rows of a key; after each commit that changed its current version. previous: the
   // layout that was current before.
-  Task<void> settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous);
+  // True: the tree is as the rows say.
+  Task<bool> settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous);
+
+  // The same after a removal, whose row of kind f goes when the file is hidden.
+  Task<void> settle_removal(BucketId bucket, std::string key, std::optional<cluster::DataLayout> gone);
+
+  Task<Result<size_t>> settle_names() override;
 
   // Adds to the bucket's counters and checks its quota.
   Task<Result<void>> charge(meta::Transaction& transaction, const BucketInfo& bucket, UsageDelta usage);

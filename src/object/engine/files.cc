@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "codec/digest.h"
+#include "meta/transact.h"
 #include "object/engine/engine.h"
 
 namespace quarry::object {
@@ -26,6 +27,15 @@ Task<Result<std::optional<cluster::FileAttributes>>> judge(meta::MetaStore* meta
   co_return attributes;
 }
 
+constexpr size_t kSettleBatch = 1000;
+
+// A later removal may have put its own row there.
+Task<Result<void>> forget_row(meta::Transaction* transaction, std::string key, std::string value) {
+  CO_TRY_ASSIGN(const auto row, co_await transaction->get(key));
+  if (row && *row == value) transaction->remove(std::move(key));
+  co_return Result<void>();
+}
+
 bool may_be_file(const std::optional<cluster::DataLayout>& layout) {
   return layout && layout->redundancy.kind == cluster::RedundancyKind::mirror;
 }
@@ -44,8 +54,8 @@ cluster::DataPlane::FileJudge make_file_judge(meta::MetaStore& meta) {
   return [store = &meta](cluster::DataLayout layout, cluster::FileName file) { return judge(store, layout, std::move(file)); };
 }
 
-Task<void> Engine::settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous) {
-  if (!data().has_file_drives()) co_return;
+Task<bool> Engine::settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous) {
+  if (!data().has_file_drives()) co_return true;
   // Shown and hidden by one at a time: the last to look sees what the last commit left.
   Gate::Pass pass = co_await name_gates_.at(hash64(bytes_of(key), bucket)).enter();
   Result<std::optional<VersionRecord>> current = co_await current_version(&meta(), bucket, key);
@@ -60,6 +70,37 @@ Task<void> Engine::settle_name(BucketId bucket, std::string key, std::optional<c
   // The object itself is committed; the tree is looked at again when the drive is back, or at the next start.
   if (!settled)
     LOG_WARNING("the file of an object could not be shown or hidden", {"key", key.substr(0, 100)}, {"error", settled.error().to_string()});
+  co_return settled.has_value();
+}
+
+Task<void> Engine::settle_removal(BucketId bucket, std::string key, std::optional<cluster::DataLayout> gone) {
+  if (!data().has_file_drives()) co_return;
+  const bool settled = co_await settle_name(bucket, key, gone);
+  if (!settled || !may_be_file(gone)) co_return;
+  const std::string row = shown_file_key(bucket, key);
+  std::string value;
+  gone->encode(value);
+  auto forget = [&](meta::Transaction& transaction) { return forget_row(&transaction, row, value); };
+  Result<meta::Version> forgotten = co_await meta::transact(meta(), forget);
+  if (!forgotten) LOG_DEBUG("a row that asks for a file to be hidden stays", {"error", forgotten.error().to_string()});
+}
+
+Task<Result<size_t>> Engine::settle_names() {
+  size_t settled = 0;
+  if (!data().has_file_drives()) co_return settled;
+  meta::KeyRange range = shown_files_range();
+  for (;;) {
+    CO_TRY_ASSIGN(const auto rows, co_await meta().scan({.range = range, .limit = kSettleBatch}));
+    if (rows.empty()) co_return settled;
+    for (const auto& row : rows) {
+      CO_TRY_ASSIGN(const ParsedKey key, parse_row_key(row.key));
+      Decoder in(row.value);
+      CO_TRY_ASSIGN(const cluster::DataLayout gone, cluster::DataLayout::decode(in));
+      co_await settle_removal(key.bucket, key.key, gone);
+      ++settled;
+    }
+    range.begin = rows.back().key + '\0';
+  }
 }
 
 }  // namespace quarry::object

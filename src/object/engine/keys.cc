@@ -43,6 +43,8 @@ std::string counter_key(BucketId bucket, UsageCounter counter) {
 }
 
 std::string current_key(BucketId bucket, std::string_view key) { return keyed(RowKind::current, bucket, key); }
+std::string shown_file_key(BucketId bucket, std::string_view key) { return keyed(RowKind::shown_file, bucket, key); }
+meta::KeyRange shown_files_range() { return {"f", prefix_end("f")}; }
 std::string null_pointer_key(BucketId bucket, std::string_view key) { return keyed(RowKind::null_pointer, bucket, key); }
 std::string version_key(BucketId bucket, std::string_view key, Sequence sequence) {
   std::string out = keyed(RowKind::version, bucket, key);
@@ -98,7 +100,8 @@ Result<ParsedKey> parse_row_key(std::string_view row_key) {
   parsed.key = in.key_text();
   switch (kind) {
     case 'o':
-    case 'n': break;
+    case 'n':
+    case 'f': break;
     case 'v': parsed.sequence = ~in.key_u64(); break;
     case 'i':
       parsed.slot = in.key_u64();

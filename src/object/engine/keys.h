@@ -8,6 +8,7 @@
 //   v    bucket id, key, ~sequence     noncurrent versions and delete markers, newest first
 //   n    bucket id, key                sequence of the null version, while its row is a v row
 //   i    bucket id, key, slot, page    payload of an inline object, or part list of a multipart object
+//   f    bucket id, key                the file of a former current version may still be shown (drives that keep files)
 //   u    bucket id, key, upload id     upload in progress
 //   p    upload id, part number        part of an upload in progress
 //
@@ -41,13 +42,15 @@ std::string last_bucket_id_key();
 std::string counter_key(BucketId bucket, UsageCounter counter);
 std::string current_key(BucketId bucket, std::string_view key);
 std::string version_key(BucketId bucket, std::string_view key, Sequence sequence);
+std::string shown_file_key(BucketId bucket, std::string_view key);
+meta::KeyRange shown_files_range();
 std::string null_pointer_key(BucketId bucket, std::string_view key);
 std::string payload_key(BucketId bucket, std::string_view key, PayloadSlot slot, uint32_t page);
 std::string upload_key(BucketId bucket, std::string_view key, std::string_view upload_id);
 std::string part_key(std::string_view upload_id, uint32_t number);
 
 // Kinds of rows whose keys go `kind, bucket id, key, ...`.
-enum class RowKind : char { current = 'o', version = 'v', null_pointer = 'n', payload = 'i', upload = 'u' };
+enum class RowKind : char { current = 'o', version = 'v', null_pointer = 'n', payload = 'i', upload = 'u', shown_file = 'f' };
 
 meta::KeyRange bucket_names_range();
 meta::KeyRange bucket_rows(RowKind kind, BucketId bucket);                       // all of one bucket
@@ -58,7 +61,7 @@ meta::KeyRange part_rows(std::string_view upload_id);
 std::string after_key(RowKind kind, BucketId bucket, std::string_view key);
 std::string after_prefix(RowKind kind, BucketId bucket, std::string_view prefix);
 
-// What a row key of kind o, v, n, i, u says. Errors: corrupt.
+// What a row key of kind o, v, n, i, u, f says. Errors: corrupt.
 struct ParsedKey {
   BucketId bucket = 0;
   std::string key;

@@ -24,6 +24,12 @@ class RemoveObject : public KeyChange {
     } else {
       applied = co_await add_marker(context, rows);
     }
+    // Committed with the removal: should the end come before the file is hidden, the next start does it.
+    if (applied && *applied == Applied::commit && gone_ && gone_->redundancy.kind == cluster::RedundancyKind::mirror && context.data.has_file_drives()) {
+      std::string layout;
+      gone_->encode(layout);
+      context.transaction.put(shown_file_key(bucket_, target_.key), std::move(layout));
+    }
     co_return applied;
   }
   const DeleteOutcome& outcome() const { return outcome_; }
@@ -160,7 +166,7 @@ class ChangeTags : public KeyChange {
 Task<Result<DeleteOutcome>> Engine::remove(const RequestContext& ctx, std::string bucket, DeleteTarget target) {
   CO_TRY_ASSIGN(auto change, prepare(*this, std::move(target)));
   CO_TRY(co_await run_change(ctx, std::move(bucket), 0, change->key(), *change));
-  co_await settle_name(change->bucket(), change->key(), change->gone());
+  co_await settle_removal(change->bucket(), change->key(), change->gone());
   co_return change->outcome();
 }
 
@@ -202,7 +208,7 @@ Task<std::vector<Result<DeleteOutcome>>> Engine::remove_many(const RequestContex
       } else if (change.failure) {
         done = std::move(*change.failure);
       }
-      if (done) co_await settle_name(change.bucket(), change.key(), change.gone());
+      if (done) co_await settle_removal(change.bucket(), change.key(), change.gone());
       results[places[i]] = done ? Result<DeleteOutcome>(change.outcome()) : Result<DeleteOutcome>(std::move(done).error());
     }
   }

@@ -2,6 +2,8 @@
 // It is stricter than it needs to be: bytes of a retired layout go at once unless a reader or a guard from before holds them.
 // Thread-safe.
 #pragma once
+#include <set>
+
 #include <mutex>
 
 #include "cluster/data_plane.h"
@@ -51,7 +53,21 @@ class MemoryDataPlane final : public cluster::DataPlane {
   Task<Result<FsckReport>> fsck(bool repair) override;
   Task<Result<std::vector<Reference>>> references(cluster::WriteId after, size_t limit) override;
 
+  // Plays drives that keep mirrored writes as files: what is shown, by write; a name change that cannot be made.
+  bool keeps_files = false;
+  bool names_fail = false;
+  std::set<cluster::WriteId> shown;
+  bool has_file_drives() const override { return keeps_files; }
+  Task<Result<void>> show_file(cluster::DataLayout layout, cluster::FileAttributes) override { co_return rename(layout, true); }
+  Task<Result<void>> hide_file(cluster::DataLayout layout) override { co_return rename(layout, false); }
+
  private:
+  Result<void> rename(const cluster::DataLayout& layout, bool show) {
+    if (names_fail) return fail(Code::unavailable, "planned: no name changes");
+    if (show) shown.insert(layout.write_id);
+    else shown.erase(layout.write_id);
+    return {};
+  }
   struct State;
   class Writer;
   class Reader;
