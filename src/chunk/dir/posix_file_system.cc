@@ -50,8 +50,8 @@ FileInfo info_of(const struct stat& from) {
   return info;
 }
 
-// Reads from this size on take what the page cache has and ask the device for the rest, past the cache: several in flight at once defeat the
-// kernel's read-ahead, and what deserves memory is kept by the read cache above.
+// Reads from this size on take what the page cache has and ask the device for the rest, past the cache: several in flight at once defeat
+// the kernel's read-ahead, and what deserves memory is kept by the read cache above.
 constexpr size_t kDirectMin = 256 * 1024;
 constexpr size_t kDirectAlignment = 4096;
 
@@ -137,16 +137,16 @@ class PosixFile : public File {
   // Bytes from the front of the range that were read: what is cached, and the whole blocks behind it from the device. The rest, or all of
   // it where the file system cannot do this, is for an ordinary read, which also says what is wrong.
   size_t read_past_cache(uint64_t offset, MutableByteView into) {
-    if (into.size() < kDirectMin || offset % kDirectAlignment != 0 || reinterpret_cast<uintptr_t>(into.data()) % kDirectAlignment != 0) return 0;
+    if (into.size() < kDirectMin || offset % kDirectAlignment != 0 || reinterpret_cast<uintptr_t>(into.data()) % kDirectAlignment != 0)
+      return 0;
     iovec all{into.data(), into.size()};
     const ssize_t cached = ::preadv2(fd_, &all, 1, static_cast<off_t>(offset), RWF_NOWAIT);
     if (cached < 0 && errno != EAGAIN) return 0;
     size_t done = cached > 0 ? static_cast<size_t>(cached) : 0;
     if (done == into.size()) return done;
     done = round_down(done, kDirectAlignment);
-    std::call_once(direct_opened_, [this] {
-      direct_fd_ = ::open(fmt::format("/proc/self/fd/{}", fd_).c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
-    });
+    std::call_once(direct_opened_,
+                   [this] { direct_fd_ = ::open(fmt::format("/proc/self/fd/{}", fd_).c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC); });
     while (direct_fd_ >= 0) {
       const size_t want = round_down(into.size() - done, kDirectAlignment);
       if (want == 0) break;
