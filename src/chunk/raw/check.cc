@@ -1,16 +1,69 @@
 // Looking for damage: scrub reads payloads of an open store, fsck compares its structures with each other.
 #include "base/check.h"
+#include "base/log.h"
 #include "chunk/raw/raw_store_impl.h"
 #include "chunk/raw/recovery.h"
 
 namespace quarry::chunk {
 namespace raw {
 
+namespace {
+constexpr size_t kHeaderRead = 64 * kKiB;  // of a frame, to begin with: more than most headers take
+}
+
+// Headers of packed frames whose items an inventory lists too are read by nobody else until the segment is compacted. A damaged one loses
+// nothing; the segment is emptied, so that what it still holds is listed twice again.
+Task<Result<void>> RawStoreImpl::scrub_frames(uint32_t segment) {
+  const auto walkable = [this, segment] {
+    const Segment& s = space_[segment];
+    return s.role == Role::packed && !s.suspect && !s.unreadable && !s.compacting && !s.emptying;
+  };
+  if (!walkable()) co_return Result<void>{};
+  const uint32_t generation = space_[segment].generation, end = space_[segment].data_end;
+  const Geometry& geometry = space_.geometry();
+  const FrameExpectation expectation{drive_id(), segment, generation, supers_.superblock().salt, geometry.data_blocks()};
+  Buffer buffer(kHeaderRead);
+  for (uint32_t block = 0; block < end;) {
+    const uint64_t at = geometry.offset_of(segment) + static_cast<uint64_t>(block) * kBlock;
+    uint32_t crc = 0, needed = 0;
+    Result<FrameHeader> header = fail(Code::corrupt, "not read");
+    for (size_t bytes = kHeaderRead;;) {
+      bytes = std::min<size_t>(bytes, static_cast<size_t>(end - block) * kBlock);
+      if (buffer.size() < bytes) buffer = Buffer(bytes);
+      auto read = co_await device_->read(at, buffer.mutable_view().first(bytes));
+      if (!walkable() || space_[segment].generation != generation || closing_) co_return Result<void>{};
+      if (!read) {
+        if (read.error().code() == Code::device_gone) co_return noted(std::move(read).error(), false);
+        note_error(read.error(), false);
+        header = std::move(read).error();
+        break;
+      }
+      header = decode_frame_header(buffer.view().first(bytes), expectation, &crc, &needed);
+      if (header || needed <= bytes) break;
+      bytes = round_up(needed, kBlock);
+      if (bytes > static_cast<size_t>(end - block) * kBlock) break;
+    }
+    if (header) {
+      block += header->blocks;
+      continue;
+    }
+    ++health_.checksum_errors;
+    LOG_WARNING("the header of a packed frame is damaged; nothing is lost, its segment is written anew", {"device", device_->info().path},
+                {"segment", segment}, {"block", block}, {"error", header.error().to_string()});
+    space_[segment].suspect = true;
+    deaths_since_look_ = kDeathsPerLook;
+    consider_compaction();
+    break;
+  }
+  co_return Result<void>{};
+}
+
 Task<Result<ScrubProgress>> RawStoreImpl::scrub(ChunkId from, uint64_t budget_bytes) {
   CO_TRY(readable());
   Use use(*this);
   ScrubProgress progress;
   progress.next = from;
+  if (from == ChunkId{}) scrub_segment_ = 0;
   do {
     std::vector<std::pair<ChunkId, uint32_t>> batch;
     for (const auto& entry : index_.leaf_from(progress.next)) batch.emplace_back(entry.id, entry.size);
@@ -31,7 +84,10 @@ Task<Result<ScrubProgress>> RawStoreImpl::scrub(ChunkId from, uint64_t budget_by
       }
       if (progress.bytes_checked >= budget_bytes) break;
     }
+    // One segment's frame headers with each batch of chunks, the rest at the end.
+    if (scrub_segment_ < space_.used()) CO_TRY(co_await scrub_frames(scrub_segment_++));
   } while (progress.bytes_checked < budget_bytes);
+  while (progress.complete && scrub_segment_ < space_.used()) CO_TRY(co_await scrub_frames(scrub_segment_++));
   co_return progress;
 }
 

@@ -54,7 +54,7 @@ constexpr Row kMatrix[] = {
     {"inventory frame", "RRRLRRR", "RRRLRRR"},  // swapped with a frame of items: that one loses its place
     {"chunk header", "LLLLLLL", "LLLLLLL"},
     {"extent payload", "LLLLLLL", "LLLLLLL"},
-    {"packed frame header", "hLLLLLL", "hLLLLLL"},  // an inventory says the same; the other damages reach into its items
+    {"packed frame header", "RLLLLLL", "RLLLLLL"},  // an inventory says the same; the other damages reach into its items
     {"item payload", "LLLLLLL", "LLLLLLL"},
     {"behind the last frame", "hhh==hh", "hhh==hh"},  // never written: the same before, and in the next block
     {"free segment", "hhh==hh", "hhh==hh"},
@@ -261,7 +261,7 @@ class RawStoreCorruption : public testing::Test {
     outcome.noticed = !report.damage.empty() || report.superblocks_repaired > 0 || report.segments_rebuilt > 0 || report.log_rebuilt;
     const auto scrubbed = executor.run(s->scrub({}, UINT64_MAX));
     EXPECT_TRUE(scrubbed && scrubbed->complete);
-    outcome.noticed = outcome.noticed || (scrubbed && !scrubbed->damaged.empty());
+    outcome.noticed = outcome.noticed || (scrubbed && !scrubbed->damaged.empty()) || s->health().checksum_errors > 0;
     for (const auto& [n, size] : sizes) {
       auto got = executor.run(s->get({1, n}, 0, kChunkSizeMax));
       if (!got) {

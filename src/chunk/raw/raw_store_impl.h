@@ -187,6 +187,7 @@ class RawStoreImpl final : public RawStore {
 
   // ---- compaction.cc
   void consider_compaction();
+  Task<Result<void>> scrub_frames(uint32_t segment);
   std::optional<uint32_t> worst_packed_segment(double live_below) const;
   Task<void> run_compaction();
   Task<Result<void>> compact_segment(uint32_t segment);
@@ -246,6 +247,7 @@ class RawStoreImpl final : public RawStore {
   Event checkpoint_done_;
   bool compacting_ = false;
   static constexpr uint32_t kDeathsPerLook = 256;  // removals between two looks for a segment worth compacting
+  uint32_t scrub_segment_ = 0;  // whose frame headers the running pass of scrub looks at next
   uint32_t deaths_since_look_ = 0;
   bool discarding_ = false;
   std::deque<uint32_t> discards_;  // freed segments
