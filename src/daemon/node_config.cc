@@ -2,11 +2,31 @@
 
 #include "daemon/drive_kind.h"
 
+#include <fstream>
+#include <stdexcept>
+
+// The library (3.3) takes some broken texts for impossible ("[" and a line's end; some characters beyond ASCII): with assertions it would
+// end the process, without them it tells the compiler so. Here such a text is an exception, as its other errors are.
+#include <toml++/impl/preprocessor.h>
+#undef TOML_ASSERT
+#undef TOML_ASSERT_ASSUME
+#undef TOML_ASSUME
+#undef TOML_UNREACHABLE
+#define TOML_ASSERT(expr) (static_cast<bool>(expr) ? static_cast<void>(0) : throw std::logic_error("not a TOML document"))
+#define TOML_ASSERT_ASSUME(expr) TOML_ASSERT(expr)
+#define TOML_ASSUME(expr) static_assert(true)
+#define TOML_UNREACHABLE return false  // classes of characters
+#include <toml++/impl/forward_declarations.h>
+#include <toml++/impl/unicode.h>
+#undef TOML_UNREACHABLE
+#define TOML_UNREACHABLE throw std::logic_error("not a TOML document")
 #include <toml++/toml.h>
 
-#include <unistd.h>
-
 namespace quarry::daemon {
+namespace {
+constexpr size_t kConfigBytesMax = 1 * kMiB;
+constexpr int64_t kCoresMax = 1024;
+}  // namespace
 
 Result<LogLevel> parse_log_level(std::string_view text) {
   if (text == "debug") return LogLevel::debug;
@@ -33,12 +53,25 @@ Result<void> NodeConfig::validate() const {
 }
 
 Result<NodeConfig> read_config_file(const std::string& path) {
-  if (::access(path.c_str(), R_OK) != 0) return errno_error(errno, path);
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return errno_error(errno, path);
+  std::string text(kConfigBytesMax + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad()) return fail(Code::io_error, "{} cannot be read", path);
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kConfigBytesMax)
+    return fail(Code::misconfigured, "{} is larger than {}: is it a configuration file?", path, format_size(kConfigBytesMax));
+  return parse_config(text, path);
+}
+
+Result<NodeConfig> parse_config(std::string_view toml_text, const std::string& path) {
   toml::table parsed;
   try {
-    parsed = toml::parse_file(path);
+    parsed = toml::parse(toml_text, path);
   } catch (const toml::parse_error& error) {
     return fail(Code::misconfigured, "{}:{}: {}", path, error.source().begin.line, error.description());
+  } catch (const std::logic_error& error) {
+    return fail(Code::misconfigured, "{}: {}", path, error.what());
   }
   NodeConfig config;
   const auto wrong = [&](std::string_view name, const toml::node& node, const std::string& what) {
@@ -46,15 +79,15 @@ Result<NodeConfig> read_config_file(const std::string& path) {
   };
   for (const auto& [key, node] : parsed) {
     const std::string_view name = key.str();
-    const auto text = node.value<std::string>();
-    const auto number = node.value<int64_t>();
-    const auto flag = node.value<bool>();
+    const auto text = node.value_exact<std::string>();
+    const auto number = node.value_exact<int64_t>();
+    const auto flag = node.value_exact<bool>();
     const auto texts = [&]() -> Result<std::vector<std::string>> {
       std::vector<std::string> list;
       if (!node.is_array()) return wrong(name, node, "must be a list of strings");
       for (const auto& item : *node.as_array()) {
         if (!item.is_string()) return wrong(name, node, "must be a list of strings");
-        list.push_back(*item.value<std::string>());
+        list.push_back(*item.value_exact<std::string>());
       }
       return list;
     };
@@ -67,7 +100,7 @@ Result<NodeConfig> read_config_file(const std::string& path) {
     } else if (name == "virtual_hosts") {
       TRY_ASSIGN(config.virtual_hosts, texts());
     } else if (name == "drives" && node.is_integer() && *number > 0) {
-      config.drives = static_cast<unsigned>(*number);
+      config.drives = static_cast<unsigned>(std::min<int64_t>(*number, UINT32_MAX));  // validate() knows the bound
     } else if ((name == "drive_size" || name == "cache_size") && node.is_string()) {
       TRY_ASSIGN((name == "drive_size" ? config.drive_bytes : config.cache_bytes), parse_size(*text));
     } else if (name == "profile" && node.is_string()) {
@@ -80,7 +113,7 @@ Result<NodeConfig> read_config_file(const std::string& path) {
       config.tls_certificate = *text;
     } else if (name == "tls_key" && node.is_string()) {
       config.tls_key = *text;
-    } else if (name == "cores" && node.is_integer() && *number >= 0) {
+    } else if (name == "cores" && node.is_integer() && *number >= 0 && *number <= kCoresMax) {
       config.cores = static_cast<unsigned>(*number);
     } else if (name == "drain_timeout" && node.is_string()) {
       TRY_ASSIGN(config.drain_timeout, parse_duration(*text));

@@ -34,6 +34,8 @@ struct NodeConfig {
 
 // Errors: misconfigured (syntax, unknown names, wrong types: with line), not_found.
 Result<NodeConfig> read_config_file(const std::string& path);
+// The same of a text; path: for messages.
+Result<NodeConfig> parse_config(std::string_view toml_text, const std::string& path);
 Result<LogLevel> parse_log_level(std::string_view text);
 
 }  // namespace quarry::daemon
