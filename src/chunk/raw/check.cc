@@ -34,9 +34,9 @@ Task<Result<void>> RawStoreImpl::scrub_frames(uint32_t segment) {
       if (!walkable() || space_[segment].generation != generation || closing_) co_return Result<void>{};
       if (!read) {
         if (read.error().code() == Code::device_gone) co_return noted(std::move(read).error(), false);
+        // A bad sector: what lies there is found by its chunks. Emptying the segment would meet the same sector, again and again.
         note_error(read.error(), false);
-        header = std::move(read).error();
-        break;
+        co_return Result<void>{};
       }
       header = decode_frame_header(buffer.view().first(bytes), expectation, &crc, &needed);
       if (header || needed <= bytes) break;

@@ -121,6 +121,23 @@ TEST_F(RawStoreFaults, filling_and_emptying_again_and_again_loses_no_space) {
   }
 }
 
+TEST_F(RawStoreFaults, a_bad_sector_under_a_frame_header_costs_its_items_and_stops_nothing) {
+  for (uint64_t n = 1; n <= 20; ++n) ASSERT_TRUE(put(n, 5'000));
+  const std::string text = test_payload(1, 5'000);
+  const auto all = disk->peek(0, 64 * kMiB);
+  const auto found = text_of(all.view()).find(std::string_view(text).substr(0, 1000));
+  ASSERT_NE(found, std::string_view::npos);
+  disk->add_bad_range(round_down(found, 4096), 512);  // the first frame: header, and the first bytes of chunk 1
+  const auto progress = executor.run(store->scrub({}, UINT64_MAX));
+  ASSERT_TRUE(progress) << progress.error().to_string();
+  EXPECT_TRUE(progress->complete);
+  EXPECT_GT(store->health().read_errors, 0u);
+  EXPECT_EQ(store->health().state, StoreState::online);
+  for (uint64_t n = 2; n <= 20; ++n) EXPECT_EQ(get_code(n), Code{0}) << n;
+  EXPECT_TRUE(put(21, 5'000));
+  EXPECT_TRUE(executor.run(store->compact()));
+}
+
 TEST_F(RawStoreFaults, a_bad_sector_costs_one_chunk) {
   for (uint64_t n = 1; n <= 5; ++n) ASSERT_TRUE(put(n, 200'000));
   for (uint64_t n = 6; n <= 10; ++n) ASSERT_TRUE(put(n, 5'000));
