@@ -1,5 +1,7 @@
 """A node under test: starts and stops `quarry up`, and speaks S3 and admin with nothing but the standard library."""
+import ctypes
 import datetime
+import errno
 import hashlib
 import hmac
 import http.client
@@ -24,11 +26,25 @@ def free_port():
 
 
 def scratch():
-    return tempfile.mkdtemp(prefix="quarry-e2e-", dir="/var/tmp")
+    return tempfile.mkdtemp(prefix="quarry-e2e-", dir=os.environ.get("TMPDIR") or "/var/tmp")
+
+
+class Skip(Exception):
+    """Raised by a case that this machine cannot run; the text says why."""
+
+
+def why_no_node():
+    """Why no node can run here, or None. A container's profile may forbid io_uring (EPERM, ENOSYS); allowed, it answers EFAULT to this call."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(425, 1, None)  # io_uring_setup
+    if ctypes.get_errno() in (errno.EPERM, errno.ENOSYS, errno.EACCES):
+        return "io_uring is forbidden here (the container's seccomp profile, or sysctl kernel.io_uring_disabled), and a node needs it"
+    return None
 
 
 class Node:
     patience_s = 60  # until it must be ready
+    prefix = ()  # what the node runs under: setpriv and the like
 
     def __init__(self, *args, root=None, env=None):
         self.root = root or scratch()
@@ -45,12 +61,14 @@ class Node:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def start(self, *more, wait=True):
+        if NO_NODE:
+            raise Skip(NO_NODE)
         endpoints = os.path.join(self.root, "endpoints.json")
         if os.path.exists(endpoints):
             os.unlink(endpoints)
         self.ports = (free_port(), free_port())
         self.log = open(os.path.join(self.root, "node.log"), "ab")
-        command = [BINARY, "up", "--root", self.root, "--s3", f"127.0.0.1:{self.ports[0]}", "--admin", f"127.0.0.1:{self.ports[1]}", *self.args, *more]
+        command = [*self.prefix, BINARY, "up", "--root", self.root, "--s3", f"127.0.0.1:{self.ports[0]}", "--admin", f"127.0.0.1:{self.ports[1]}", *self.args, *more]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=self.env)
         if not wait:
             return self
@@ -136,3 +154,8 @@ class Node:
 
 def random_bytes(size, seed):
     return random.Random(seed).randbytes(size)
+
+
+NO_NODE = why_no_node()
+if __name__ == "__main__" and NO_NODE:
+    print(NO_NODE)

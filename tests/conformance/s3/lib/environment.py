@@ -2,6 +2,7 @@
 import os
 import pathlib
 import shutil
+import tempfile
 
 
 def repository():
@@ -14,6 +15,11 @@ def folder():
 
 def cache():
     return pathlib.Path(os.environ.get("QUARRY_TOOLS") or pathlib.Path.home() / ".cache/quarry-tools")
+
+
+def scratch(prefix, parent=None):
+    """A new folder for drives and files. Not /tmp: that may be small, or in memory."""
+    return pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent or os.environ.get("TMPDIR") or "/var/tmp"))
 
 
 def tool(name):

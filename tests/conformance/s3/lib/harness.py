@@ -6,7 +6,6 @@ import re
 import secrets
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -20,7 +19,7 @@ class Context:
 
     def __init__(self, suite, server, options, results_path):
         self.suite, self.server, self.options, self.results_path = suite, server, options, results_path
-        self.work = pathlib.Path(tempfile.mkdtemp(prefix=f"conformance-{suite}-", dir=options.root))
+        self.work = environment.scratch(f"conformance-{suite}-", options.root)
         self.results = {}  # case -> (status, seconds, message)
         self.previous = read_results(results_path)
         self.notes = []    # lines for the end

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 
 from lib import environment
@@ -48,7 +47,7 @@ class OwnedServer(Server):
     def __init__(self, tls=False, root=None):
         super().__init__(None, self.access_key, self.secret_key)
         self.tls = tls
-        self.root = pathlib.Path(tempfile.mkdtemp(prefix=f"conformance-{self.name}-", dir=root))
+        self.root = environment.scratch(f"conformance-{self.name}-", root)
         self.port, self.admin_port = free_port(), free_port()
         self.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.process = None
