@@ -4,10 +4,14 @@
 #include <liburing.h>
 #include <unistd.h>
 
+#include "io/needs_ring.h"
 #include "io/thread_pool.h"
 
 namespace quarry {
 namespace {
+
+class RingExecutorTest : public NeedsRing {};
+class ExecutorPoolTest : public NeedsRing {};
 
 std::unique_ptr<RingExecutor> make_ring(RingExecutor::Options options = {}) {
   auto executor = RingExecutor::create(std::move(options));
@@ -44,7 +48,7 @@ Task<int> many_nops(int count) {
   co_return good;
 }
 
-TEST(RingExecutor, runs_a_task_and_returns_its_value) {
+TEST_F(RingExecutorTest, runs_a_task_and_returns_its_value) {
   auto executor = make_ring();
   EXPECT_EQ(executor->run(many_nops(100)), 100);
   EXPECT_EQ(executor->run(many_nops(1)), 1) << "a second run on the same ring";
@@ -60,7 +64,7 @@ Task<int> concurrent_nops(int tasks, int each) {
   co_return sum;
 }
 
-TEST(RingExecutor, more_operations_than_the_queue_holds_all_complete_in_batches) {
+TEST_F(RingExecutorTest, more_operations_than_the_queue_holds_all_complete_in_batches) {
   auto executor = make_ring({.submissions = 8, .completions = 16});
   EXPECT_EQ(executor->run(concurrent_nops(1000, 20)), 20000);
   auto wide = make_ring();
@@ -74,7 +78,7 @@ Task<Duration> timed_sleep(Duration duration) {
   co_return Executor::here().now() - start;
 }
 
-TEST(RingExecutor, timers_fire_in_order_and_not_early) {
+TEST_F(RingExecutorTest, timers_fire_in_order_and_not_early) {
   auto executor = make_ring();
   EXPECT_GE(executor->run(timed_sleep(std::chrono::milliseconds(5))), std::chrono::milliseconds(5));
   std::vector<int> order;
@@ -91,7 +95,7 @@ TEST(RingExecutor, timers_fire_in_order_and_not_early) {
   EXPECT_EQ(order, (std::vector<int>{1, 3, 5, 7, 9}));
 }
 
-TEST(RingExecutor, a_busy_task_does_not_starve_operations_or_timers) {
+TEST_F(RingExecutorTest, a_busy_task_does_not_starve_operations_or_timers) {
   auto executor = make_ring();
   const int nops = executor->run([]() -> Task<int> {
     bool stop = false;
@@ -110,7 +114,7 @@ TEST(RingExecutor, a_busy_task_does_not_starve_operations_or_timers) {
   EXPECT_EQ(nops, 50);
 }
 
-TEST(RingExecutor, a_pool_thread_wakes_a_sleeping_loop) {
+TEST_F(RingExecutorTest, a_pool_thread_wakes_a_sleeping_loop) {
   auto executor = make_ring();
   ThreadPool threads("test", 2);
   const int sum = executor->run([](ThreadPool& pool) -> Task<int> {
@@ -124,7 +128,7 @@ TEST(RingExecutor, a_pool_thread_wakes_a_sleeping_loop) {
   EXPECT_EQ(sum, 200);
 }
 
-TEST(RingExecutor, an_operation_can_be_cancelled) {
+TEST_F(RingExecutorTest, an_operation_can_be_cancelled) {
   auto executor = make_ring();
   int pipe_ends[2];
   ASSERT_EQ(pipe(pipe_ends), 0);
@@ -152,7 +156,7 @@ TEST(RingExecutor, an_operation_can_be_cancelled) {
   close(pipe_ends[1]);
 }
 
-TEST(ExecutorPool, tasks_hop_between_loops_and_come_home) {
+TEST_F(ExecutorPoolTest, tasks_hop_between_loops_and_come_home) {
   auto pool = ExecutorPool::start({.name = "hop", .threads = 3});
   ASSERT_TRUE(pool) << pool.error().to_string();
   const int hops = wait_on((*pool)->executor(0), [](ExecutorPool& loops) -> Task<int> {
@@ -168,7 +172,7 @@ TEST(ExecutorPool, tasks_hop_between_loops_and_come_home) {
   (*pool)->stop();
 }
 
-TEST(ExecutorPool, stop_finishes_what_is_posted_and_cancels_what_hangs) {
+TEST_F(ExecutorPoolTest, stop_finishes_what_is_posted_and_cancels_what_hangs) {
   int pipe_ends[2];
   ASSERT_EQ(pipe(pipe_ends), 0);
   ExecutorPool::Options options{.name = "stop", .threads = 2};

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "io/ring_executor.h"
+#include "io/needs_ring.h"
 #include "io/uring_network.h"
 
 namespace quarry {
@@ -51,9 +51,11 @@ Task<Result<void>> write_parts(Stream& stream, std::vector<std::string> texts) {
   co_return sent;
 }
 
-class TlsTest : public testing::Test {
+class TlsTest : public NeedsRing {
  protected:
-  TlsTest() {
+  void SetUp() override {
+    NeedsRing::SetUp();
+    if (IsSkipped()) return;
     auto executor = RingExecutor::create();
     if (!executor) {
       ADD_FAILURE() << executor.error().to_string();

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "io/ring_executor.h"
+#include "io/needs_ring.h"
 
 namespace quarry {
 namespace {
@@ -10,6 +10,8 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 TimePoint in(Duration duration) { return Executor::here().now() + duration; }
+class UringNetworkTest : public NeedsRing {};
+
 const SocketAddress kAnyPort{"127.0.0.1", 0};
 
 std::unique_ptr<RingExecutor> make_ring() {
@@ -48,7 +50,7 @@ Task<Result<void>> write_text(Stream& stream, std::string text) {
   co_return result;
 }
 
-TEST(UringNetwork, bytes_go_both_ways_and_end_in_order) {
+TEST_F(UringNetworkTest, bytes_go_both_ways_and_end_in_order) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -72,7 +74,7 @@ TEST(UringNetwork, bytes_go_both_ways_and_end_in_order) {
   }(network));
 }
 
-TEST(UringNetwork, large_gathered_writes_arrive_whole_while_both_sides_work) {
+TEST_F(UringNetworkTest, large_gathered_writes_arrive_whole_while_both_sides_work) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -110,7 +112,7 @@ TEST(UringNetwork, large_gathered_writes_arrive_whole_while_both_sides_work) {
   }(network));
 }
 
-TEST(UringNetwork, a_read_and_a_write_time_out) {
+TEST_F(UringNetworkTest, a_read_and_a_write_time_out) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -142,7 +144,7 @@ TEST(UringNetwork, a_read_and_a_write_time_out) {
   }(network));
 }
 
-TEST(UringNetwork, deadlines_that_move_on_cost_one_timer) {
+TEST_F(UringNetworkTest, deadlines_that_move_on_cost_one_timer) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -160,7 +162,7 @@ TEST(UringNetwork, deadlines_that_move_on_cost_one_timer) {
   }(network));
 }
 
-TEST(UringNetwork, close_cancels_who_waits_and_the_stream_may_die_first) {
+TEST_F(UringNetworkTest, close_cancels_who_waits_and_the_stream_may_die_first) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -192,7 +194,7 @@ TEST(UringNetwork, close_cancels_who_waits_and_the_stream_may_die_first) {
   }(network));
 }
 
-TEST(UringNetwork, a_peer_that_vanishes_is_an_error_or_an_end) {
+TEST_F(UringNetworkTest, a_peer_that_vanishes_is_an_error_or_an_end) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -208,7 +210,7 @@ TEST(UringNetwork, a_peer_that_vanishes_is_an_error_or_an_end) {
   }(network));
 }
 
-TEST(UringNetwork, connect_says_why_it_failed) {
+TEST_F(UringNetworkTest, connect_says_why_it_failed) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -229,7 +231,7 @@ TEST(UringNetwork, connect_says_why_it_failed) {
   }(network));
 }
 
-TEST(UringNetwork, names_and_ipv6_work) {
+TEST_F(UringNetworkTest, names_and_ipv6_work) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -247,7 +249,7 @@ TEST(UringNetwork, names_and_ipv6_work) {
   }(network));
 }
 
-TEST(UringNetwork, closing_a_listener_cancels_accept_and_refuses) {
+TEST_F(UringNetworkTest, closing_a_listener_cancels_accept_and_refuses) {
   UringNetwork network;
   auto executor = make_ring();
   executor->run([](Network& net) -> Task<void> {
@@ -265,7 +267,7 @@ TEST(UringNetwork, closing_a_listener_cancels_accept_and_refuses) {
   }(network));
 }
 
-TEST(UringNetwork, more_connections_than_the_accept_queue_all_arrive_and_idle_ones_are_cheap) {
+TEST_F(UringNetworkTest, more_connections_than_the_accept_queue_all_arrive_and_idle_ones_are_cheap) {
   UringNetwork::Options options;
   options.accepted_max = 8;
   UringNetwork network(options);
@@ -306,7 +308,7 @@ TEST(UringNetwork, more_connections_than_the_accept_queue_all_arrive_and_idle_on
   }(network));
 }
 
-TEST(UringNetwork, waiting_streams_share_buffers_and_go_on_without_when_all_are_taken) {
+TEST_F(UringNetworkTest, waiting_streams_share_buffers_and_go_on_without_when_all_are_taken) {
   UringNetwork network;
   auto made = RingExecutor::create({.receive_buffers = 4});
   ASSERT_TRUE(made) << made.error().to_string();

@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.parse
 
-from node import BINARY, Node, random_bytes
+from node import BINARY, Node, Skip, random_bytes
 
 
 def memory_mib(node):
@@ -92,7 +92,10 @@ def test_a_client_that_vanishes_mid_upload_leaves_nothing():
 
 
 def test_ten_thousand_idle_connections_cost_little():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < 10_500:
+        raise Skip(f"a process may have only {hard} file handles here (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20000 if hard == resource.RLIM_INFINITY else min(20000, hard), hard))
     with Node("--drives", "2", "--drive-size", "256MiB") as node:
         node.create_bucket("bkt")
         before = memory_mib(node)

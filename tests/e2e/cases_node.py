@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from node import BINARY, Node, free_port, random_bytes, scratch
+from node import BINARY, NO_NODE, Node, Skip, free_port, random_bytes, scratch
 
 SIZES = [0, 1, 100, 4096, 4097, 100_000, 131_073, 1_000_000, 5_000_000, 12_345_678]
 
@@ -213,6 +213,8 @@ def test_full_drives_refuse_with_a_clear_error_and_keep_what_they_hold():
 
 
 def test_a_foreign_device_is_refused():
+    if NO_NODE:
+        raise Skip(NO_NODE)
     directory = scratch()
     try:
         path = os.path.join(directory, "ext4")
