@@ -39,9 +39,34 @@ ErrorClass code_class(Code code) {
   return ErrorClass::environment;
 }
 
+std::string_view reason_name(Reason reason) {
+  switch (reason) {
+#define X(name, number, text) \
+  case Reason::name: return #name;
+    QUARRY_ERROR_REASONS(X)
+#undef X
+  }
+  return "unlisted_reason";
+}
+
+std::string_view reason_description(Reason reason) {
+  switch (reason) {
+#define X(name, number, text) \
+  case Reason::name: return text;
+    QUARRY_ERROR_REASONS(X)
+#undef X
+  }
+  return "a reason this program does not know";
+}
+
 Error Error::with(std::string_view what) && {
-  if (context_.empty()) return Error(code_, std::string(what));
-  return Error(code_, fmt::format("{}: {}", what, context_));
+  context_ = context_.empty() ? std::string(what) : fmt::format("{}: {}", what, context_);
+  return std::move(*this);
+}
+
+Error Error::because(Reason reason) && {
+  reason_ = reason;
+  return std::move(*this);
 }
 
 std::string Error::to_string() const {

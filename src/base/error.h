@@ -61,19 +61,42 @@ std::string_view code_name(Code code);         // "not_found"
 std::string_view code_description(Code code);  // one sentence
 ErrorClass code_class(Code code);
 
+// Why, where one code has causes that a caller treats differently: by this, never by the words of the context. One list for all modules;
+// numbers are frozen like those of the codes. Most errors have none.
+// clang-format off
+#define QUARRY_ERROR_REASONS(X) \
+  X(none,      0, "nothing more is known") \
+  X(changed,   1, "somebody else changed the stored bytes: their size or time says so, too") \
+  X(replaced,  2, "something of somebody else lies where the bytes were stored") \
+  X(vanished,  3, "the stored bytes were removed, and not by this program") \
+  X(rot,       4, "the stored bytes fail their checksum, and nothing says that somebody changed them")
+// clang-format on
+
+enum class Reason : uint8_t {
+#define X(name, number, text) name = number,
+  QUARRY_ERROR_REASONS(X)
+#undef X
+};
+
+std::string_view reason_name(Reason reason);         // "changed"
+std::string_view reason_description(Reason reason);  // one sentence
+
 // Value type; immutable once built but for added context. Any thread.
 class [[nodiscard]] Error {
  public:
   Error(Code code, std::string context) : code_(code), context_(std::move(context)) {}
   explicit Error(Code code) : code_(code) {}
   Code code() const { return code_; }
+  Reason reason() const { return reason_; }
   ErrorClass error_class() const { return code_class(code_); }
   const std::string& context() const { return context_; }
   // Prepends "what: " to the context; for callers who know more ("which file?").
   Error with(std::string_view what) &&;
+  Error because(Reason reason) &&;
   std::string to_string() const;  // "not_found: bucket 'x'"
  private:
   Code code_;
+  Reason reason_ = Reason::none;
   std::string context_;
 };
 

@@ -82,6 +82,7 @@ struct StoreHealth {
 struct Damage {
   ChunkId id;
   std::string what;
+  Reason reason = Reason::none;  // as get would have it
 };
 
 struct ScrubProgress {
@@ -123,7 +124,8 @@ class ChunkStore {
   virtual Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, PutOptions options) = 0;
 
   // Verified bytes [offset, offset + length) of the chunk. length may reach past the end: the result is cut there.
-  // Errors: not_found, out_of_range (offset > size), corrupt, io_error, device_gone.
+  // Errors: not_found, out_of_range (offset > size), corrupt (where the store can tell, its reason says whether somebody changed or removed
+  // what was stored, or it is rot), io_error, device_gone.
   virtual Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) = 0;
 
   // True: chunks put with a FilePlace are kept as one plain file. Such puts are durable only when finish_file has returned.

@@ -90,7 +90,8 @@ struct RepairStatus {
   uint64_t pending_writes = 0;      // data rows still to look at or rebuild
   uint64_t repaired_writes = 0;
   uint64_t repaired_bytes = 0;
-  uint64_t lost_writes = 0;         // fewer than k pieces survive
+  uint64_t lost_writes = 0;         // known to be lost: fewer than k pieces survive
+  uint64_t changed_writes = 0;      // files of which there is no other copy, changed or removed by somebody: readable again once put back
   unsigned lowest_redundancy = 0;   // losses the most endangered data can still survive
   double bytes_per_second = 0;
   int64_t eta_seconds = -1;         // -1: unknown

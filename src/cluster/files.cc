@@ -200,7 +200,8 @@ Task<Result<FileState>> file_state(Plane& plane, DataLayout layout) {
   Result<SharedBytes> look = co_await drive->get(chunk_id(places[0].second), 0, 1);
   if (look) co_return FileState::unchanged;
   if (look.error().code() == Code::corrupt) {
-    co_return look.error().context().find("removed or replaced behind") != std::string::npos ? FileState::vanished : FileState::changed;
+    const Reason reason = look.error().reason();
+    co_return reason == Reason::vanished || reason == Reason::replaced ? FileState::vanished : FileState::changed;
   }
   if (look.error().code() == Code::not_found) co_return FileState::vanished;
   co_return std::move(look).error();

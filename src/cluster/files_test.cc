@@ -163,6 +163,89 @@ TEST_F(FilesTest, a_damaged_file_is_replaced_by_a_whole_one) {
   EXPECT_EQ(fsck(), "");
 }
 
+TEST_F(FilesTest, a_removed_file_comes_back_and_a_replaced_one_is_left_to_whoever_put_it_there) {
+  for (const Reason reason : {Reason::vanished, Reason::replaced}) {
+    media.clear();
+    add_file_media(2);
+    ASSERT_TRUE(create(""));
+    const std::string bytes = random_bytes(1, 200'000);
+    auto layout = write_file("d", bytes, twice);
+    ASSERT_TRUE(layout);
+    media[0]->corrupt_reason = reason;
+    for (const ChunkId id : media[0]->of_kind(ChunkKind::data)) media[0]->corrupt.insert(id);
+    const ChunkId before = media[0]->tree.at("bucket/d");
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(*read(*layout), bytes);
+    settle();
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(*read(*layout), bytes);
+    EXPECT_TRUE(media[0]->corrupt.empty());
+    const auto now = media[0]->tree.find("bucket/d");
+    if (reason == Reason::vanished) {
+      ASSERT_TRUE(now != media[0]->tree.end());
+      EXPECT_NE(now->second, before) << "a new file under the name";
+      EXPECT_EQ(shown("bucket/d", bytes), 2u);
+    } else {
+      EXPECT_TRUE(now == media[0]->tree.end() || now->second == before) << "what lies there now is not ours to replace";
+    }
+    EXPECT_EQ(cluster->data().repair_status().lost_writes, 0u);
+    close();
+  }
+}
+
+TEST_F(FilesTest, an_only_copy_that_somebody_changed_is_counted_until_it_is_put_back_or_let_go) {
+  add_file_media(1);
+  ASSERT_TRUE(create(""));
+  auto layout = write_file("only", random_bytes(1, 100'000), {RedundancyKind::mirror, 1, 0});
+  ASSERT_TRUE(layout);
+  const auto damage = [&](Reason reason) {
+    media[0]->corrupt_reason = reason;
+    media[0]->corrupt.insert(media[0]->of_kind(ChunkKind::data)[0]);
+    EXPECT_FALSE(read(*layout));
+    settle();
+  };
+  const auto counts = [&] {
+    const RepairStatus status = cluster->data().repair_status();
+    return std::pair(status.changed_writes, status.lost_writes);
+  };
+  for (const Reason reason : {Reason::changed, Reason::rot}) {
+    damage(reason);
+    EXPECT_EQ(counts(), reason == Reason::rot ? std::pair(uint64_t{0}, uint64_t{1}) : std::pair(uint64_t{1}, uint64_t{0}));
+    media[0]->corrupt.clear();
+    executor.run(sleep_for(std::chrono::seconds(40)));
+    settle();
+    EXPECT_EQ(counts(), std::pair(uint64_t{0}, uint64_t{0})) << "it is as it was";
+    EXPECT_TRUE(read(*layout));
+  }
+  damage(Reason::changed);
+  ASSERT_TRUE(retire(*layout));
+  settle();
+  EXPECT_EQ(counts(), std::pair(uint64_t{0}, uint64_t{0})) << "nobody's any more";
+}
+
+TEST_F(FilesTest, a_drained_drive_keeps_an_only_copy_that_somebody_changed_until_it_is_put_back) {
+  add_file_media(2);
+  ASSERT_TRUE(create("mirror:1"));
+  std::vector<DataLayout> layouts;
+  for (int i = 0; i < 10; ++i) {
+    auto layout = write_file(fmt::format("f{}", i), random_bytes(i, 5000), {RedundancyKind::mirror, 1, 0});
+    ASSERT_TRUE(layout);
+    layouts.push_back(*layout);
+  }
+  ASSERT_FALSE(media[0]->tree.empty());
+  const ChunkId changed = media[0]->tree.begin()->second;
+  media[0]->corrupt_reason = Reason::changed;
+  media[0]->corrupt.insert(changed);
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(1)));
+  executor.run(sleep_for(std::chrono::seconds(30)));
+  EXPECT_EQ(cluster->data().repair_status().changed_writes, 1u);
+  EXPECT_TRUE(media[0]->chunks.contains(changed)) << "the map still knows where it lies";
+  media[0]->corrupt.clear();
+  executor.run(sleep_for(std::chrono::seconds(60)));
+  settle();
+  EXPECT_EQ(cluster->data().repair_status().changed_writes, 0u);
+  EXPECT_TRUE(media[0]->tree.empty());
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(*read(layouts[i]), random_bytes(i, 5000)) << i;
+}
+
 TEST_F(FilesTest, reads_of_a_mirror_are_spread_over_its_copies) {
   add_file_media(2);
   ASSERT_TRUE(create(""));

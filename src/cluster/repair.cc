@@ -16,6 +16,8 @@ constexpr size_t kGroupsParallel = 4;   // so that all drives take part
 constexpr size_t kWritesParallel = 4;   // of a group
 constexpr size_t kStripesParallel = 4;  // of a write
 constexpr Duration kIdle = std::chrono::seconds(5);
+constexpr Duration kLookAtLost = std::chrono::seconds(30);  // how often what is lost is read again
+constexpr size_t kLookAtLostMax = 64;                       // of them at a time
 
 const Counter& repaired_bytes() {
   static const Counter counter = metrics::counter("cluster_repaired_bytes_total", "Bytes of shards rebuilt, moved or rewritten by repair");
@@ -61,9 +63,57 @@ void Repairer::note(const Outcome& outcome) {
   std::lock_guard lock(mutex_);
   if (outcome.repaired_shards > 0) ++status_.repaired_writes;
   status_.repaired_bytes += outcome.repaired_bytes;
-  status_.lost_writes = lost_.size();
+  count_lost();
   const double seconds = static_cast<double>((Executor::here().now() - began_).count()) / 1e9;
   if (seconds > 0) status_.bytes_per_second = static_cast<double>(status_.repaired_bytes - bytes_at_begin_) / seconds;
+}
+
+void Repairer::count_lost() {
+  status_.changed_writes = static_cast<uint64_t>(std::ranges::count_if(lost_, [](const auto& one) { return one.second.changed; }));
+  status_.lost_writes = lost_.size() - status_.changed_writes;
+}
+
+void Repairer::note_lost(const DataLayout& layout, const Outcome& outcome) {
+  const auto known = lost_.find(layout.write_id);
+  if (!outcome.lost) {
+    if (known == lost_.end()) return;
+    if (!outcome.gone) LOG_INFO("data that was lost can be read again", {"write", layout.write_id});
+    lost_.erase(known);
+  } else if (known == lost_.end() || known->second.changed != outcome.changed) {
+    lost_[layout.write_id] = {layout, outcome.changed};
+    if (outcome.changed) {
+      LOG_WARNING("a file of which there is no other copy was changed or removed behind our back", {"write", layout.write_id},
+                  {"error", outcome.why_lost});
+    } else {
+      LOG_ERROR("data cannot be repaired", {"write", layout.write_id}, {"error", outcome.why_lost});
+    }
+  }
+  std::lock_guard lock(mutex_);
+  count_lost();
+}
+
+Task<Result<void>> Repairer::look_at_lost() {
+  const bool read_again = Executor::here().now() >= next_look_at_lost_;
+  std::vector<DataLayout> look;
+  std::vector<DataLayout> known;
+  for (const auto& [id, lost] : lost_) known.push_back(lost.layout);
+  for (const DataLayout& layout : known) {
+    CO_TRY_ASSIGN(const bool referenced, co_await still_referenced(layout));
+    if (!referenced) {
+      note_lost(layout, {.gone = true});
+    } else if (read_again && layout.write_id > lost_looked_at_ && look.size() < kLookAtLostMax) {
+      look.push_back(layout);
+    }
+  }
+  if (!read_again) co_return Result<void>();
+  next_look_at_lost_ = Executor::here().now() + kLookAtLost;
+  lost_looked_at_ = look.size() < kLookAtLostMax ? 0 : look.back().write_id;
+  for (const DataLayout& layout : look) {
+    if (plane_.background.stopping()) break;
+    Result<Outcome> outcome = co_await repair_write(layout, Depth::verify);
+    if (outcome) note(*outcome);
+  }
+  co_return Result<void>();
 }
 
 Task<void> Repairer::run() {
@@ -85,6 +135,8 @@ Task<Result<bool>> Repairer::round() {
   Result<bool> groups = co_await repair_groups();
   Result<bool> queue = true;
   if (groups) queue = co_await repair_queue();
+  Result<void> looked = co_await look_at_lost();
+  std::move(looked).ignore("the next round looks again");
   const auto topology = plane_.drives.topology();
   const ClusterMap::Health health = topology->map.health();
   std::string activity = "idle";
@@ -94,10 +146,11 @@ Task<Result<bool>> Repairer::round() {
     std::lock_guard lock(mutex_);
     status_.activity = std::move(activity);
     status_.eta_seconds = -1;
-    status_.lost_writes = lost_.size();
+    count_lost();
     status_.bytes_per_second = 0;
     // Losses that data at the default redundancy survives now.
-    unsigned least = topology->map.redundancy.m;
+    const unsigned losses = topology->map.redundancy.m;
+    unsigned least = losses;
     for (uint8_t width : topology->map.widths()) {
       if (width != topology->map.redundancy.width()) continue;
       for (uint32_t group = 0; group < topology->map.group_count; ++group) {
@@ -203,7 +256,8 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
         tasks.push_back(settle_shards(layouts[i], shards, Depth::presence));
       std::vector<Result<Outcome>> outcomes = co_await when_all(std::move(tasks));
       for (const auto& outcome : outcomes) {
-        if (!outcome || outcome->lacking > 0) complete = false;
+        // The map keeps the places where a file may be put back.
+        if (!outcome || outcome->lacking > 0 || outcome->changed) complete = false;
         if (outcome) note(*outcome);
       }
     }
@@ -273,8 +327,14 @@ struct ShardResult {
   uint64_t bytes = 0;    // written
   bool lacking = false;  // could not be put where it belongs
   bool lost = false;
+  bool changed = false;  // the only copy, by somebody
+  std::string why_lost;
   bool as_chunks = false;  // not to be written as a file: the copy's data lies beside the one that somebody changed
 };
+
+// What lies there now is theirs. A checksum that fails while size and time are right may as well be the drive's fault, and where a file was
+// removed there is nothing to spare.
+bool changed_by_others(const Error& error) { return error.reason() == Reason::changed || error.reason() == Reason::replaced; }
 
 // fresh: nothing of this name was ever put on the drive (it is the shard's new place); else its id may have been used.
 Task<Result<void>> put_again(Drive* drive, ChunkName name, ByteView bytes, bool fresh) {
@@ -328,8 +388,9 @@ Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, D
   if (!bytes) {
     if (bytes.error().code() != Code::data_lost && bytes.error().code() != Code::not_found && bytes.error().code() != Code::corrupt)
       co_return std::move(bytes).error();
-    LOG_ERROR("data cannot be repaired", {"write", layout.write_id}, {"error", bytes.error().to_string()});
     result.lost = true;
+    result.changed = changed_by_others(bytes.error());
+    result.why_lost = bytes.error().to_string();
     co_return result;
   }
   Result<void> put = co_await put_again(drive, name, bytes->view(), member.pending && !exists);
@@ -337,12 +398,6 @@ Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, D
   result.bytes = size;
   repaired_bytes().add(size);
   co_return result;
-}
-
-// Stores that keep files say so (chunk/dir/get.cc); a checksum that fails while size and time are right may as well be the drive's fault.
-bool changed_by_others(const Error& error) {
-  const std::string& text = error.context();
-  return text.find("behind Quarry's back") != std::string::npos && text.find("or the drive returns wrong bytes") == std::string::npos;
 }
 
 // Whether a copy's file is whole: size and presence, or every byte.
@@ -398,8 +453,9 @@ Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, D
       if (!got) {
         if (got.error().code() != Code::data_lost && got.error().code() != Code::not_found && got.error().code() != Code::corrupt)
           co_return std::move(got).error();
-        LOG_ERROR("data cannot be repaired", {"write", layout.write_id}, {"error", got.error().to_string()});
         result.lost = true;
+        result.changed = changed_by_others(got.error()) || got.error().reason() == Reason::vanished;
+        result.why_lost = got.error().to_string();
         break;
       }
       bytes = std::move(*got);
@@ -499,6 +555,8 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
       outcome.repaired_shards += results[i]->bytes > 0;
       outcome.repaired_bytes += results[i]->bytes;
       outcome.lost = outcome.lost || results[i]->lost;
+      outcome.changed = outcome.changed || results[i]->changed;
+      if (outcome.why_lost.empty()) outcome.why_lost = std::move(results[i]->why_lost);
       if (results[i]->lacking) outcome.lacking = std::max(outcome.lacking, ++lacking[jobs[begin + i].stripe]);
     }
   }
@@ -508,18 +566,15 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
   Removal removal;
   if (!referenced) {
     outcome.gone = true;
-    outcome.lost = false;
+    outcome.lost = outcome.changed = false;
     outcome.lacking = 0;
-    lost_.erase(layout.write_id);
+    note_lost(layout, outcome);
     if (outcome.repaired_shards > 0) removal.add(*topology, layout);
     CO_TRY(co_await removal.run());
     co_return outcome;
   }
-  if (outcome.lost) {
-    lost_.insert(layout.write_id);
-  } else {
-    lost_.erase(layout.write_id);
-  }
+  outcome.changed = outcome.changed && outcome.lost;
+  if (outcome.lost || !error) note_lost(layout, outcome);
   if (error) co_return std::move(*error);
   // What moved is removed from where it was: readers look at the new place first.
   if (outcome.lacking == 0 && !outcome.lost) {
@@ -559,6 +614,9 @@ Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, st
       continue;
     }
     if (result->as_chunks) chunked.push_back(shard);
+    // With another copy it is written beside the file; without one there is nothing to write.
+    outcome->changed = outcome->changed || result->changed || result->as_chunks;
+    if (outcome->why_lost.empty()) outcome->why_lost = std::move(result->why_lost);
     outcome->repaired_shards += result->bytes > 0;
     outcome->repaired_bytes += result->bytes;
     outcome->lost = outcome->lost || result->lost;
@@ -572,6 +630,7 @@ Task<Result<Repairer::Outcome>> Repairer::repair_write(DataLayout layout, Depth 
   if (!referenced) {
     Outcome outcome;
     outcome.gone = true;
+    note_lost(layout, outcome);
     co_return outcome;
   }
   std::vector<unsigned> all(layout.redundancy.width());
@@ -586,12 +645,18 @@ Task<Result<void>> Repairer::repair_shard(DataLayout layout, uint32_t stripe, un
   CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(layout, std::move(one), Depth::verify, &whole, &file_error));
   if (chunked.empty()) {
     if (file_error) co_return std::move(*file_error);
+    whole.changed = whole.changed && whole.lost;
+    note_lost(layout, whole);
     if (whole.lost) co_return fail(Code::data_lost, "shard {} of write {} cannot be rebuilt", shard, layout.write_id);
     note(whole);
     co_return Result<void>();
   }
   ShardJob job{stripe, shard};
   CO_TRY_ASSIGN(ShardResult result, co_await settle_shard(&plane_, &budget_, layout, job, Depth::verify));
+  if (result.lost) {
+    Outcome lost{.lost = true, .changed = whole.changed || result.changed, .why_lost = result.why_lost};
+    note_lost(layout, lost);
+  }
   if (result.lost) co_return fail(Code::data_lost, "shard {} of stripe {} of write {} cannot be rebuilt", shard, stripe, layout.write_id);
   Outcome outcome;
   outcome.repaired_shards = result.bytes > 0;
@@ -609,6 +674,7 @@ Task<Result<bool>> Repairer::repair_queue() {
   for (;;) {
     std::vector<DataLayout> asked = plane_.repairs.take(kWritesParallel);
     if (asked.empty() || plane_.background.stopping()) break;
+    std::erase_if(asked, [&](const DataLayout& layout) { return lost_.contains(layout.write_id); });  // looked at at their own pace
     set_activity("repairing damaged data");
     std::vector<Task<Result<Outcome>>> tasks;
     for (const DataLayout& layout : asked) tasks.push_back(repair_write(layout, Depth::verify));

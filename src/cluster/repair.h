@@ -27,7 +27,9 @@ class Repairer {
     uint64_t repaired_shards = 0, repaired_bytes = 0;
     unsigned lacking = 0;   // shards still missing (no drive to put them on), of the worst stripe
     bool lost = false;      // fewer than k shards of some stripe can be read
+    bool changed = false;   // with lost: because somebody changed or removed the only copy, a file
     bool gone = false;      // the write is not referenced any more
+    std::string why_lost;
   };
   Task<Result<Outcome>> repair_write(DataLayout layout, Depth depth);
   // One shard on its own drive was found damaged: rewrites it from the others.
@@ -58,13 +60,23 @@ class Repairer {
   Task<Result<bool>> has_retired(GroupKey key);
   Task<Result<bool>> still_referenced(DataLayout layout);
   void note(const Outcome& outcome);
+  void note_lost(const DataLayout& layout, const Outcome& outcome);
+  void count_lost();  // mutex_ is held
+  // What was lost may be readable again (a file was put back, a drive recovered), or nobody's any more.
+  Task<Result<void>> look_at_lost();
   void set_activity(std::string activity);
 
   Plane& plane_;
   MapKeeper& maps_;
   BackgroundBudget budget_;
   Semaphore turn_{1};
-  std::set<WriteId> lost_;
+  struct Lost {
+    DataLayout layout;
+    bool changed = false;
+  };
+  std::map<WriteId, Lost> lost_;  // as last seen
+  WriteId lost_looked_at_ = 0;    // how far the present look has come
+  TimePoint next_look_at_lost_{};
   TimePoint began_{};
   uint64_t bytes_at_begin_ = 0;
   mutable std::mutex mutex_;   // guards status_

@@ -133,7 +133,8 @@ Task<Result<void>> Scrubber::scrub_drive(Drive* drive) {
       status_.state = budget_.busy() ? "paused" : "running";
     }
     for (const chunk::Damage& damage : progress.damaged) {
-      LOG_WARNING("damaged chunk", {"drive", drive->number()}, {"chunk", damage.id.to_string()}, {"what", damage.what});
+      LOG_WARNING("damaged chunk", {"drive", drive->number()}, {"chunk", damage.id.to_string()},
+                  {"reason", reason_name(damage.reason)}, {"what", damage.what});
       co_await repair_damage(drive, damage.id);
     }
     if (progress.complete) break;

@@ -281,6 +281,7 @@ Task<Result<SharedBytes>> obtain(StatePointer state, uint32_t stripe, unsigned s
   const bool elsewhere = redundancy.m > 0;
   if (!elsewhere) {
     Result<SharedBytes> only = co_await read_own(state, stripe, shard, range);
+    if (!only && worth_repair(only.error())) state->ask_for_repair();  // it counts what is lost
     if (!only && only.error().code() == Code::not_found) {  // the object is there; its bytes are not
       co_return fail(Code::data_lost, "write {}: its only copy is gone ({})", state->layout.write_id, only.error().context());
     }
@@ -503,11 +504,18 @@ Task<Result<SharedBytes>> rebuild_shard(Plane& plane, DataLayout layout, uint32_
       ReadState{.plane = plane, .layout = layout, .policy = CachePolicy::bypass, .topology = {}, .members = {}, .direct = {}, .keep_direct = false, .repair_asked = true});
   state->refresh();
   const Range whole{0, layout.stored_size(stripe, shard)};
+  std::string own_error;
+  Reason reason = Reason::none;
   if (!avoid_own) {
     Result<SharedBytes> own = co_await read_own(state, stripe, shard, whole);
     if (own) co_return own;
+    own_error = " (" + own.error().context() + ")";
+    reason = own.error().reason();
   }
-  if (layout.redundancy.m == 0) co_return fail(Code::data_lost, "stripe {} of write {}: shard {} is gone and there is no parity", stripe, layout.write_id, shard);
+  if (layout.redundancy.m == 0) {
+    co_return fail(Code::data_lost, "stripe {} of write {}: shard {} is gone and there is no parity{}", stripe, layout.write_id, shard, own_error)
+        .because(reason);
+  }
   co_return co_await rebuild(state, stripe, shard, whole);
 }
 

@@ -29,10 +29,11 @@ class DirChanged : public DirStoreTest, public testing::WithParamInterface<bool>
     ASSERT_EQ(::futimens(fd, times), 0);
     ::close(fd);
   }
-  void expect_corrupt(uint32_t chunk) {
+  void expect_corrupt(uint32_t chunk, Reason reason) {
     const auto got = executor.run(store->get(chunk_of({1, 1}, chunk), 0, kTestChunk));
     ASSERT_FALSE(got);
     EXPECT_EQ(got.error().code(), Code::corrupt);
+    EXPECT_EQ(got.error().reason(), reason) << got.error().to_string();
     EXPECT_THAT(got.error().context(), HasSubstr("behind Quarry's back"));
     EXPECT_THAT(got.error().context(), HasSubstr("let Quarry rebuild it"));
   }
@@ -41,7 +42,7 @@ class DirChanged : public DirStoreTest, public testing::WithParamInterface<bool>
 TEST_P(DirChanged, a_file_of_another_size_is_not_served) {
   ASSERT_EQ(::truncate(path().c_str(), 349'999), 0);
   for (const bool again : {false, true}) {
-    for (uint32_t chunk = 0; chunk < 4; ++chunk) expect_corrupt(chunk);
+    for (uint32_t chunk = 0; chunk < 4; ++chunk) expect_corrupt(chunk, Reason::changed);
     if (!again) reopen();
   }
   const auto report = executor.run(store->fsck());
@@ -51,7 +52,7 @@ TEST_P(DirChanged, a_file_of_another_size_is_not_served) {
 TEST_P(DirChanged, a_file_with_new_content_and_time_is_not_served_in_any_part) {
   overwrite(5, "changed", false);
   for (const bool again : {false, true}) {
-    for (uint32_t chunk = 0; chunk < 4; ++chunk) expect_corrupt(chunk);
+    for (uint32_t chunk = 0; chunk < 4; ++chunk) expect_corrupt(chunk, Reason::changed);
     if (!again) reopen();
   }
   EXPECT_GT(store->health().checksum_errors, 0u);
@@ -60,7 +61,7 @@ TEST_P(DirChanged, a_file_with_new_content_and_time_is_not_served_in_any_part) {
 TEST_P(DirChanged, new_content_under_the_old_time_is_found_by_checksum) {
   overwrite(250'000, "changed", true);
   for (const bool again : {false, true}) {
-    expect_corrupt(2);
+    expect_corrupt(2, Reason::rot);
     EXPECT_TRUE(executor.run(store->get(chunk_of({1, 1}, 1), 0, kTestChunk))) << "what is as it was is served";
     if (!again) reopen();
   }
@@ -68,6 +69,7 @@ TEST_P(DirChanged, new_content_under_the_old_time_is_found_by_checksum) {
   ASSERT_TRUE(scrub);
   ASSERT_EQ(scrub->damaged.size(), 1u);
   EXPECT_EQ(scrub->damaged[0].id, chunk_of({1, 1}, 2));
+  EXPECT_EQ(scrub->damaged[0].reason, Reason::rot);
   EXPECT_EQ(scrub->chunks_checked, 4u);
 }
 
@@ -80,7 +82,7 @@ TEST_P(DirChanged, a_file_that_was_only_touched_is_verified_whole_and_served) {
 
 TEST_P(DirChanged, content_that_was_put_back_is_served_again) {
   overwrite(5, "changed", false);
-  expect_corrupt(0);
+  expect_corrupt(0, Reason::changed);
   overwrite(5, content.substr(5, 7), false);
   EXPECT_TRUE(get({1, 1}, content.size()) == content);
 }
@@ -89,9 +91,9 @@ TEST_P(DirChanged, a_removed_or_replaced_file_is_not_served) {
   TemporaryDirectory backup;
   ASSERT_EQ(std::system(fmt::format("cp -a {} {}/kept", path(), backup.path()).c_str()), 0);
   std::filesystem::remove(path());
-  expect_corrupt(0);
+  expect_corrupt(0, Reason::vanished);
   std::ofstream(path()) << content.substr(0, 100);
-  expect_corrupt(0);
+  expect_corrupt(0, GetParam() ? Reason::replaced : Reason::changed);
   ASSERT_EQ(std::system(fmt::format("cp -a {}/kept {}", backup.path(), directory / "b/new").c_str()), 0);
   ASSERT_EQ(::rename((directory / "b/new").c_str(), path().c_str()), 0);
   EXPECT_TRUE(get({1, 1}, content.size()) == content) << "put back from a backup";
@@ -115,11 +117,13 @@ TEST_P(DirChanged, anonymous_chunks_are_verified_too) {
     ASSERT_EQ(::pread(fd, &old, 1, static_cast<off_t>(at)), 1);
     const char other = static_cast<char>(old ^ 4);
     ASSERT_EQ(::pwrite(fd, &other, 1, static_cast<off_t>(at)), 1);
-    EXPECT_EQ(executor.run(store->get({7, 7}, 0, kChunkSizeMax)).error().code(), Code::corrupt) << at;
+    EXPECT_EQ(executor.run(store->get({7, 7}, 0, kChunkSizeMax)).error().reason(), Reason::rot) << at;
     ASSERT_EQ(::pwrite(fd, &old, 1, static_cast<off_t>(at)), 1);
     ::close(fd);
     EXPECT_TRUE(executor.run(store->get({7, 7}, 0, kChunkSizeMax)));
   }
+  std::filesystem::remove(file);
+  EXPECT_EQ(executor.run(store->get({7, 7}, 0, kChunkSizeMax)).error().reason(), Reason::vanished);
 }
 
 INSTANTIATE_TEST_SUITE_P(Records, DirChanged, testing::Bool(), [](const auto& info) { return info.param ? "attributes" : "side_files"; });

@@ -26,7 +26,8 @@ Task<Result<ScrubProgress>> DirStoreImpl::scrub(ChunkId from, uint64_t budget_by
     if (!unfinished) {
       auto read = co_await read_any(*id, 0, size, true);
       if (!read && read.error().code() == Code::device_gone) co_return std::move(read).error();
-      if (!read && read.error().code() != Code::not_found) progress.damaged.push_back({*id, read.error().to_string()});
+      if (!read && read.error().code() != Code::not_found)
+        progress.damaged.push_back({*id, read.error().to_string(), read.error().reason()});
       ++progress.chunks_checked;
       progress.bytes_checked += size;
     }

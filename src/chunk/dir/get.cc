@@ -30,7 +30,7 @@ std::optional<uint32_t> first_bad_block(ChunkId id, uint32_t begin, ByteView byt
 constexpr const char* kAdvice =
     "let Quarry rebuild it from its redundancy, or put the old content back, or delete the object and adopt the file as it is now";
 
-// Reads a whole file against its record. Errors: corrupt.
+// Reads a whole file, whose time is not the recorded one, against its record. Errors: corrupt (changed).
 Result<void> verify_all(File& file, const FileRecord& record, const std::string& path) {
   Buffer buffer(kVerifyStep);
   for (uint32_t index = 0; index < record.chunk_count() && record.size > 0; ++index) {
@@ -39,10 +39,11 @@ Result<void> verify_all(File& file, const FileRecord& record, const std::string&
     for (uint32_t at = 0; at < size; at += kVerifyStep) {
       const auto part = buffer.mutable_view().first(std::min<uint32_t>(kVerifyStep, size - at));
       TRY_ASSIGN(const size_t got, file.read_at(static_cast<uint64_t>(index) * record.chunk_size + at, part));
-      if (got != part.size()) return fail(Code::corrupt, "{} is shorter than it was", path);
+      if (got != part.size()) return fail(Code::corrupt, "{} is shorter than it was", path).because(Reason::changed);
       if (const auto bad = first_bad_block(record.chunk(index), at, part, checksums)) {
         return fail(Code::corrupt, "{} was changed behind Quarry's back: the 64 KiB at {} differ from what was stored; {}", path,
-                    static_cast<uint64_t>(index) * record.chunk_size + static_cast<uint64_t>(*bad) * kBlock, kAdvice);
+                    static_cast<uint64_t>(index) * record.chunk_size + static_cast<uint64_t>(*bad) * kBlock, kAdvice)
+            .because(Reason::changed);
       }
     }
   }
@@ -64,27 +65,30 @@ struct Opening {
   RecordPlace place = RecordPlace::attribute;
 };
 
-// Errors: not_found (nothing at this path, or something that is not this file), corrupt, io_error.
+// Errors: not_found (nothing at this path; replaced: something that is not this file), corrupt, io_error.
 Result<void> examine(FileSystem& files, Records& records, Opening& opening) {
   TRY_ASSIGN(auto file, files.open(opening.path, OpenMode::read));
   TRY_ASSIGN(const FileInfo info, file->info());
-  if (info.kind != FileKind::file) return fail(Code::not_found, "{} is not a file any more", opening.path);
+  if (info.kind != FileKind::file) return fail(Code::not_found, "{} is not a file any more", opening.path).because(Reason::replaced);
   // Without an attribute only the inode tells this file from a newer one under the same name.
   if (opening.in_side_file && info.inode != opening.inode && !opening.sure)
-    return fail(Code::not_found, "{} is another file now", opening.path);
+    return fail(Code::not_found, "{} is another file now", opening.path).because(Reason::replaced);
   auto record = records.find(*file, opening.in_side_file || info.inode == opening.inode ? std::optional(opening.first) : std::nullopt);
   if (!record) return std::move(record).error().with(opening.path);
-  if (!*record || (**record).record.first != opening.first) return fail(Code::not_found, "{} is another file now", opening.path);
+  if (!*record || (**record).record.first != opening.first)
+    return fail(Code::not_found, "{} is another file now", opening.path).because(Reason::replaced);
   const bool changed = info.modified_ns != opening.modified_ns || info.inode != opening.inode;
   auto found = std::make_shared<ReadableFile>();
   found->record = std::move((**record).record);
   opening.place = (**record).place;
   if (info.size != found->record.size) {
     return fail(Code::corrupt, "{} was changed behind Quarry's back: it has {} bytes, {} were stored; {}", opening.path, info.size,
-                found->record.size, kAdvice);
+                found->record.size, kAdvice)
+        .because(Reason::changed);
   }
   if (changed || info.modified_ns != found->record.modified_ns) {
-    if (opening.verdict && opening.verdict->first == info.changed_ns) return fail(Code::corrupt, "{}", opening.verdict->second);
+    if (opening.verdict && opening.verdict->first == info.changed_ns)
+      return fail(Code::corrupt, "{}", opening.verdict->second).because(Reason::changed);
     const auto verified = verify_all(*file, found->record, opening.path);
     if (!verified) {
       if (verified.error().code() == Code::corrupt) opening.verdict.emplace(info.changed_ns, verified.error().context());
@@ -141,7 +145,8 @@ Task<Result<SharedBytes>> DirStoreImpl::read_chunk(ChunkId id, uint32_t size, ui
   auto result = co_await blocking(*pool_, [files, id, size, offset, length, from_device]() -> Result<SharedBytes> {
     const std::string path = place_of(kChunks, id);
     auto opened = files->open(path, OpenMode::read);
-    if (!opened && opened.error().code() == Code::not_found) return fail(Code::corrupt, "{} vanished behind Quarry's back", path);
+    if (!opened && opened.error().code() == Code::not_found)
+      return fail(Code::corrupt, "{} vanished behind Quarry's back", path).because(Reason::vanished);
     if (!opened) return std::move(opened).error();
     File& file = **opened;
     if (from_device) file.drop_cached();
@@ -151,10 +156,10 @@ Task<Result<SharedBytes>> DirStoreImpl::read_chunk(ChunkId id, uint32_t size, ui
     const bool together = span.begin == 0;
     Buffer buffer(header_size + (together ? span.end : 0));
     TRY_ASSIGN(const size_t got, file.read_at(0, buffer.mutable_view()));
-    if (got != buffer.size()) return fail(Code::corrupt, "{} is shorter than it was", path);
+    if (got != buffer.size()) return fail(Code::corrupt, "{} is shorter than it was", path).because(Reason::changed);
     auto header = decode_chunk_header(buffer.view().first(header_size));
-    if (!header) return std::move(header).error().with(path);
-    if (header->id != id || header->size != size) return fail(Code::corrupt, "{} holds another chunk", path);
+    if (!header) return std::move(header).error().with(path).because(Reason::rot);
+    if (header->id != id || header->size != size) return fail(Code::corrupt, "{} holds another chunk", path).because(Reason::replaced);
     ByteView bytes;
     size_t skip = offset - span.begin;
     if (together) {
@@ -163,11 +168,11 @@ Task<Result<SharedBytes>> DirStoreImpl::read_chunk(ChunkId id, uint32_t size, ui
     } else {
       buffer = Buffer(span.end - span.begin);
       TRY_ASSIGN(const size_t more, file.read_at(header_size + span.begin, buffer.mutable_view()));
-      if (more != buffer.size()) return fail(Code::corrupt, "{} is shorter than it was", path);
+      if (more != buffer.size()) return fail(Code::corrupt, "{} is shorter than it was", path).because(Reason::changed);
       bytes = buffer.view();
     }
     if (const auto bad = first_bad_block(id, span.begin, bytes, header->checksums))
-      return fail(Code::corrupt, "{}: block {} fails its checksum", path, *bad);
+      return fail(Code::corrupt, "{}: block {} fails its checksum", path, *bad).because(Reason::rot);
     const SharedBytes whole{std::move(buffer)};
     return whole.slice(skip, std::min<size_t>(length, size - offset));
   });
@@ -187,7 +192,7 @@ Task<Result<SharedBytes>> DirStoreImpl::read_from_file(FileIndex::Found found, C
           Buffer buffer(span.end - span.begin);
           TRY_ASSIGN(const size_t got, unfinished->file->read_at(at, buffer.mutable_view()));
           if (got != buffer.size() || first_bad_block(id, span.begin, buffer.view(), checksums))
-            return fail(Code::corrupt, "chunk {} of an unfinished file", id.to_string());
+            return fail(Code::corrupt, "chunk {} of an unfinished file", id.to_string()).because(Reason::rot);
           const SharedBytes whole{std::move(buffer)};
           return whole.slice(offset - span.begin, wanted);
         });
@@ -212,11 +217,12 @@ Task<Result<SharedBytes>> DirStoreImpl::read_from_file(FileIndex::Found found, C
       std::optional<uint32_t> bad = span.begin / kBlock;
       if (got == buffer.size()) bad = first_bad_block(id, span.begin, buffer.view(), checksums);
       if (bad) {
-        return fail(
-            Code::corrupt,
-            "{}/{}: the 64 KiB at {} fail their checksum: the file was changed behind Quarry's back, or the drive returns wrong bytes; {}",
-            record.directory, record.name, static_cast<uint64_t>(index) * record.chunk_size + static_cast<uint64_t>(*bad) * kBlock,
-            kAdvice);
+        return fail(Code::corrupt,
+                    "{}/{}: the 64 KiB at {} fail their checksum: the file was changed behind Quarry's back, or the drive returns wrong "
+                    "bytes; {}",
+                    record.directory, record.name, static_cast<uint64_t>(index) * record.chunk_size + static_cast<uint64_t>(*bad) * kBlock,
+                    kAdvice)
+            .because(Reason::rot);
       }
       const SharedBytes whole{std::move(buffer)};
       return whole.slice(offset - span.begin, wanted);
@@ -225,7 +231,8 @@ Task<Result<SharedBytes>> DirStoreImpl::read_from_file(FileIndex::Found found, C
     forget_open(first);
     if (attempt == 3)
       co_return fail(Code::corrupt, "{}/{} keeps changing behind Quarry's back: find out what writes there", file->record.directory,
-                     file->record.name);
+                     file->record.name)
+          .because(Reason::changed);
   }
 }
 
@@ -287,7 +294,8 @@ Task<Result<std::shared_ptr<ReadableFile>>> DirStoreImpl::open_file(ChunkId firs
       co_return fail(
           Code::corrupt,
           "{} was removed or replaced behind Quarry's back: let Quarry rebuild it from its redundancy, or put it back with its attributes",
-          full(opening.path));
+          full(opening.path))
+          .because(examined.error().reason() == Reason::replaced ? Reason::replaced : Reason::vanished);
     }
     if (examined.error().code() == Code::corrupt && entry != nullptr && opening.verdict) {
       entry->verdict = std::make_unique<std::pair<int64_t, std::string>>(*opening.verdict);

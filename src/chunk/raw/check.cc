@@ -80,7 +80,7 @@ Task<Result<ScrubProgress>> RawStoreImpl::scrub(ChunkId from, uint64_t budget_by
       if (!read && read.error().code() == Code::device_gone) co_return noted(std::move(read).error(), false);
       if (!read && read.error().code() != Code::not_found) {
         if (read.error().code() == Code::corrupt) ++health_.checksum_errors;
-        progress.damaged.push_back({id, read.error().to_string()});
+        progress.damaged.push_back({id, read.error().to_string(), read.error().reason()});
       }
       if (progress.bytes_checked >= budget_bytes) break;
     }

@@ -11,7 +11,7 @@ namespace {
 constexpr uint64_t kReadThrough = 64 * kKiB;
 
 Error broken(const IndexEntry& entry, std::string_view why) {
-  return fail(Code::corrupt, "chunk {} at {}: {}", entry.id.to_string(), entry.offset(), why);
+  return fail(Code::corrupt, "chunk {} at {}: {}", entry.id.to_string(), entry.offset(), why).because(Reason::rot);
 }
 
 Result<ChunkHeader> check_header(const IndexEntry& entry, const Uuid& drive, ByteView block) {

@@ -32,6 +32,8 @@ void print_status(const JsonValue& json) {
                  eta.value_or(-1) >= 0 ? ", " + format_duration(std::chrono::seconds(*eta)) + " left" : "");
     }
     if (number(*repair, "lost_writes") > 0) fmt::print(", {} LOST", number(*repair, "lost_writes"));
+    if (const uint64_t changed = number(*repair, "changed_writes"); changed > 0)
+      fmt::print(", {} files without another copy changed behind Quarry's back: put them back, or adopt them again", changed);
     fmt::print("\n");
   }
   if (const JsonValue* scrub = json.find("scrub")) {

@@ -22,6 +22,7 @@ struct MemoryMedium {
   std::map<ChunkId, std::shared_ptr<const std::string>> chunks;
   std::set<ChunkId> ever;     // ids are never reused: a second put of one stops the test
   std::set<ChunkId> corrupt;  // reads of these fail
+  Reason corrupt_reason = Reason::rot;
   std::string label;
   // A drive that keeps files (chunk/dir): mirrored writes have names.
   bool files = false;
@@ -156,7 +157,9 @@ class MemoryChunkStore : public chunk::ChunkStore {
     ++m_->gets;
     auto found = m_->chunks.find(id);
     if (found == m_->chunks.end()) co_return fail(Code::not_found, "{}", id.to_string());
-    if (m_->corrupt.contains(id)) co_return fail(Code::corrupt, "{} is damaged by order of the test", id.to_string());
+    if (m_->corrupt.contains(id)) {
+      co_return fail(Code::corrupt, "{} is damaged by order of the test", id.to_string()).because(m_->corrupt_reason);
+    }
     if (offset > found->second->size()) co_return fail(Code::out_of_range, "{}", id.to_string());
     co_return SharedBytes::copy_of(bytes_of(*found->second).subspan(offset, std::min<size_t>(length, found->second->size() - offset)));
   }
@@ -195,7 +198,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     for (; it != m_->chunks.end() && progress.bytes_checked < budget_bytes; ++it) {
       ++progress.chunks_checked;
       progress.bytes_checked += it->second->size();
-      if (m_->corrupt.contains(it->first)) progress.damaged.push_back({it->first, "damaged by order of the test"});
+      if (m_->corrupt.contains(it->first)) progress.damaged.push_back({it->first, "damaged by order of the test", m_->corrupt_reason});
     }
     progress.complete = it == m_->chunks.end();
     if (!progress.complete) progress.next = it->first;

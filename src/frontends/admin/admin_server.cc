@@ -18,8 +18,11 @@ constexpr Route kRoutes[] = {{"status", status_op}, {"drives", drives_op}, {"ado
 
 std::string error_json(const Error& error) {
   JsonWriter json;
-  json.begin_object().field("code", code_name(error.code())).field("message", error.context().empty() ? code_description(error.code()) : std::string_view(error.context())).end_object();
-  return json.take();
+  json.begin_object()
+      .field("code", code_name(error.code()))
+      .field("message", error.context().empty() ? code_description(error.code()) : std::string_view(error.context()));
+  if (error.reason() != Reason::none) json.field("reason", reason_name(error.reason()));
+  return json.end_object().take();
 }
 
 Task<void> respond(HttpExchange& exchange, int status, std::string_view type, std::string body) {

@@ -17,7 +17,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   std::string health = "healthy";
   if (repair.lost_writes > 0) {
     health = "data lost";
-  } else if (down > 0 || repair.pending_writes > 0) {
+  } else if (down > 0 || repair.pending_writes > 0 || repair.changed_writes > 0) {
     health = "degraded";
   }
 
@@ -52,7 +52,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   json.end_array();
   json.key("repair").begin_object();
   json.field("activity", repair.activity).field("pending_writes", repair.pending_writes).field("repaired_writes", repair.repaired_writes);
-  json.field("repaired_bytes", repair.repaired_bytes).field("lost_writes", repair.lost_writes);
+  json.field("repaired_bytes", repair.repaired_bytes).field("lost_writes", repair.lost_writes).field("changed_writes", repair.changed_writes);
   json.field("lowest_redundancy", uint64_t{repair.lowest_redundancy}).field("bytes_per_second", repair.bytes_per_second);
   json.field("eta_seconds", repair.eta_seconds).end_object();
   json.key("scrub").begin_object();
