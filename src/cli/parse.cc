@@ -38,7 +38,7 @@ void add_node_options(CLI::App& app, UpOptions& o) {
   app.add_option("--drives", o.drives, "number of file-backed drives to make on the first start")->capture_default_str()->check(CLI::Range(1, 64));
   app.add_option("--drive-size", o.drive_size, "size of each file-backed drive")->capture_default_str();
   app.add_option("--device", o.devices, "what to store on, instead of --drives (repeatable): PATH of a block device or file, kfs:DIRECTORY, dir:DIRECTORY");
-  app.add_option("--profile", o.profile, "redundancy: kamikaze, economy, standard, resilient, fortress, ec:k+m or mirror:n");
+  app.add_option("--profile", o.profile, "redundancy: kamikaze, economy, standard, resilient, fortress, ec:k+m, mirror:n or whole:k+m");
   app.add_flag("--tls", o.tls, "serve S3 and admin over TLS 1.3 (always on for addresses beyond loopback)");
   app.add_option("--tls-certificate", o.tls_certificate, "PEM file; default: a self-signed certificate made under --root");
   app.add_option("--tls-key", o.tls_key, "PEM file of the certificate's key");
@@ -160,7 +160,7 @@ int parse_and_run(int argc, char** argv) {
     return at;
   };
   const auto bucket_settings = [&](CLI::App* at) {
-    at->add_option("--redundancy", bucket.redundancy, "profile, ec:k+m or mirror:n for new objects");
+    at->add_option("--redundancy", bucket.redundancy, "profile, ec:k+m, mirror:n or whole:k+m for new objects");
     at->add_option("--versioning", bucket.versioning, "enabled or suspended")->check(CLI::IsMember({"enabled", "suspended"}));
     at->add_option("--quota", bucket.quota_bytes, "most bytes the bucket may hold; 0: unlimited");
     at->add_option("--quota-objects", bucket.quota_objects, "most objects the bucket may hold; 0: unlimited");

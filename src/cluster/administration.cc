@@ -257,8 +257,8 @@ Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
 // Some data could not be read without this drive, as things are now.
 bool Administration::needed_for_reading(const Topology& topology, uint32_t number) const {
   for (uint8_t width : topology.map.widths()) {
-    // Layouts of a width have as many parity shards (further copies) as the default, unless a bucket asked for something else.
-    const unsigned needed = std::max(1, int{width} - int{topology.map.redundancy.m});
+    // Layouts of a width survive as many losses as the default, unless a bucket asked for something else.
+    const unsigned needed = static_cast<unsigned>(std::max(1, int{width} - static_cast<int>(topology.map.redundancy.losses())));
     for (uint32_t group = 0; group < topology.map.group_count; ++group) {
       unsigned left = 0;
       bool holds = false;

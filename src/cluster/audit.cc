@@ -1,5 +1,6 @@
 #include "cluster/audit.h"
 
+#include <bit>
 #include <set>
 
 #include "cluster/keys.h"
@@ -185,13 +186,13 @@ Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* repor
       auto topology = plane_.drives.topology();
       const Members members = topology->map.members(static_cast<uint8_t>(layout->redundancy.width()), layout->group);
       for (uint32_t stripe = 0; stripe < layout->stripe_count(); ++stripe) {
-        unsigned here = 0;
+        uint32_t here = 0;  // bit i: shard i
         std::string missing;
         unsigned missing_count = 0;
         for (unsigned shard = 0; shard < layout->redundancy.width(); ++shard) {
           const uint32_t size = layout->stored_size(stripe, shard);
           if (size == 0) {
-            ++here;
+            here |= 1u << shard;
             continue;
           }
           bool found = false;
@@ -207,22 +208,24 @@ Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* repor
             Result<uint32_t> there = co_await drive->stat_shard(shard_name(*layout, stripe, shard, place.term));
             found = found || (there && *there == size);
           }
-          here += found;
+          if (found) here |= 1u << shard;
           if (!found && !away) {
             ++missing_count;
             missing += fmt::format("{}{} (drive {})", missing.empty() ? "" : ", ", shard, members[shard].at.drive);
           }
         }
-        if (missing_count == 0 && here >= layout->redundancy.k) continue;
+        const bool readable = layout->redundancy.readable_from(here);
+        if (missing_count == 0 && readable) continue;
         CO_TRY_ASSIGN(std::optional<std::string> still, co_await plane_.meta.get(row.key));
         if (!still) break;  // retired meanwhile
         report->missing_chunks += missing_count;
-        if (here < layout->redundancy.k) {
-          violation(report, fmt::format("write {} stripe {}: {} of {} shards needed are there: it cannot be read{}{}", layout->write_id, stripe, here, layout->redundancy.k,
+        if (!readable) {
+          violation(report, fmt::format("write {} stripe {}: {} of {} shards needed are there: it cannot be read{}{}", layout->write_id, stripe,
+                                        std::popcount(here), layout->redundancy.k,
                                         missing.empty() ? "" : "; missing: ", missing));
         } else {
           bool queued = false;
-          for (unsigned spare = 0; spare <= layout->redundancy.m && !queued; ++spare) {
+          for (unsigned spare = 0; spare <= layout->redundancy.losses() && !queued; ++spare) {
             CO_TRY_ASSIGN(std::optional<std::string> entry, co_await plane_.meta.get(keys::repair(static_cast<uint8_t>(spare), layout->write_id)));
             queued = entry.has_value();
           }

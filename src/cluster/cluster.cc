@@ -254,9 +254,9 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, C
   const std::string usual = all_files ? (count >= 2 ? "mirror:2" : "mirror:1") : std::string(default_profile(count));
   const std::string wanted = what.redundancy.empty() ? usual : what.redundancy;
   CO_TRY_ASSIGN(map.redundancy, parse_redundancy(wanted, count));
-  label.metadata_copies = map.redundancy.m + 1u;
+  label.metadata_copies = static_cast<uint8_t>(map.redundancy.losses() + 1);
   // The widths of the default redundancy, so that it stays usable while drives are down.
-  CHECK(map.register_width(static_cast<uint8_t>(map.redundancy.width())) && map.register_width(static_cast<uint8_t>(map.redundancy.m + 1)));
+  CHECK(map.register_width(static_cast<uint8_t>(map.redundancy.width())) && map.register_width(static_cast<uint8_t>(map.redundancy.losses() + 1)));
   for (size_t i = 0; i < options.drives.size(); ++i) {
     DriveLabel own = label;
     own.number = label.drives[i].number;

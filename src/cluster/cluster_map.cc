@@ -8,6 +8,7 @@ namespace quarry::cluster {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kVersionWhole = 2;  // of a head that names a redundancy which older programs do not know
 constexpr uint8_t kAudit = 1, kDisabled = 2;  // flags of a drive row
 
 Uuid read_uuid(Decoder& in) {
@@ -231,7 +232,7 @@ std::map<std::string, std::string> ClusterMap::rows() const {
   std::map<std::string, std::string> rows;
   std::string head;
   Encoder e(head);
-  e.u8(kVersion).u64(epoch).bytes(cluster.bytes).u32(group_count);
+  e.u8(redundancy.kind == RedundancyKind::whole ? kVersionWhole : kVersion).u64(epoch).bytes(cluster.bytes).u32(group_count);
   e.u8(static_cast<uint8_t>(redundancy.kind)).u8(redundancy.k).u8(redundancy.m).u32(next_drive).u8(static_cast<uint8_t>(tables_.size()));
   for (const auto& [width, table] : tables_) e.u8(width);
   rows.emplace(keys::map_head(), std::move(head));
@@ -254,7 +255,8 @@ Result<std::optional<ClusterMap>> ClusterMap::decode(const std::vector<meta::Key
     if (row.key == keys::map_head()) {
       found = true;
       Decoder in(row.value);
-      if (const uint8_t version = in.u8(); in.ok() && version != kVersion) return fail(Code::incompatible, "cluster map of version {}", version);
+      if (const uint8_t version = in.u8(); in.ok() && version != kVersion && version != kVersionWhole)
+        return fail(Code::incompatible, "cluster map of version {}", version);
       map.epoch = in.u64();
       map.cluster = read_uuid(in);
       map.group_count = in.u32();
@@ -266,7 +268,7 @@ Result<std::optional<ClusterMap>> ClusterMap::decode(const std::vector<meta::Key
       for (uint8_t i = 0; i < count && in.ok(); ++i) widths.push_back(in.u8());
       TRY(in.finish("cluster map"));
       const bool sane_widths = std::ranges::all_of(widths, [](uint8_t width) { return width >= 1 && width <= 32; });
-      if (map.group_count < 1 || map.group_count > kGroupCountMax || kind < 1 || kind > 2 || map.redundancy.k < 1 || map.redundancy.width() > 32 || !sane_widths) {
+      if (map.group_count < 1 || map.group_count > kGroupCountMax || kind < 1 || kind > 3 || map.redundancy.k < 1 || map.redundancy.width() > 32 || !sane_widths) {
         return fail(Code::corrupt, "cluster map: head");
       }
       map.redundancy.kind = static_cast<RedundancyKind>(kind);

@@ -5,6 +5,7 @@
 namespace quarry::cluster {
 namespace {
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kVersionWhole = 2;  // of layouts that programs before `whole` would not understand
 constexpr uint32_t kAlignedShardMin = 64 * 1024;  // from here on short shards are whole 4 KiB blocks, so that they are written without a copy
 }  // namespace
 
@@ -12,6 +13,11 @@ uint32_t shard_size_for(uint64_t bytes, unsigned k) {
   if (k == 1) return static_cast<uint32_t>(bytes);
   const uint64_t share = div_up(bytes, k);
   return static_cast<uint32_t>(round_up(share, share >= kAlignedShardMin ? kBufferAlignment : 64));
+}
+
+uint32_t shard_size_max(const Redundancy& redundancy) {
+  if (redundancy.kind != RedundancyKind::whole) return chunk::kChunkSizeMax;
+  return static_cast<uint32_t>(round_down(chunk::kChunkSizeMax / redundancy.k, 64));
 }
 
 uint64_t DataLayout::stripe_size(uint32_t stripe) const {
@@ -26,23 +32,28 @@ uint32_t DataLayout::stripe_shard_size(uint32_t stripe) const {
 
 uint32_t DataLayout::stored_size(uint32_t stripe, unsigned shard) const {
   const uint64_t length = stripe_shard_size(stripe);
-  if (redundancy.kind == RedundancyKind::mirror || shard >= redundancy.k) return static_cast<uint32_t>(length);
-  const uint64_t begin = shard * length;
   const uint64_t bytes = stripe_size(stripe);
+  if (redundancy.is_copy(shard)) return static_cast<uint32_t>(bytes);
+  shard -= redundancy.first_slice();
+  if (shard >= redundancy.k) return static_cast<uint32_t>(length);
+  const uint64_t begin = shard * length;
   return begin >= bytes ? 0 : static_cast<uint32_t>(std::min(length, bytes - begin));
 }
 
 uint64_t DataLayout::stored_bytes() const {
   const uint32_t stripes = stripe_count();
   if (stripes == 0) return 0;
-  uint64_t last = 0;
-  for (unsigned shard = 0; shard < redundancy.width(); ++shard) last += stored_size(stripes - 1, shard);
-  return (stripes - 1) * uint64_t{shard_size} * redundancy.width() + last;
+  const auto stored = [this](uint32_t stripe) {
+    uint64_t sum = 0;
+    for (unsigned shard = 0; shard < redundancy.width(); ++shard) sum += stored_size(stripe, shard);
+    return sum;
+  };
+  return (stripes - 1) * (stripes > 1 ? stored(0) : 0) + stored(stripes - 1);
 }
 
 void DataLayout::encode(std::string& out) const {
   Encoder(out)
-      .u8(kVersion)
+      .u8(redundancy.kind == RedundancyKind::whole ? kVersionWhole : kVersion)
       .u8(static_cast<uint8_t>(redundancy.kind))
       .u8(redundancy.k)
       .u8(redundancy.m)
@@ -54,7 +65,8 @@ void DataLayout::encode(std::string& out) const {
 
 Result<DataLayout> DataLayout::decode(Decoder& in) {
   const uint8_t version = in.u8();
-  if (in.ok() && version != kVersion) return fail(Code::incompatible, "data layout of version {}; this program reads {}", version, kVersion);
+  if (in.ok() && version != kVersion && version != kVersionWhole)
+    return fail(Code::incompatible, "data layout of version {}; this program reads {} and {}", version, kVersion, kVersionWhole);
   DataLayout layout;
   const uint8_t kind = in.u8();
   layout.redundancy.k = in.u8();
@@ -65,12 +77,14 @@ Result<DataLayout> DataLayout::decode(Decoder& in) {
   const uint64_t shard_size = in.varint();
   TRY(in.check("data layout"));
   const Redundancy& r = layout.redundancy;
-  if (kind != 1 && kind != 2) return fail(Code::corrupt, "data layout: redundancy kind {}", kind);
+  if (version == kVersionWhole ? kind != 3 : kind != 1 && kind != 2)
+    return fail(Code::corrupt, "data layout of version {}: redundancy kind {}", version, kind);
   layout.redundancy.kind = static_cast<RedundancyKind>(kind);
   if (r.k < 1 || r.width() > 32 || (r.kind == RedundancyKind::mirror && r.k != 1)) {
     return fail(Code::corrupt, "data layout: {} data and {} parity shards", r.k, r.m);
   }
-  if (shard_size < 64 || shard_size % 64 != 0 || shard_size > chunk::kChunkSizeMax) return fail(Code::corrupt, "data layout: shard size {}", shard_size);
+  if (shard_size < 64 || shard_size % 64 != 0 || shard_size > shard_size_max(r))
+    return fail(Code::corrupt, "data layout: shard size {}", shard_size);
   layout.shard_size = static_cast<uint32_t>(shard_size);
   if (layout.write_id >> 56 != 0) return fail(Code::corrupt, "data layout: write id {:x}", layout.write_id);
   if (layout.size > layout.stripe_bytes() * kStripesMax) return fail(Code::corrupt, "data layout: size {}", layout.size);

@@ -49,6 +49,49 @@ TEST(DataLayout, a_short_stripe_is_not_padded) {
   EXPECT_EQ(l.stored_bytes(), 6 * kMiB + 100 + 128);
 }
 
+TEST(DataLayout, a_full_copy_lies_beside_slices) {
+  for (unsigned k : {1u, 2u, 3u, 8u}) {
+    for (uint64_t size : {uint64_t{1}, uint64_t{65}, uint64_t{130'000}, kMiB * uint64_t{k}, kMiB * uint64_t{k} + 1, uint64_t{10'000'019}}) {
+      const DataLayout slices = layout(size, k, 2);
+      DataLayout l = slices;
+      l.redundancy.kind = RedundancyKind::whole;
+      ASSERT_EQ(l.stripe_count(), slices.stripe_count());
+      for (uint32_t stripe = 0; stripe < l.stripe_count(); ++stripe) {
+        EXPECT_EQ(l.stored_size(stripe, 0), l.stripe_size(stripe));
+        EXPECT_EQ(l.read_shard_size(stripe), l.stripe_size(stripe));
+        for (unsigned shard = 0; shard < k + 2; ++shard) EXPECT_EQ(l.stored_size(stripe, 1 + shard), slices.stored_size(stripe, shard));
+      }
+      EXPECT_EQ(l.stored_bytes(), slices.stored_bytes() + size);
+    }
+  }
+}
+
+TEST(DataLayout, a_full_copy_beside_slices_has_a_version_of_its_own) {
+  std::string bytes;
+  DataLayout l = layout(123'456'789, 4, 2);
+  l.redundancy.kind = RedundancyKind::whole;
+  l.encode(bytes);
+  EXPECT_EQ(bytes[0], 2);
+  EXPECT_EQ(to_hex(bytes_of(bytes)), "020304020500" "4d" "959aef3a" "808040");
+  Decoder in(bytes);
+  auto back = DataLayout::decode(in);
+  ASSERT_TRUE(back);
+  EXPECT_EQ(*back, l);
+  // Neither version takes the other's kinds, and a copy stays within a chunk.
+  bytes[0] = 1;
+  Decoder older(bytes);
+  EXPECT_FALSE(DataLayout::decode(older));
+  bytes[0] = 2;
+  bytes[1] = 2;
+  Decoder mixed(bytes);
+  EXPECT_FALSE(DataLayout::decode(mixed));
+  l.redundancy.k = 17;
+  bytes.clear();
+  l.encode(bytes);
+  Decoder large(bytes);
+  EXPECT_FALSE(DataLayout::decode(large));
+}
+
 TEST(DataLayout, is_read_back) {
   std::string bytes;
   const DataLayout l = layout(123'456'789, 4, 2);

@@ -10,9 +10,10 @@ namespace {
 // Drives that are there, keep files and are, or were, a place of the layout; with the shard's name on each.
 std::vector<std::pair<Drive*, ChunkName>> file_places(const Topology& topology, const DataLayout& layout) {
   std::vector<std::pair<Drive*, ChunkName>> places;
-  if (layout.redundancy.kind != RedundancyKind::mirror) return places;
+  if (!layout.redundancy.has_copies()) return places;
   const Members members = topology.map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
   for (unsigned shard = 0; shard < members.size(); ++shard) {
+    if (!layout.redundancy.is_copy(shard)) continue;
     for (const Place& place : places_of(members[shard])) {
       Drive* drive = topology.drive(place.drive);
       if (drive != nullptr && drive->keeps_files()) places.emplace_back(drive, shard_name(layout, 0, shard, place.term));
@@ -95,7 +96,7 @@ class AdoptWriter final : public DataWriter {
 
 Task<Result<std::optional<FileName>>> find_file_name(Plane& plane, DataLayout layout) {
   std::optional<FileName> name;
-  if (layout.redundancy.kind != RedundancyKind::mirror) co_return name;
+  if (!layout.redundancy.has_copies()) co_return name;
   CO_TRY_ASSIGN(std::optional<std::string> row, co_await plane.meta.get(keys::file(layout.write_id)));
   if (!row) co_return name;
   CO_TRY_ASSIGN(name, decode_file_name(*row));

@@ -15,21 +15,22 @@ bool packed(const WriteDemand& demand) {
 
 GroupFitness judge_members(const Topology& topology, const Members& members, const WriteDemand& demand) {
   GroupFitness fitness = GroupFitness::good;
-  for (const Member& member : members) {
-    const Drive* drive = topology.drive(member.at.drive);
+  for (unsigned shard = 0; shard < members.size(); ++shard) {
+    const Drive* drive = topology.drive(members[shard].at.drive);
     if (drive == nullptr || !drive->writable()) {
-      fitness = GroupFitness::degraded;
+      const bool only_copy = demand.redundancy.kind == RedundancyKind::whole && shard == 0;
+      fitness = std::max(fitness, only_copy ? GroupFitness::no_copy : GroupFitness::degraded);
       continue;
     }
-    if (drive->room() < room_wanted(demand, *drive)) return GroupFitness::full;
+    if (drive->room() < room_wanted(demand, shard, *drive)) return GroupFitness::full;
   }
   return fitness;
 }
 
 }  // namespace
 
-uint64_t room_wanted(const WriteDemand& demand, const Drive& drive) {
-  const uint64_t share = packed(demand) ? demand.size : div_up(demand.size, demand.redundancy.k);
+uint64_t room_wanted(const WriteDemand& demand, unsigned shard, const Drive& drive) {
+  const uint64_t share = packed(demand) || demand.redundancy.is_copy(shard) ? demand.size : div_up(demand.size, demand.redundancy.k);
   return share + margin(drive);
 }
 
@@ -47,21 +48,24 @@ GroupFitness judge_group(const Topology& topology, const WriteDemand& demand, Gr
 }
 
 std::optional<GroupId> choose_group(const Topology& topology, const WriteDemand& demand, GroupId start) {
-  std::optional<GroupId> second_best;
+  std::optional<GroupId> best;
+  GroupFitness best_fitness = GroupFitness::full;
   const uint32_t count = topology.map.group_count;
   for (uint32_t i = 0; i < count; ++i) {
     const auto group = static_cast<GroupId>((start + i) % count);
     const GroupFitness fitness = judge_group(topology, demand, group);
     if (fitness == GroupFitness::good) return group;
-    if (fitness == GroupFitness::degraded && !second_best) second_best = group;
+    if (fitness >= best_fitness) continue;
+    best = group;
+    best_fitness = fitness;
   }
-  return second_best;
+  return best;
 }
 
 std::optional<Redundancy> narrower(const Redundancy& redundancy) {
-  if (redundancy.kind != RedundancyKind::erasure || redundancy.k < 2) return std::nullopt;
-  if (redundancy.k == 2) return Redundancy{RedundancyKind::mirror, 1, redundancy.m};
-  return Redundancy{RedundancyKind::erasure, static_cast<uint8_t>(redundancy.k - 1), redundancy.m};
+  if (redundancy.kind == RedundancyKind::mirror || redundancy.k < 2) return std::nullopt;
+  if (redundancy.k == 2) return Redundancy{RedundancyKind::mirror, 1, static_cast<uint8_t>(redundancy.losses())};
+  return Redundancy{redundancy.kind, static_cast<uint8_t>(redundancy.k - 1), redundancy.m};
 }
 
 }  // namespace quarry::cluster

@@ -110,7 +110,7 @@ void LocalDataPlane::record(meta::Transaction& transaction, const DataLayout& la
   layout.encode(row);
   row += owner;
   transaction.put(keys::data(layout), std::move(row));
-  if (plane_.drives.any_files() && layout.redundancy.kind == RedundancyKind::mirror) {
+  if (plane_.drives.any_files() && layout.redundancy.has_copies()) {
     std::lock_guard lock(plane_.files_mutex);
     if (auto named = plane_.file_names.find(layout.write_id); named != plane_.file_names.end()) {
       plane_.any_names.store(true, std::memory_order_relaxed);
@@ -131,7 +131,7 @@ void LocalDataPlane::retire(meta::Transaction& transaction, const DataLayout& la
   layout.encode(row);
   transaction.remove(keys::data(layout));
   if (chunk_stripes(layout) > 0) transaction.put(keys::retired(layout.write_id), std::move(row));
-  if (layout.redundancy.kind == RedundancyKind::mirror && plane_.any_names.load(std::memory_order_relaxed))
+  if (layout.redundancy.has_copies() && plane_.any_names.load(std::memory_order_relaxed))
     transaction.remove(keys::file(layout.write_id));
 }
 
@@ -181,18 +181,21 @@ SpaceStatus LocalDataPlane::space_status() const {
     status.payload_bytes += space.payload_bytes;
     if (known.state == DriveState::active) room.push_back(drive->room());
   }
-  // Shards spread by weight; a drive can take at most its room, and one shard of each stripe.
+  // Shards spread by weight; a drive can take at most its room, and one shard of each stripe: the largest may be a full copy, as long as k
+  // shards of the code.
   const Redundancy redundancy = topology->map.redundancy;
   // With drives away, stripes go on with the shards there are.
   const auto width = std::min<size_t>(redundancy.width(), room.size());
   if (width >= redundancy.k) {
     uint64_t sum = 0;
+    const uint64_t largest = redundancy.kind == RedundancyKind::whole ? redundancy.k : 1;
+    const uint64_t shards = width + largest - 1;  // of the code, that a stripe takes as much room as
     for (uint64_t bytes : room) sum += bytes;
-    uint64_t per_shard = sum / width;
+    uint64_t per_shard = sum / shards;
     for (int round = 0; round < 8; ++round) {
       uint64_t usable = 0;
-      for (uint64_t bytes : room) usable += std::min(bytes, per_shard);
-      per_shard = usable / width;
+      for (uint64_t bytes : room) usable += std::min(bytes, per_shard * largest);
+      per_shard = usable / shards;
     }
     status.usable_free_bytes = per_shard * redundancy.k;
   }

@@ -104,24 +104,24 @@ inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned 
 
 inline constexpr uint64_t kStripeStride = uint64_t{1} << 24;  // between ids of neighbouring stripes (chunk_ids.h)
 
-// Which part of a file the chunk of a mirrored write is. The result borrows from `file`.
+// Which part of a file the chunk of a full copy is. The result borrows from `file`.
 inline chunk::FilePlace file_place(const DataLayout& layout, uint32_t stripe, unsigned shard, uint16_t term, uint16_t rewrite,
                                    const FileName& file) {
   ChunkName first = shard_name(layout, 0, shard, term);
   first.generation = generation_of(term, rewrite);
   return {.first = chunk_id(first),
           .index = stripe,
-          .chunk_size = layout.shard_size,
+          .chunk_size = static_cast<uint32_t>(layout.stripe_bytes()),
           .stride = kStripeStride,
           .directory = file.directory,
           .name = file.name};
 }
 // Stripes to look for on drives: an empty write has none, but its file is one chunk without bytes.
 inline uint32_t chunk_stripes(const DataLayout& layout) {
-  return layout.size == 0 && layout.redundancy.kind == RedundancyKind::mirror ? 1 : layout.stripe_count();
+  return layout.size == 0 && layout.redundancy.has_copies() ? 1 : layout.stripe_count();
 }
 inline bool has_chunk(const DataLayout& layout, uint32_t stripe, unsigned shard) {
-  return layout.size == 0 ? true : layout.stored_size(stripe, shard) > 0;
+  return layout.size == 0 ? layout.redundancy.is_copy(shard) : layout.stored_size(stripe, shard) > 0;
 }
 
 // Everything the layout's shard has, or may have, on drives: the places of its member. Current place first.

@@ -1,5 +1,6 @@
 #include "cluster/redundancy.h"
 
+#include <bit>
 #include <charconv>
 
 namespace quarry::cluster {
@@ -21,17 +22,24 @@ std::optional<unsigned> number(std::string_view text) {
 }
 
 Result<Redundancy> checked(std::string_view text, RedundancyKind kind, unsigned k, unsigned m, unsigned domains) {
-  if (k + m > domains) {
-    return fail(Code::misconfigured, "redundancy '{}' needs {} drives or failure domains, there are {}: add {} or choose a narrower one", text, k + m,
-                domains, k + m - domains);
+  const Redundancy wanted{kind, static_cast<uint8_t>(k), static_cast<uint8_t>(m)};
+  if (const unsigned needed = wanted.width(); needed > domains) {
+    return fail(Code::misconfigured, "redundancy '{}' needs {} drives or failure domains, there are {}: add {} or choose a narrower one", text, needed,
+                domains, needed - domains);
   }
-  return Redundancy{kind, static_cast<uint8_t>(k), static_cast<uint8_t>(m)};
+  return wanted;
 }
 
 }  // namespace
 
 std::string Redundancy::to_string() const {
-  return kind == RedundancyKind::mirror ? fmt::format("mirror:{}", width()) : fmt::format("ec:{}+{}", k, m);
+  if (kind == RedundancyKind::mirror) return fmt::format("mirror:{}", width());
+  return fmt::format("{}:{}+{}", kind == RedundancyKind::whole ? "whole" : "ec", k, m);
+}
+
+bool Redundancy::readable_from(uint32_t shards) const {
+  if (kind == RedundancyKind::whole && (shards & 1) != 0) return true;
+  return static_cast<unsigned>(std::popcount(shards)) >= k;
 }
 
 Result<Redundancy> parse_redundancy(std::string_view text, unsigned domains) {
@@ -50,16 +58,19 @@ Result<Redundancy> parse_redundancy(std::string_view text, unsigned domains) {
     if (!n || *n < 1 || *n > kWidthMax) return fail(Code::malformed, "redundancy '{}': write mirror:N with 1 <= N <= {}", text, kWidthMax);
     return checked(text, RedundancyKind::mirror, 1, *n - 1, domains);
   }
-  if (text.starts_with("ec:")) {
-    const size_t plus = text.find('+');
+  const bool whole = text.starts_with("whole:");
+  if (whole || text.starts_with("ec:")) {
+    const unsigned sum_max = whole ? kWidthMax - 1 : kWidthMax;
+    const size_t begin = text.find(':') + 1, plus = text.find('+');
     if (plus != std::string_view::npos) {
-      const auto k = number(text.substr(3, plus - 3));
+      const auto k = number(text.substr(begin, plus - begin));
       const auto m = number(text.substr(plus + 1));
-      if (k && m && *k >= 1 && *k + *m <= kWidthMax) return checked(text, RedundancyKind::erasure, *k, *m, domains);
+      if (k && m && *k >= 1 && *k + *m <= sum_max) return checked(text, whole ? RedundancyKind::whole : RedundancyKind::erasure, *k, *m, domains);
     }
-    return fail(Code::malformed, "redundancy '{}': write ec:K+M with K >= 1 and K + M <= {}, such as ec:4+2", text, kWidthMax);
+    return fail(Code::malformed, "redundancy '{}': write {}:K+M with K >= 1 and K + M <= {}, such as {}", text, whole ? "whole" : "ec", sum_max,
+                whole ? "whole:2+1" : "ec:4+2");
   }
-  return fail(Code::malformed, "redundancy '{}' is none of kamikaze, economy, standard, resilient, fortress, ec:K+M, mirror:N", text);
+  return fail(Code::malformed, "redundancy '{}' is none of kamikaze, economy, standard, resilient, fortress, ec:K+M, mirror:N, whole:K+M", text);
 }
 
 std::string_view default_profile(unsigned domains) {

@@ -149,7 +149,7 @@ Task<Result<bool>> Repairer::round() {
     count_lost();
     status_.bytes_per_second = 0;
     // Losses that data at the default redundancy survives now.
-    const unsigned losses = topology->map.redundancy.m;
+    const unsigned losses = topology->map.redundancy.losses();
     unsigned least = losses;
     for (uint8_t width : topology->map.widths()) {
       if (width != topology->map.redundancy.width()) continue;
@@ -159,7 +159,7 @@ Task<Result<bool>> Repairer::round() {
           Drive* drive = topology->drive(member.at.drive);
           away += drive == nullptr || !drive->readable() || (member.pending && member.before.empty());
         }
-        least = std::min(least, topology->map.redundancy.m - std::min<unsigned>(away, topology->map.redundancy.m));
+        least = std::min(least, losses - std::min(away, losses));
       }
     }
     status_.lowest_redundancy = least;
@@ -597,12 +597,12 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
 Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome,
                                                            std::optional<Error>* error) {
   const auto topology = plane_.drives.topology();
-  if (!topology->any_files || layout.redundancy.kind != RedundancyKind::mirror) co_return shards;
+  if (!topology->any_files || !layout.redundancy.has_copies()) co_return shards;
   const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
   std::vector<unsigned> files, chunked;
   for (unsigned shard : shards) {
     Drive* drive = shard < members.size() ? topology->drive(members[shard].at.drive) : nullptr;
-    (drive != nullptr && drive->keeps_files() ? files : chunked).push_back(shard);
+    (drive != nullptr && drive->keeps_files() && layout.redundancy.is_copy(shard) ? files : chunked).push_back(shard);
   }
   if (files.empty()) co_return chunked;
   CO_TRY_ASSIGN(std::optional<FileName> name, co_await find_file_name(plane_, layout));

@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kSlotsMax = 8;          // pieces in flight per reader
 constexpr size_t kSlotsFirst = 4;
+constexpr uint32_t kPieceMax = 1 * kMiB;  // of a full copy beside slices, whose chunks may be much longer
 constexpr Duration kHedgeMin = std::chrono::milliseconds(2);
 constexpr Duration kHedgeUnknown = std::chrono::milliseconds(50);  // until the drives' latencies are known
 constexpr unsigned kHedgeFactor = 3;     // times the peers' p95
@@ -69,7 +70,7 @@ struct ReadState {
 using StatePointer = std::shared_ptr<ReadState>;
 
 CacheKey cache_key(const DataLayout& layout, uint32_t stripe, unsigned shard, uint32_t block) {
-  return {chunk_id(shard_name(layout, stripe, layout.redundancy.kind == RedundancyKind::mirror ? 0 : shard, 0)), block};
+  return {chunk_id(shard_name(layout, stripe, layout.redundancy.is_copy(shard) ? 0 : shard, 0)), block};
 }
 
 // From the shard's present place, then from where it was before a move.
@@ -121,7 +122,7 @@ Task<Result<SharedBytes>> source_bytes(StatePointer state, uint32_t stripe, unsi
   if (stored <= range.offset) co_return SharedBytes();
   Range part{range.offset, std::min(range.length, stored - range.offset)};
   if (part.offset == 0 && part.length == stored) {
-    if (other < state->layout.redundancy.k && state->policy != CachePolicy::bypass) {
+    if (state->layout.redundancy.kind == RedundancyKind::erasure && other < state->layout.redundancy.k && state->policy != CachePolicy::bypass) {
       if (auto cached = state->plane.cache.find(cache_key(state->layout, stripe, other, kWholeShard))) co_return *cached;
     }
     FetchPointer fetch = direct_fetch(state, stripe, other, part);
@@ -131,16 +132,32 @@ Task<Result<SharedBytes>> source_bytes(StatePointer state, uint32_t stripe, unsi
   co_return co_await read_own(state, stripe, other, part);
 }
 
-// Rebuilds a range of a shard from k others.
-Task<Result<SharedBytes>> rebuild(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+// Bytes of a shard that are known already.
+struct Known {
+  unsigned shard = 0;
+  Range range;
+  SharedBytes bytes;
+};
+
+// Computes a range of each wanted shard of the code from the same range of k others; `known` are not read again. In order of shard number.
+Task<Result<std::vector<SharedBytes>>> decode(StatePointer state, uint32_t stripe, ShardMask wanted, Range range,
+                                              std::vector<Known> known = {}) {
   const DataLayout& layout = state->layout;
   const Redundancy redundancy = layout.redundancy;
-  const unsigned width = redundancy.width();
-  degraded_reads().add();
+  const unsigned first = redundancy.first_slice(), width = redundancy.width();
+  std::vector<std::optional<SharedBytes>> have(width);
+  unsigned count = 0;
+  for (const Known& each : known) {  // where its bytes are all that is stored of the range
+    const uint32_t stored = layout.stored_size(stripe, each.shard);
+    const uint32_t end = std::min(range.offset + range.length, std::max(stored, range.offset));
+    if (count == redundancy.k || each.range.offset > range.offset || each.range.offset + each.range.length < end) continue;
+    have[each.shard] = each.bytes.slice(range.offset - each.range.offset, end - range.offset);
+    ++count;
+  }
   // Sources in order of preference: shards that are known zeros, drives that are there and not slow, slow ones, the rest.
   std::vector<unsigned> order;
-  for (unsigned i = 0; i < width; ++i) {
-    if (i != shard) order.push_back(i);
+  for (unsigned i = first; i < width; ++i) {
+    if ((wanted >> i & 1) == 0 && !have[i]) order.push_back(i);
   }
   auto rank = [&](unsigned i) {
     if (layout.stored_size(stripe, i) == 0) return 0;
@@ -150,16 +167,6 @@ Task<Result<SharedBytes>> rebuild(StatePointer state, uint32_t stripe, unsigned 
   };
   std::sort(order.begin(), order.end(), [&](unsigned a, unsigned b) { return std::pair(rank(a), a) < std::pair(rank(b), b); });
   std::string problems;
-  if (redundancy.kind == RedundancyKind::mirror) {
-    for (unsigned other : order) {
-      Result<SharedBytes> bytes = co_await read_own(state, stripe, other, range);
-      if (bytes) co_return bytes;
-      problems += fmt::format("; copy {}: {}", other, bytes.error().to_string());
-    }
-    co_return fail(Code::data_lost, "stripe {} of write {}: no copy can be read{}", stripe, layout.write_id, problems);
-  }
-  std::vector<std::optional<SharedBytes>> have(width);
-  unsigned count = 0;
   for (size_t next = 0; count < redundancy.k && next < order.size();) {
     std::vector<Task<Result<SharedBytes>>> reads;
     std::vector<unsigned> which;
@@ -178,15 +185,19 @@ Task<Result<SharedBytes>> rebuild(StatePointer state, uint32_t stripe, unsigned 
     }
   }
   if (count < redundancy.k) {
-    co_return fail(Code::data_lost, "stripe {} of write {}: only {} of {} shards needed can be read{}", stripe, layout.write_id, count, redundancy.k, problems);
+    co_return fail(Code::data_lost, "stripe {} of write {}: only {} of {} shards needed can be read{}", stripe, layout.write_id, count,
+                   redundancy.k, problems);
   }
   auto code = ErasureCode::get(redundancy.k, redundancy.m);
   if (!code) co_return std::move(code).error();
-  Buffer out(range.length);
-  std::vector<Buffer> padded;
+  std::vector<Buffer> padded, out;
   std::vector<uint8_t*> shards(width);
   ShardMask present = 0;
-  for (unsigned i = 0; i < width; ++i) {
+  for (unsigned i = first; i < width; ++i) {
+    if ((wanted >> i & 1) != 0) {
+      out.emplace_back(range.length);
+      shards[i] = out.back().data();
+    }
     if (!have[i]) continue;
     present |= ShardMask{1} << i;
     if (have[i]->size() == range.length) {
@@ -199,9 +210,124 @@ Task<Result<SharedBytes>> rebuild(StatePointer state, uint32_t stripe, unsigned 
       padded.push_back(std::move(whole));
     }
   }
-  shards[shard] = out.data();
-  CO_TRY((*code)->reconstruct(shards, range.length, present, ShardMask{1} << shard));
-  co_return SharedBytes(std::move(out));
+  CO_TRY((*code)->reconstruct(std::span(shards).subspan(first), range.length, present >> first, wanted >> first));
+  std::vector<SharedBytes> results;
+  for (Buffer& buffer : out) results.push_back(SharedBytes(std::move(buffer)));
+  co_return results;
+}
+
+Task<Result<SharedBytes>> decode_one(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  Result<std::vector<SharedBytes>> decoded = co_await decode(std::move(state), stripe, ShardMask{1} << shard, range);
+  if (!decoded) co_return std::move(decoded).error();
+  co_return std::move(decoded->front());
+}
+
+Task<Result<SharedBytes>> read_other_copy(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  std::vector<unsigned> order;
+  for (unsigned i = 0; i < state->layout.redundancy.width(); ++i) {
+    if (i != shard) order.push_back(i);
+  }
+  auto rank = [&](unsigned i) {
+    Drive* drive = state->drive_of(i);
+    if (drive == nullptr) return 3;
+    return drive->slow.load(std::memory_order_relaxed) ? 2 : 1;
+  };
+  std::sort(order.begin(), order.end(), [&](unsigned a, unsigned b) { return std::pair(rank(a), a) < std::pair(rank(b), b); });
+  std::string problems;
+  for (unsigned other : order) {
+    Result<SharedBytes> bytes = co_await read_own(state, stripe, other, range);
+    if (bytes) co_return bytes;
+    problems += fmt::format("; copy {}: {}", other, bytes.error().to_string());
+  }
+  co_return fail(Code::data_lost, "stripe {} of write {}: no copy can be read{}", stripe, state->layout.write_id, problems);
+}
+
+// A range of the full copy, from the data slices that hold it; those that cannot be read are computed from others.
+Task<Result<SharedBytes>> copy_from_slices(StatePointer state, uint32_t stripe, Range range) {
+  const DataLayout& layout = state->layout;
+  const unsigned first = layout.redundancy.first_slice();
+  const uint32_t length = layout.stripe_shard_size(stripe), end = range.offset + range.length;
+  std::vector<Known> parts;
+  std::vector<Task<Result<SharedBytes>>> reads;
+  for (uint32_t at = range.offset; at < end;) {
+    const uint32_t slice = at / length;
+    Known part{.shard = first + slice, .range = {at % length, 0}, .bytes = {}};
+    part.range.length = std::min(end - at, length - part.range.offset);
+    at += part.range.length;
+    reads.push_back(read_own(state, stripe, part.shard, part.range));
+    parts.push_back(std::move(part));
+  }
+  std::vector<Result<SharedBytes>> results = co_await when_all(std::move(reads));
+  ShardMask failed = 0;
+  Range columns{UINT32_MAX, 0};  // of the slices that failed: one range over all of them
+  uint32_t columns_end = 0;
+  std::vector<Known> known;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (results[i]) {
+      parts[i].bytes = std::move(*results[i]);
+      known.push_back(parts[i]);
+      continue;
+    }
+    failed |= ShardMask{1} << parts[i].shard;
+    columns.offset = std::min(columns.offset, parts[i].range.offset);
+    columns_end = std::max(columns_end, parts[i].range.offset + parts[i].range.length);
+  }
+  if (failed == 0 && parts.size() == 1) co_return parts[0].bytes;
+  if (failed != 0) {
+    columns.length = columns_end - columns.offset;
+    Result<std::vector<SharedBytes>> decoded = co_await decode(state, stripe, failed, columns, std::move(known));
+    if (!decoded) co_return std::move(decoded).error();
+    size_t next = 0;
+    for (Known& part : parts) {
+      if ((failed >> part.shard & 1) != 0)
+        part.bytes = (*decoded)[next++].slice(part.range.offset - columns.offset, part.range.length);
+    }
+  }
+  Buffer whole(range.length);
+  size_t at = 0;
+  for (const Known& part : parts) {
+    std::memcpy(whole.data() + at, part.bytes.view().data(), part.bytes.size());
+    at += part.bytes.size();
+  }
+  co_return SharedBytes(std::move(whole));
+}
+
+// A range of a slice from the full copy; from other slices if that cannot be read.
+Task<Result<SharedBytes>> slice_from_copy(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  const DataLayout& layout = state->layout;
+  const Redundancy redundancy = layout.redundancy;
+  const unsigned coded = shard - redundancy.first_slice();
+  const uint32_t length = layout.stripe_shard_size(stripe), bytes = static_cast<uint32_t>(layout.stripe_size(stripe));
+  const bool data = coded < redundancy.k;
+  const Range wanted = data ? Range{coded * length + range.offset, range.length} : Range{0, bytes};
+  Result<SharedBytes> copy = co_await read_own(state, stripe, 0, wanted);
+  if (!copy) {
+    Result<SharedBytes> decoded = co_await decode_one(state, stripe, shard, range);
+    if (!decoded) co_return std::move(decoded).error().with(fmt::format("the full copy: {}", copy.error().to_string()));
+    co_return decoded;
+  }
+  if (data) co_return copy;
+  std::vector<Known> known;
+  for (unsigned i = 0; i < redundancy.k; ++i) {
+    const uint32_t begin = std::min(bytes, i * length), end = std::min(bytes, (i + 1) * length);
+    known.push_back({.shard = redundancy.first_slice() + i, .range = {0, end - begin}, .bytes = copy->slice(begin, end - begin)});
+  }
+  Result<std::vector<SharedBytes>> decoded = co_await decode(state, stripe, ShardMask{1} << shard, range, std::move(known));
+  if (!decoded) co_return std::move(decoded).error();
+  co_return std::move(decoded->front());
+}
+
+// A range of a shard from others.
+Task<Result<SharedBytes>> rebuild(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
+  degraded_reads().add();
+  switch (state->layout.redundancy.kind) {
+    case RedundancyKind::mirror: return read_other_copy(std::move(state), stripe, shard, range);
+    case RedundancyKind::whole:
+      if (shard == 0) return copy_from_slices(std::move(state), stripe, range);
+      return slice_from_copy(std::move(state), stripe, shard, range);
+    case RedundancyKind::erasure: break;
+  }
+  return decode_one(std::move(state), stripe, shard, range);
 }
 
 struct Race {
@@ -273,9 +399,20 @@ unsigned choose_copy(const ReadState& state) {
   return best;
 }
 
+// The full copy beside slices: they are read only where it cannot be.
+Task<Result<SharedBytes>> obtain_copy(StatePointer state, uint32_t stripe, Range range) {
+  Result<SharedBytes> own = co_await read_own(state, stripe, 0, range);
+  if (own) co_return own;
+  if (worth_repair(own.error())) state->ask_for_repair();
+  Result<SharedBytes> rebuilt = co_await rebuild(state, stripe, 0, range);
+  if (!rebuilt) co_return std::move(rebuilt).error().with(fmt::format("the full copy: {}", own.error().to_string()));
+  co_return rebuilt;
+}
+
 // The verified bytes of a range of a data shard, whatever it takes.
 Task<Result<SharedBytes>> obtain(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
   const Redundancy redundancy = state->layout.redundancy;
+  if (redundancy.kind == RedundancyKind::whole) co_return co_await obtain_copy(std::move(state), stripe, range);
   if (redundancy.kind == RedundancyKind::mirror) shard = choose_copy(*state);
   Drive* drive = state->drive_of(shard);
   const bool elsewhere = redundancy.m > 0;
@@ -335,6 +472,7 @@ struct Slot {
   uint32_t block = kWholeShard;
   Range fetched;            // in the shard
   uint32_t begin = 0, end = 0;  // what the reader wants of it, in the shard
+  bool cached = true;           // false: cut in a way that the cache does not know
   Event done;
   std::optional<Result<SharedBytes>> result;
   MemoryBudget* budget = nullptr;
@@ -413,12 +551,16 @@ class StripeReader final : public DataReader {
     auto slot = std::make_shared<Slot>();
     slot->stripe = static_cast<uint32_t>(planned_ / stripe_bytes);
     const uint64_t in_stripe = planned_ % stripe_bytes;
-    const uint32_t shard_bytes = layout_.stripe_shard_size(slot->stripe);
+    const uint32_t shard_bytes = layout_.read_shard_size(slot->stripe);
     slot->shard = static_cast<unsigned>(in_stripe / shard_bytes);
     const uint32_t stored = layout_.stored_size(slot->stripe, slot->shard);
     slot->begin = static_cast<uint32_t>(in_stripe % shard_bytes);
     slot->end = static_cast<uint32_t>(std::min<uint64_t>(stored, slot->begin + (end_ - planned_)));
-    if (stored <= 2 * kCacheBlockSize || uint64_t{slot->end - slot->begin} * 2 >= stored) {
+    if (layout_.redundancy.kind == RedundancyKind::whole && policy_ == CachePolicy::bypass) {
+      slot->cached = false;
+      slot->end = std::min(slot->end, slot->begin + kPieceMax);
+      slot->fetched = {slot->begin, slot->end - slot->begin};
+    } else if (stored <= 2 * kCacheBlockSize || uint64_t{slot->end - slot->begin} * 2 >= stored) {
       slot->fetched = {0, stored};
     } else {
       slot->block = slot->begin / kCacheBlockSize;
@@ -431,6 +573,7 @@ class StripeReader final : public DataReader {
   }
 
   std::optional<SharedBytes> find_cached(Slot& slot) {
+    if (!slot.cached) return std::nullopt;
     auto cached = plane_.cache.find(cache_key(layout_, slot.stripe, slot.shard, slot.block));
     if (cached) {
       if (policy_ == CachePolicy::pin) plane_.cache.insert(cache_key(layout_, slot.stripe, slot.shard, slot.block), *cached, true);
@@ -487,12 +630,12 @@ class StripeReader final : public DataReader {
 
 std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length, CachePolicy policy) {
   // Files may be changed behind our back, and are looked at with each read; the kernel's own cache makes that cheap.
-  if (policy == CachePolicy::normal && plane.drives.any_files() && layout.redundancy.kind == RedundancyKind::mirror) {
+  if (policy == CachePolicy::normal && plane.drives.any_files() && layout.redundancy.has_copies()) {
     const auto topology = plane.drives.topology();
     if (const Members* members = topology->map.find_members(static_cast<uint8_t>(layout.redundancy.width()), layout.group)) {
-      for (const Member& member : *members) {
-        const Drive* drive = topology->drive(member.at.drive);
-        if (drive != nullptr && drive->keeps_files()) policy = CachePolicy::bypass;
+      for (unsigned shard = 0; shard < members->size(); ++shard) {
+        const Drive* drive = topology->drive((*members)[shard].at.drive);
+        if (drive != nullptr && drive->keeps_files() && layout.redundancy.is_copy(shard)) policy = CachePolicy::bypass;
       }
     }
   }
@@ -512,7 +655,7 @@ Task<Result<SharedBytes>> rebuild_shard(Plane& plane, DataLayout layout, uint32_
     own_error = " (" + own.error().context() + ")";
     reason = own.error().reason();
   }
-  if (layout.redundancy.m == 0) {
+  if (layout.redundancy.losses() == 0) {
     co_return fail(Code::data_lost, "stripe {} of write {}: shard {} is gone and there is no parity{}", stripe, layout.write_id, shard, own_error)
         .because(reason);
   }

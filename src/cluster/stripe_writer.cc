@@ -1,7 +1,5 @@
 #include "cluster/stripe_writer.h"
 
-#include <bit>
-
 #include "base/log.h"
 #include "cluster/group_choice.h"
 #include "cluster/keys.h"
@@ -15,6 +13,7 @@ namespace {
 constexpr size_t kAdoptMin = 64 * 1024;       // smaller pieces are copied together
 constexpr size_t kCollectSize = 1024 * 1024;  // into buffers of this size
 constexpr uint32_t kShardMin = 64 * 1024;
+constexpr uint64_t kCopyChunkMax = 4 * kMiB;  // of a full copy beside slices: stripes of many slices have small ones
 constexpr uint32_t kStripesInFlightMax = 4;  // per writer
 constexpr size_t kZerosSize = 1024 * 1024;
 constexpr uint64_t kPermitShare = 16;  // of the memory that is left, a write takes at most one part of so many
@@ -106,16 +105,13 @@ struct WriteState {
   uint32_t stripes = 0;      // dispatched
   unsigned missing_max = 0;  // shards that one stripe lacks at most
   uint32_t incomplete = 0;   // bit i: member i lacks a stripe
+  unsigned slices_min = UINT32_MAX;  // shards that are no copies, of the stripe that has the fewest
   // Member i keeps the write as a file.
   bool is_file(unsigned shard, const Drive& drive) const {
-    return shard < layout.redundancy.width() && layout.redundancy.kind == RedundancyKind::mirror && !options.file.empty() &&
-           drive.keeps_files();
+    return shard < layout.redundancy.width() && layout.redundancy.is_copy(shard) && !options.file.empty() && drive.keeps_files();
   }
 };
 using StatePointer = std::shared_ptr<WriteState>;
-
-// Shards that must be durable for a stripe to count: enough to read it, and to lose one more where there is redundancy at all.
-unsigned shards_needed(const Redundancy& redundancy) { return redundancy.k + (redundancy.m > 0 ? 1u : 0u); }
 
 Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) {
   size_t size = 0;
@@ -136,7 +132,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
   for (unsigned i = 0; i < redundancy.k; ++i)
     data[i] = slice_views(pieces, std::min(bytes, i * shard_bytes), std::min(bytes, (i + 1) * shard_bytes));
   std::vector<Buffer> parity;
-  if (!mirror && redundancy.m > 0) {
+  if (!mirror && redundancy.m > 0 && bytes > 0) {
     for (unsigned j = 0; j < redundancy.m; ++j) parity.emplace_back(shard_bytes);
     auto code = ErasureCode::get(redundancy.k, redundancy.m);
     CHECK(code, "layouts name codes that exist");
@@ -145,13 +141,22 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
   const Members members = state->topology->map.members(static_cast<uint8_t>(width), layout.group);
   std::vector<Task<Result<void>>> puts;
   std::vector<unsigned> put_of;  // the shard of each
-  unsigned durable = 0, missing = 0;
+  unsigned durable = 0, slices = 0, missing = 0;
   for (unsigned i = 0; i < width; ++i) {
-    std::vector<ByteView> parts = mirror ? data[0] : i < redundancy.k ? data[i] : std::vector<ByteView>{parity[i - redundancy.k].view()};
+    const unsigned coded = i - redundancy.first_slice();  // if it is no copy: which shard of the code
+    std::vector<ByteView> parts;
+    if (redundancy.is_copy(i)) {
+      parts = slice_views(pieces, 0, bytes);
+    } else if (coded < redundancy.k) {
+      parts = data[coded];
+    } else if (bytes > 0) {
+      parts.push_back(parity[coded - redundancy.k].view());
+    }
     Drive* drive = state->topology->drive(members[i].at.drive);
     const bool empty_file = bytes == 0 && drive != nullptr && state->is_file(i, *drive);
     if (parts.empty() && !empty_file) {  // behind the end of the data: known to be zeros, not stored
       ++durable;
+      slices += !redundancy.is_copy(i);
       continue;
     }
     if (drive == nullptr || !drive->writable()) {
@@ -171,6 +176,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
     auto& result = results[at];
     if (result) {
       ++durable;
+      slices += !redundancy.is_copy(put_of[at]);
       continue;
     }
     ++missing;
@@ -181,13 +187,14 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
   if (!state->error) {
     if (full) {
       state->error = std::move(error);
-    } else if (durable < shards_needed(redundancy)) {
-      state->error = fail(Code::unavailable, "only {} of the {} drives needed by {} took the data ({})", durable, shards_needed(redundancy),
+    } else if (durable < redundancy.durable_min()) {
+      state->error = fail(Code::unavailable, "only {} of the {} drives needed by {} took the data ({})", durable, redundancy.durable_min(),
                           redundancy.to_string(), error ? error->to_string() : "the others are down");
     }
   }
   if (missing > 0) shards_missed().add(missing);
   state->missing_max = std::max(state->missing_max, missing);
+  state->slices_min = std::min(state->slices_min, slices);
   if (permit > 0) state->plane.write_ahead.release(permit);
   --state->in_flight;
   state->changed.pulse();
@@ -304,7 +311,7 @@ class StripeWriter final : public DataWriter {
     co_await wait_for_stripes(state_, 0);
     if (state_->error) co_return *state_->error;
     CO_TRY(co_await finish_files());
-    if (!options.file.empty() && layout.redundancy.kind == RedundancyKind::mirror && state_->topology->any_files) {
+    if (!options.file.empty() && layout.redundancy.has_copies() && state_->topology->any_files) {
       std::lock_guard lock(state_->plane.files_mutex);
       state_->plane.file_names[layout.write_id] = options.file;
       named_ = true;
@@ -312,7 +319,7 @@ class StripeWriter final : public DataWriter {
     if (state_->missing_max > 0) {
       std::lock_guard lock(state_->plane.degraded_mutex);
       state_->plane.degraded[layout.write_id] =
-          static_cast<uint8_t>(layout.redundancy.m - std::min<unsigned>(state_->missing_max, layout.redundancy.m));
+          static_cast<uint8_t>(layout.redundancy.losses() - std::min(state_->missing_max, layout.redundancy.losses()));
       state_->plane.degraded_count.fetch_add(1);
       degraded_ = true;
     }
@@ -401,14 +408,16 @@ class StripeWriter final : public DataWriter {
       if (!result && (!error || result.error().code() == Code::no_space)) error = std::move(result).error();
     }
     // A file that lacks one stripe is no copy at all.
-    const auto missing = static_cast<unsigned>(std::popcount(state_->incomplete));
-    const unsigned durable = layout.redundancy.width() - missing;
-    state_->missing_max = std::max(state_->missing_max, missing);
+    unsigned copies = 0;
+    for (unsigned i = 0; i < layout.redundancy.width(); ++i) copies += layout.redundancy.is_copy(i) && (state_->incomplete >> i & 1) == 0;
+    const unsigned slices = state_->slices_min == UINT32_MAX ? 0 : state_->slices_min;
+    const unsigned durable = copies + slices;
+    state_->missing_max = std::max(state_->missing_max, layout.redundancy.width() - durable);
     if (error && error->code() == Code::no_space) {
       state_->error = std::move(error);
-    } else if (durable < shards_needed(layout.redundancy)) {
+    } else if (durable < layout.redundancy.durable_min()) {
       state_->error =
-          fail(Code::unavailable, "only {} of the {} copies needed by {} are whole ({})", durable, shards_needed(layout.redundancy),
+          fail(Code::unavailable, "only {} of the {} copies or slices needed by {} are whole ({})", durable, layout.redundancy.durable_min(),
                layout.redundancy.to_string(), error ? error->to_string() : "the other drives are down");
     }
     if (state_->error) co_return *state_->error;
@@ -418,7 +427,7 @@ class StripeWriter final : public DataWriter {
   // An object without bytes has no stripe; where drives keep files it is an empty file, so that it is seen there.
   Task<Result<void>> put_empty_files() {
     const DataLayout& layout = state_->layout;
-    if (state_->options.file.empty() || layout.redundancy.kind != RedundancyKind::mirror) co_return Result<void>();
+    if (state_->options.file.empty() || !layout.redundancy.has_copies()) co_return Result<void>();
     ++state_->in_flight;
     ++state_->stripes;
     state_->plane.background.spawn_here(put_stripe(state_, 0, {}, 0, 0));
@@ -433,9 +442,11 @@ class StripeWriter final : public DataWriter {
     MemoryBudget& memory = state_->plane.write_memory;
     DataLayout& layout = state_->layout;
     const unsigned k = layout.redundancy.k, width = layout.redundancy.width();
+    uint32_t largest = state_->plane.tuning.shard_bytes;
+    while (layout.redundancy.kind == RedundancyKind::whole && largest > kShardMin && uint64_t{largest} * k > kCopyChunkMax) largest /= 2;
     const TimePoint deadline = Executor::here().now() + kMemoryPatience;
     for (;;) {
-      for (layout.shard_size = state_->plane.tuning.shard_bytes;; layout.shard_size /= 2) {
+      for (layout.shard_size = largest;; layout.shard_size /= 2) {
         const bool smallest = layout.shard_size <= kShardMin;
         uint64_t permit = uint64_t{layout.shard_size} * width;
         if (bytes > 0) permit = std::min<uint64_t>(permit, div_up(bytes, k) * width);

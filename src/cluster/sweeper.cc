@@ -101,7 +101,7 @@ Task<Result<size_t>> Sweeper::remove_orphans(Drive& drive, WriteId first, WriteI
       if (rows[2 * i] && drive.keeps_files() && name.stripe == 0) {  // committed; perhaps the end came before its file was shown
         Decoder in(*rows[2 * i]);
         CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
-        if (layout.redundancy.kind == RedundancyKind::mirror) CO_TRY(co_await show_if_current(plane_, drive, layout, name.shard, term_of(name.generation)));
+        if (layout.redundancy.is_copy(name.shard)) CO_TRY(co_await show_if_current(plane_, drive, layout, name.shard, term_of(name.generation)));
       }
       if (!rows[2 * i] && !rows[2 * i + 1]) orphans.push_back(chunks[i].id);
     }

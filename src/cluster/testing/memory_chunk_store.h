@@ -41,6 +41,13 @@ struct MemoryMedium {
     for (ChunkId at = shown->second; chunks.contains(at); at.low += file.stride) text += *chunks.at(at);
     return text;
   }
+  bool is_unfinished(ChunkId chunk) const {
+    for (const auto& [first, file] : open_files) {
+      const bool part = chunk.high == first.high && chunk.low >= first.low && (chunk.low - first.low) % file.stride == 0;
+      if (part && !file.finished) return true;
+    }
+    return false;
+  }
   // What a start does: files that were not finished are gone.
   void forget_unfinished() {
     for (auto it = open_files.begin(); it != open_files.end();) {
@@ -59,7 +66,8 @@ struct MemoryMedium {
   // Faults.
   bool gone = false;
   bool read_only = false;
-  Duration delay{0};  // of every read
+  bool hangs = false;  // puts, reads and checks do not come back until it is false again
+  Duration delay{0};   // of every read
   Duration put_delay{0};
   uint64_t fail_puts = 0;                 // so many next puts fail with io_error
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
@@ -88,6 +96,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   std::string description() const override { return "memory"; }
 
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) override {
+    co_await hang();
     // Names are valid until the put returns.
     const std::string path = options.file ? fmt::format("{}/{}", options.file->directory, options.file->name) : std::string();
     std::string bytes;
@@ -147,6 +156,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     co_return Result<void>();
   }
   Task<Result<void>> check_health() override {
+    co_await hang();
     if (!m_->unhealthy.empty()) co_return fail(Code::io_error, "{}", m_->unhealthy);
     co_return usable();
   }
@@ -154,6 +164,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) override {
     if (m_->chunks.contains(id)) co_await sleep_for(m_->delay);
     CO_TRY(usable());
+    co_await hang();
     ++m_->gets;
     auto found = m_->chunks.find(id);
     if (found == m_->chunks.end()) co_return fail(Code::not_found, "{}", id.to_string());
@@ -167,6 +178,9 @@ class MemoryChunkStore : public chunk::ChunkStore {
   Task<Result<void>> remove(std::vector<ChunkId> ids) override {
     co_await Executor::here().yield();
     CO_TRY(usable());
+    for (ChunkId id : ids) {  // what a start would forget may be put again
+      if (m_->is_unfinished(id)) m_->ever.erase(id);
+    }
     for (ChunkId id : ids) {
       m_->removes += m_->chunks.erase(id);
       if (m_->open_files.erase(id) > 0) std::erase_if(m_->tree, [&](const auto& entry) { return entry.second == id; });

@@ -176,7 +176,7 @@ Task<Result<Merged>> merge_parts(Engine& engine, BucketRef bucket, std::string k
   }
   if (parts.empty() || size == 0) co_return merged;
   CO_TRY_ASSIGN(auto redundancy, engine.redundancy_of(bucket->info.policy));
-  if (redundancy.kind != cluster::RedundancyKind::mirror) co_return merged;
+  if (!redundancy.has_copies()) co_return merged;
   cluster::WriteOptions options{
       .redundancy = redundancy, .size_hint = size, .file = {.directory = bucket->info.name, .name = std::move(key)}};
   CO_TRY_ASSIGN(merged.writer, engine.data().begin_write(options));

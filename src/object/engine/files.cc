@@ -37,7 +37,7 @@ Task<Result<void>> forget_row(meta::Transaction* transaction, std::string key, s
 }
 
 bool may_be_file(const std::optional<cluster::DataLayout>& layout) {
-  return layout && layout->redundancy.kind == cluster::RedundancyKind::mirror;
+  return layout && layout->redundancy.has_copies();
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ class RemoveObject : public KeyChange {
       applied = co_await add_marker(context, rows);
     }
     // Committed with the removal: should the end come before the file is hidden, the next start does it.
-    if (applied && *applied == Applied::commit && gone_ && gone_->redundancy.kind == cluster::RedundancyKind::mirror && context.data.has_file_drives()) {
+    if (applied && *applied == Applied::commit && gone_ && gone_->redundancy.has_copies() && context.data.has_file_drives()) {
       std::string layout;
       gone_->encode(layout);
       context.transaction.put(shown_file_key(bucket_, target_.key), std::move(layout));

@@ -25,7 +25,7 @@ Result<void> apply(const JsonValue& body, object::BucketInfo& info) {
       info.versioning = *text == "enabled" ? object::Versioning::enabled : object::Versioning::suspended;
     } else {
       return fail(Code::invalid_argument,
-                  "'{}' is no bucket setting, or its value is out of bounds: redundancy (profile or ec:k+m or mirror:n), inline_limit (<= 32 KiB), "
+                  "'{}' is no bucket setting, or its value is out of bounds: redundancy (profile, ec:k+m, mirror:n or whole:k+m), inline_limit (<= 32 KiB), "
                   "pack_limit (<= 1 MiB), quota_bytes, quota_objects, versioning (enabled, suspended)",
                   name);
     }
