@@ -256,6 +256,9 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
  private:
+  Task<void> hang() {
+    while (m_->hangs) co_await sleep_for(std::chrono::milliseconds(10));
+  }
   Result<void> usable() const {
     if (m_->gone || closed_) return fail(Code::device_gone, "memory drive is gone");
     return {};
