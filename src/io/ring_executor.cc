@@ -6,7 +6,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
+#include <span>
 
 #include "base/buffer_arena.h"
 #include "base/log.h"
@@ -16,6 +18,8 @@ namespace {
 thread_local RingExecutor* current_ring = nullptr;
 // A loop that always has something ready still asks the kernel for completions after this many rounds.
 constexpr int kRoundsPerTurn = 16;
+// While locked memory is short: attempts 10 ms apart to make a small ring, as others' may just be ending.
+constexpr int kRingTriesMax = 30;
 
 // Counters are written by one thread and read by any: no locked instruction is needed.
 void add(std::atomic<uint64_t>& counter, uint64_t n) {
@@ -75,17 +79,33 @@ Result<void> RingExecutor::open() {
       base | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
       base,
   };
-  int error = 0;
-  for (const unsigned flags : choices) {
-    io_uring_params params{};
-    params.flags = flags;
-    params.cq_entries = options_.completions;
-    error = -io_uring_queue_init_params(options_.submissions, &ring_->ring, &params);
-    if (error == 0) {
-      ring_->open = true;
-      break;
+  // Linux counts a ring against RLIMIT_MEMLOCK of all processes of a user together, and gives back a little after a ring's end.
+  // Where the limit is low, a small ring does the same with more system calls.
+  struct Size {
+    unsigned submissions, completions;
+  };
+  const Size sizes[] = {{options_.submissions, options_.completions}, {128, 1024}, {64, 256}};
+  const auto attempt = [&](const Size& size) {
+    int error = 0;
+    for (const unsigned flags : choices) {
+      io_uring_params params{};
+      params.flags = flags;
+      params.cq_entries = std::min(size.completions, options_.completions);
+      error = -io_uring_queue_init_params(std::min(size.submissions, options_.submissions), &ring_->ring, &params);
+      if (error != EINVAL) break;
     }
-    if (error != EINVAL) break;
+    ring_->open = error == 0;
+    return error;
+  };
+  int error = attempt(sizes[0]);
+  for (int tries = 0; error == ENOMEM && tries < kRingTriesMax; ++tries) {
+    if (tries > 0) ::usleep(10'000);
+    for (const Size& size : std::span(sizes).subspan(1)) {
+      error = attempt(size);
+      if (error == 0)
+        LOG_INFO("little locked memory (ulimit -l): a small io_uring", {"loop", options_.name}, {"submissions", size.submissions});
+      if (error != ENOMEM) break;
+    }
   }
   if (error == ENOSYS || error == EPERM || error == EACCES) {
     return fail(Code::unsupported,

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <liburing.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "io/needs_ring.h"
@@ -69,7 +70,10 @@ TEST_F(RingExecutorTest, more_operations_than_the_queue_holds_all_complete_in_ba
   EXPECT_EQ(executor->run(concurrent_nops(1000, 20)), 20000);
   auto wide = make_ring();
   EXPECT_EQ(wide->run(concurrent_nops(256, 50)), 12800);
-  EXPECT_LT(wide->stats().enters, 200u) << "256 operations a call";
+  rlimit locked{};
+  ASSERT_EQ(getrlimit(RLIMIT_MEMLOCK, &locked), 0);
+  const bool small = locked.rlim_cur < 1 * kMiB;  // then the ring may be, too
+  EXPECT_LT(wide->stats().enters, small ? 400u : 200u) << "256 operations a call";
 }
 
 Task<Duration> timed_sleep(Duration duration) {
@@ -158,6 +162,7 @@ TEST_F(RingExecutorTest, an_operation_can_be_cancelled) {
 
 TEST_F(ExecutorPoolTest, tasks_hop_between_loops_and_come_home) {
   auto pool = ExecutorPool::start({.name = "hop", .threads = 3});
+  if (!pool && pool.error().code() == Code::unsupported) GTEST_SKIP() << pool.error().to_string();
   ASSERT_TRUE(pool) << pool.error().to_string();
   const int hops = wait_on((*pool)->executor(0), [](ExecutorPool& loops) -> Task<int> {
     int count = 0;
