@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "cluster/drive_path.h"
 #include "observe/metrics.h"
 
@@ -11,8 +12,11 @@ namespace {
 
 constexpr Duration kLook = std::chrono::seconds(1);
 constexpr Duration kCheckHealth = std::chrono::seconds(5);      // of every drive; at once after errors
-constexpr Duration kHealthPatience = std::chrono::seconds(30);  // a check that takes longer has failed
+constexpr Duration kHealthPatience = std::chrono::seconds(30);  // a check, or a put to a raw drive, that takes longer: the drive hangs
+constexpr Duration kCheckTime = std::chrono::seconds(2);        // so long a look waits for the checks that it began
 constexpr unsigned kUnwellMax = 2;                              // failed checks in a row until the drive is disabled
+constexpr Duration kClosingPatience = std::chrono::seconds(8);  // of enabling, for the old store to close
+constexpr std::string_view kRefuses = "it refuses writes";      // start of the reason of a drive that is drained because of that
 constexpr std::string_view kDisabled = "disabled";              // start of the reason of a drive that was given up because it was disabled
 constexpr Duration kCleanAgain = std::chrono::minutes(10);
 constexpr std::string_view kReplaced = "replaced by drive";  // start of the reason of a drive whose successor takes its places
@@ -36,6 +40,7 @@ Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, 
       auditor_(auditor),
       open_drive_(std::move(open_drive)),
       open_known_(std::move(open_known)),
+      guarding_(plane.background.home()),
       alarm(plane.background) {}
 
 std::string Administration::read_only_reason() const {
@@ -229,7 +234,7 @@ Task<Result<void>> Administration::leave_read_only(uint32_t number, Drive& drive
   }
   const TimePoint since = read_only_since_.try_emplace(number, now).first->second;
   if (now - since < plane_.tuning.missing_grace) co_return Result<void>();
-  const std::string reason = fmt::format("it refuses writes: {}", drive.reason());
+  const std::string reason = fmt::format("{}: {}", kRefuses, drive.reason());
   Result<void> drained = co_await start_drain(number, reason);
   if (!drained && drained.error().code() != Code::precondition_failed) co_return drained;
   if (!drained) {
@@ -292,6 +297,7 @@ Task<Result<void>> Administration::disable_drive(uint32_t number, std::string re
 Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string reason) {
   static const Counter disabled =
       metrics::counter("cluster_drives_disabled_total", "Drives that were disabled, by operators or by the health check");
+  if (reason.starts_with(fmt::format("{}: ", kDisabled))) reason.erase(0, kDisabled.size() + 2);
   const std::string text = fmt::format("{}: {}", kDisabled, reason.empty() ? std::string("by an operator") : reason);
   // First in the map, so that it is durable; if the map cannot be written the drive stays in use by an operator's wish, but not when it
   // fails.
@@ -322,6 +328,10 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number) {
     path = old->path();
     Result<void> closed = co_await old->close();
     std::move(closed).ignore("it is broken, that is why it is opened again");
+    const TimePoint patience = Executor::here().now() + kClosingPatience;
+    while (!old->closed() && !old->hangs() && Executor::here().now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
+    if (!old->closed())
+      co_return fail(Code::busy, "drive {} ({}) still hangs: what was asked of it has not come back; try again later", number, path);
   }
   Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
   if (!opened) {
@@ -357,7 +367,8 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
   if (known.reason.starts_with(kReplaced))
     co_return fail(Code::precondition_failed, "drive {} was {}: to use it again, add it as a new drive", number, known.reason);
   Drive* drive = drives_.find(number);
-  if (drive == nullptr || drive->broken()) {
+  const bool of_use = drive != nullptr && !drive->broken() && !drive->closing() && !drive->hangs() && (drive->sound() || !open_known_);
+  if (!of_use) {
     CO_TRY_ASSIGN(drive, co_await reopen(number));
   } else if (!known.disabled && known.state != DriveState::failed) {
     co_return Result<void>();  // it is in use
@@ -375,6 +386,11 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
     MapDrive& each = map.drives.at(number);
     if (each.disabled) each.reason.clear();
     each.disabled = false;
+    if (each.state == DriveState::draining && each.reason.starts_with(kRefuses)) {
+      each.state = DriveState::active;
+      each.reason.clear();
+      map.replan();
+    }
     return {};
   }));
   if (known.state == DriveState::failed) CO_TRY(co_await readmit(number));
@@ -385,60 +401,95 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
   co_return Result<void>();
 }
 
-// Outlives its caller where a drive does not answer.
-struct Administration::Checkup {
-  std::vector<std::optional<Error>> problems;
-  size_t left = 0;
-  Event done;
-};
+// From now on it is used for nothing, and nobody waits for it any more. That has to work without the map, which may wait for this drive;
+// the next look writes it down.
+void Administration::give_up(Drive& drive, std::string why) {
+  if (!drive.disabled()) drive.disable(fmt::format("{}: {}", kDisabled, why));
+  drive.give_up();
+  alarm.ring();
+}
 
-Task<void> Administration::check_one(Drive* drive, size_t place, std::shared_ptr<Checkup> checkup) {
+void Administration::failed_check(Drive& drive, const Error& error, bool decided) {
+  const uint32_t number = drive.number();
+  if (drive.disabled() || drives_.find(number) != &drive) return;
+  LOG_WARNING("drive fails its health check", {"drive", number}, {"path", drive.path()}, {"error", error.to_string()});
+  if (++unwell_[number] >= kUnwellMax || decided) give_up(drive, fmt::format("its health check failed: {}", error.to_string()));
+}
+
+Task<void> Administration::check_one(Drive* drive) {
   Result<void> well = co_await drive->check_health();
-  checkup->problems[place].reset();
-  if (!well && drive->readable()) checkup->problems[place] = std::move(well).error();
-  if (--checkup->left == 0) checkup->done.set();
+  checking_.erase(drive);
+  if (well) {
+    unwell_.erase(drive->number());
+  } else if (drive->readable()) {
+    failed_check(*drive, well.error(), well.error().code() == Code::timed_out);
+  }
 }
 
 // Every few seconds, and at once when a drive answered errors of the kind that may come from a failing path.
+void Administration::begin_checks(TimePoint now) {
+  const bool all = now - checked_at_ >= kCheckHealth;
+  if (all) checked_at_ = now;
+  for (Drive* drive : drives_.all()) {
+    const bool suspicious = drive->suspicious();
+    if (!drive->readable() || checking_.contains(drive) || !(all || suspicious || unwell_.contains(drive->number()))) continue;
+    checking_.emplace(drive, now);
+    plane_.background.spawn_here(check_one(drive));
+  }
+}
+
+Task<void> Administration::guard() {
+  while (!guarding_.stopping()) {
+    const TimePoint now = Executor::here().now();
+    if (!plane_.background.stopping()) begin_checks(now);
+    const auto checking = checking_;
+    for (const auto& [drive, since] : checking) {
+      if (now - since >= kHealthPatience)
+        failed_check(*drive, fail(Code::timed_out, "it has not answered for {}: it hangs", format_duration(now - since)), true);
+    }
+    for (Drive* drive : drives_.all()) {
+      const Duration oldest = now - drive->oldest_put(now);
+      // A directory has a check of its own, which tells a disk that hangs from one that has much to do.
+      const bool judged = drive->disabled() || parse_drive_path(drive->path()).kind == "raw";
+      if (oldest >= kHealthPatience && judged)
+        give_up(*drive, fmt::format("a write has not come back for {}: it hangs", format_duration(oldest)));
+    }
+    co_await guard_ends_.wait_until(Executor::here().now() + kLook / 4);
+  }
+}
+
+Task<void> Administration::stop_guard() {
+  guarding_.request_stop();
+  guard_ends_.set();
+  co_await guarding_.join();
+}
+
+Task<void> Administration::close_disabled(Drive* drive) {
+  Result<void> closed = co_await drive->close();
+  if (!closed)
+    LOG_WARNING("a disabled drive could not be closed", {"drive", drive->number()}, {"path", drive->path()},
+                {"error", closed.error().to_string()});
+}
+
 Task<Result<void>> Administration::check_health(TimePoint now) {
+  begin_checks(now);
+  const TimePoint patience = now + kCheckTime;
+  const auto begun_now = [&] { return std::ranges::any_of(checking_, [&](const auto& check) { return check.second >= now; }); };
+  while (begun_now() && Executor::here().now() < patience) co_await sleep_for(std::chrono::milliseconds(5));
   // A directory whose store gave up is a failing path too: it may come and go with its mount, so an operator decides when it is back.
   const auto topology = drives_.topology();
   for (const auto& [number, known] : topology->map.drives) {
     Drive* drive = topology->drive(number);
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
-    if (!expected || known.disabled || drive == nullptr || !drive->broken() || parse_drive_path(drive->path()).kind == "raw") continue;
-    Result<void> marked = co_await mark_disabled(number, drive->reason());
-    if (!marked)
-      LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
-  }
-  std::vector<Drive*> due;
-  const bool all = now - checked_at_ >= kCheckHealth;
-  for (Drive* drive : drives_.all()) {
-    const bool suspicious = drive->suspicious();
-    if (drive->readable() && (all || suspicious || unwell_.contains(drive->number()))) due.push_back(drive);
-  }
-  if (due.empty()) co_return Result<void>();
-  if (all) checked_at_ = now;
-  auto checkup = std::make_shared<Checkup>();
-  checkup->left = due.size();
-  for (size_t i = 0; i < due.size(); ++i) checkup->problems.emplace_back(fail(Code::timed_out, "it does not answer"));
-  for (size_t i = 0; i < due.size(); ++i) plane_.background.spawn_here(check_one(due[i], i, checkup));
-  if (!checkup->done.is_set()) co_await checkup->done.wait_until(now + kHealthPatience);
-  const std::vector<std::optional<Error>> problems = checkup->problems;
-  for (size_t i = 0; i < due.size(); ++i) {
-    const uint32_t number = due[i]->number();
-    if (!problems[i]) {
-      unwell_.erase(number);
-      continue;
+    if (!expected || drive == nullptr) continue;
+    const bool failing = drive->disabled() || (drive->broken() && parse_drive_path(drive->path()).kind != "raw");
+    if (!known.disabled && failing) {
+      Result<void> marked = co_await mark_disabled(number, drive->reason());
+      if (!marked)
+        LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
     }
-    const auto newest = drives_.topology();
-    auto known = newest->map.drives.find(number);
-    if (known == newest->map.drives.end() || known->second.disabled) continue;
-    LOG_WARNING("drive fails its health check", {"drive", number}, {"path", due[i]->path()}, {"error", problems[i]->to_string()});
-    if (++unwell_[number] < kUnwellMax) continue;
-    Result<void> marked = co_await mark_disabled(number, fmt::format("its health check failed: {}", problems[i]->to_string()));
-    if (!marked)
-      LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
+    // With its files open its file system could not be unmounted.
+    if (drive->disabled() && !drive->closing() && !drive->hangs() && open_known_) plane_.background.spawn_here(close_disabled(drive));
   }
   co_return Result<void>();
 }

@@ -5,7 +5,9 @@
 //
 // watch() looks at the drives once a second: one that is away for longer than the grace is lost (failed in the map, rebuilt elsewhere); one
 // that comes back later is cleaned of what is obsolete and serves again; a drained one that is empty leaves the metadata log.
-// A drive whose health check fails is disabled: used for nothing until an operator enables it; for repair it is a missing one.
+// A drive whose health check fails is disabled: used for nothing until an operator enables it; for repair it is a missing one. Its store is
+// closed, so that its file system can be unmounted and mended, and opened again when it is enabled.
+// A drive that hangs would hang everything that holds the turn, this look included: guard() looks for such drives without a turn.
 // Confined to the home executor.
 #pragma once
 #include "cluster/alarm.h"
@@ -14,13 +16,14 @@
 #include "cluster/map_keeper.h"
 #include "cluster/metadata_log.h"
 #include "cluster/repair.h"
+#include "io/sync.h"
 
 namespace quarry::cluster {
 
 class Administration {
  public:
-  Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer, Auditor& auditor,
-                 OpenNewDrive open_drive, OpenKnownDrive open_known);
+  Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer,
+                 Auditor& auditor, OpenNewDrive open_drive, OpenKnownDrive open_known);
 
   Task<Result<void>> add_drive(std::string path, bool force);
   Task<Result<void>> drain_drive(uint32_t number);
@@ -31,6 +34,9 @@ class Administration {
   Task<Result<void>> register_width(uint8_t width);
 
   Task<void> run();
+  // Gives up drives that hang, from start_guard() until stop_guard(), which comes after everything that may wait for a drive.
+  void start_guard() { guarding_.spawn_here(guard()); }
+  Task<void> stop_guard();
   // One look at all drives.
   Task<Result<void>> look();
   // Empty while writes are possible.
@@ -40,8 +46,12 @@ class Administration {
   Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
   Task<Result<Drive*>> reopen(uint32_t number);
   Task<Result<void>> check_health(TimePoint now);
-  struct Checkup;
-  static Task<void> check_one(Drive* drive, size_t place, std::shared_ptr<Checkup> checkup);
+  Task<void> guard();
+  void begin_checks(TimePoint now);
+  Task<void> check_one(Drive* drive);
+  void failed_check(Drive& drive, const Error& error, bool decided);
+  void give_up(Drive& drive, std::string why);
+  Task<void> close_disabled(Drive* drive);
   bool needed_for_reading(const Topology& topology, uint32_t number) const;
   Task<Result<uint32_t>> join(std::string path, bool force);
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
@@ -69,6 +79,9 @@ class Administration {
   Semaphore turn_{1};
   std::map<uint32_t, unsigned> unwell_;  // health checks that failed one after the other
   TimePoint checked_at_{};
+  std::map<Drive*, TimePoint> checking_;  // health checks under way: since when
+  Background guarding_;                   // guard() alone: it goes on while the rest of the background ends
+  Event guard_ends_;
   std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_, slow_since_;
   mutable std::mutex mutex_;
   std::string read_only_reason_;  // guarded

@@ -36,6 +36,9 @@ class ClusterNode final : public Cluster {
   uint64_t log_epoch() const override { return log_->epoch(); }
   std::string read_only_reason() const override { return plane_->read_only_reason(); }
   Task<Result<void>> settle() override { return plane_->settle(); }
+  bool hangs() const override {
+    return std::ranges::any_of(drives_.all(), [](const Drive* drive) { return drive->hangs(); });
+  }
 
   Task<Result<void>> close() override {
     if (closed_) co_return Result<void>();
@@ -46,6 +49,7 @@ class ClusterNode final : public Cluster {
     note(co_await plane_->stop());
     note(co_await meta_->close());
     co_await log_->close();
+    co_await plane_->administration().stop_guard();
     for (Drive* drive : drives_.all()) {
       if (drive->readable() || drive->disabled()) note(co_await drive->close());
     }
@@ -175,6 +179,7 @@ class ClusterNode final : public Cluster {
       std::move(closed).ignore("the start failed already");
     }
     if (log_ != nullptr) co_await log_->close();
+    if (plane_ != nullptr) co_await plane_->administration().stop_guard();
     for (Drive* drive : drives_.all()) {
       Result<void> closed = co_await drive->close();
       std::move(closed).ignore("the start failed already");

@@ -94,6 +94,9 @@ class Cluster {
   virtual Task<Result<void>> settle() = 0;
   // Stops background work, ends the session, closes metadata, log and drives. Must be called before destruction.
   virtual Task<Result<void>> close() = 0;
+  // A drive hangs: the kernel has not come back from something that was asked of it. The cluster can be closed, but neither it nor the
+  // executors and pools below may be destroyed while this is so: a process that ends leaves them where they are.
+  virtual bool hangs() const = 0;
 };
 
 // What a drive's label says, for `device list` and `inspect` (docs/formats/drive-label.md).

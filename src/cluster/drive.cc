@@ -64,9 +64,48 @@ Duration LatencyStatistics::quantile(double q, Duration fallback) const {
   return fallback;
 }
 
+void CallList::add(Call& call) {
+  std::lock_guard lock(mutex_);
+  call.after = first_;
+  if (first_ != nullptr) first_->before = &call;
+  first_ = &call;
+}
+
+void CallList::remove(Call& call) {
+  std::lock_guard lock(mutex_);
+  (call.before != nullptr ? call.before->after : first_) = call.after;
+  if (call.after != nullptr) call.after->before = call.before;
+}
+
+TimePoint CallList::oldest_put(TimePoint now) const {
+  TimePoint oldest = now;
+  std::lock_guard lock(mutex_);
+  for (const Call* call = first_; call != nullptr; call = call->after) oldest = std::min(oldest, call->put_began);
+  return oldest;
+}
+
+void CallList::give_up(const Error& error, std::atomic<size_t>& left_behind) {
+  std::vector<std::shared_ptr<Call>> waiting;
+  {
+    std::lock_guard lock(mutex_);
+    for (Call* call = first_; call != nullptr; call = call->after) waiting.push_back(call->shared_from_this());
+  }
+  for (auto& call : waiting) tell(std::move(call), error, left_behind);
+}
+
+detail::Root CallList::tell(std::shared_ptr<Call> call, Error error, std::atomic<size_t>& left_behind) {
+  const std::shared_ptr<Call> own = std::move(call);
+  const Error reason = std::move(error);
+  co_await own->home.enter();
+  if (own->is_answered()) co_return;
+  left_behind.fetch_add(1);
+  own->answer_with(reason);
+  own->wake();
+}
+
 Drive::Drive(Identity identity, std::unique_ptr<chunk::ChunkStore> store, Executor& owner)
     : identity_(std::move(identity)), id_(store->drive_id()), keeps_files_(store->keeps_files()), store_(std::move(store)), owner_(owner) {}
-Drive::~Drive() = default;
+Drive::~Drive() { CHECK(!hangs(), "a Drive dies while its store is still at work"); }
 
 Result<void> Drive::usable() const {
   if (condition() == DriveCondition::down) return fail(Code::device_gone, "drive {} ({}) is down: {}", number(), path(), reason());
@@ -101,6 +140,11 @@ void Drive::disable(std::string reason) {
   if (listener_) listener_(*this);
 }
 
+void Drive::give_up() {
+  if (condition() != DriveCondition::down) return;  // its callers are told that it is down, so it has to be
+  calls_.give_up(fail(Code::device_gone, "drive {} ({}) is given up: {}", number(), path(), reason()), left_behind_);
+}
+
 void Drive::enable() {
   std::lock_guard lock(mutex_);
   disabled_.store(false, std::memory_order_release);
@@ -117,12 +161,45 @@ void Drive::judge(const Error& error) {  // on the owner's thread
     worsen(DriveCondition::read_only, health.reason.empty() ? error.to_string() : health.reason);
 }
 
+namespace {
+
+// What a put borrows, copied: for callers that may be sent on while the store still reads it.
+struct PutCopy {
+  Buffer bytes;
+  std::string directory, name;
+};
+
+}  // namespace
+
 Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream) {
-  return call([id, parts = std::move(parts), stream](chunk::ChunkStore& store) { return store.put(id, parts, {.stream = stream}); });
+  return put(id, std::move(parts), chunk::PutOptions{.stream = stream});
 }
 
-Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) {
-  return call([id, parts = std::move(parts), options](chunk::ChunkStore& store) { return store.put(id, parts, options); });
+Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options, std::shared_ptr<const void> hold) {
+  if (hold == nullptr) {
+    auto copy = std::make_shared<PutCopy>();
+    size_t size = 0;
+    for (ByteView part : parts) size += part.size();
+    if (size > 0) {
+      copy->bytes = Buffer(size);
+      size_t at = 0;
+      for (ByteView part : parts) {
+        if (!part.empty()) std::memcpy(copy->bytes.data() + at, part.data(), part.size());
+        at += part.size();
+      }
+      parts = {copy->bytes.view()};
+    }
+    if (options.file) {
+      copy->directory = options.file->directory;
+      copy->name = options.file->name;
+      options.file->directory = copy->directory;
+      options.file->name = copy->name;
+    }
+    hold = std::move(copy);
+  }
+  return call(
+      [id, parts = std::move(parts), options, hold = std::move(hold)](chunk::ChunkStore& store) { return store.put(id, parts, options); },
+      true);
 }
 
 Task<Result<void>> Drive::finish_file(ChunkId first, uint64_t size) {
@@ -314,19 +391,48 @@ Task<Result<uint32_t>> Drive::stat_shard(ChunkName name) {
 }
 
 Task<Result<void>> Drive::rewrite_shard(ChunkName name, std::vector<ByteView> parts) {
-  return call([name, parts = std::move(parts)](chunk::ChunkStore& store) { return replace_shard(store, name, parts); });
+  size_t size = 0;
+  for (ByteView part : parts) size += part.size();
+  auto copy = std::make_shared<Buffer>(size);  // as for put
+  size_t at = 0;
+  for (ByteView part : parts) {
+    std::memcpy(copy->data() + at, part.data(), part.size());
+    at += part.size();
+  }
+  return call([name, copy](chunk::ChunkStore& store) { return replace_shard(store, name, {copy->view()}); }, true);
 }
 
 Task<Result<void>> Drive::remove_shards(std::vector<ChunkName> names) {
   return call([names = std::move(names)](chunk::ChunkStore& store) { return drop_shards(store, names); });
 }
 
-Task<Result<void>> Drive::close() {
-  if (closed_.exchange(true)) co_return Result<void>();
-  Executor& home = Executor::here();
+detail::Root Drive::close_store(std::shared_ptr<CallOf<Result<void>>> call) {
   co_await owner_.enter();
   Result<void> closed = co_await store_->close();
-  co_await home.enter();
+  store_closed_.store(true, std::memory_order_release);
+  co_await call->home.enter();
+  conclude(*call, std::move(closed));
+}
+
+Task<Result<void>> Drive::close() {
+  if (closed_.exchange(true)) co_return Result<void>();
+  const auto mine = std::make_shared<CallOf<Result<void>>>(Executor::here());
+  Result<void> closed;
+  if (hangs()) {
+    const TimePoint patience = mine->home.now() + kClosePatience;
+    while (hangs() && mine->home.now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
+  }
+  if (hangs()) {
+    closed_.store(false);  // to be tried again
+    closed = fail(Code::timed_out, "drive {} ({}) hangs: it cannot be closed", number(), path());
+  } else {
+    mine->put_began = mine->home.now();
+    calls_.add(*mine);
+    close_store(mine);
+    co_await *mine;
+    calls_.remove(*mine);
+    closed = std::move(*mine->answer);
+  }
   {
     std::lock_guard lock(mutex_);
     condition_.store(DriveCondition::down, std::memory_order_release);

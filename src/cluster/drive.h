@@ -4,6 +4,9 @@
 // was removed, so references to it stay valid; calls then answer device_gone.
 // Errors are classified here: what says "the drive" (device_gone, a store that is failed) takes the drive down and tells the
 // listener once; what says "this chunk" (not_found, corrupt, io_error of a read) is an erasure for the caller to work around.
+//
+// A drive may hang: calls that never come back. The cluster gives such a drive up (give_up): its callers are answered device_gone at once,
+// each on its executor, while what was asked of the store goes on behind them, on memory of its own, until the device lets go of it.
 #pragma once
 #include <array>
 #include <atomic>
@@ -42,6 +45,38 @@ class LatencyStatistics {
   std::atomic<uint32_t> total_{0};
 };
 
+// What calls of a drive wait for (private to Drive). A call is in the list from its start until its answer was taken.
+class CallList {
+ public:
+  struct Call : std::enable_shared_from_this<Call> {
+    explicit Call(Executor& at) : home(at) {}
+    virtual ~Call() = default;
+    virtual bool is_answered() const = 0;
+    virtual void answer_with(const Error& error) = 0;
+    bool await_ready() const noexcept { return is_answered(); }
+    void await_suspend(std::coroutine_handle<> handle) noexcept { waiter = handle; }
+    void await_resume() const noexcept {}
+    void wake() {  // on home
+      if (waiter) std::exchange(waiter, {}).resume();
+    }
+    Executor& home;
+    std::coroutine_handle<> waiter;
+    TimePoint put_began = kNoDeadline;  // for puts
+    Call* before = nullptr;
+    Call* after = nullptr;
+  };
+  void add(Call& call);
+  void remove(Call& call);
+  // All that are in the list go on with this error, each on its executor; what the store says later is dropped. `left_behind` counts them.
+  void give_up(const Error& error, std::atomic<size_t>& left_behind);
+  TimePoint oldest_put(TimePoint now) const;  // when it began; now: there is none
+
+ private:
+  static detail::Root tell(std::shared_ptr<Call> call, Error error, std::atomic<size_t>& left_behind);
+  mutable std::mutex mutex_;
+  Call* first_ = nullptr;
+};
+
 class Drive {
  public:
   struct Identity {
@@ -60,9 +95,10 @@ class Drive {
   bool keeps_files() const { return keeps_files_; }  // ChunkStore::keeps_files
   Executor& owner() const { return owner_; }
 
-  // The contract of each is that of ChunkStore.
+  // The contract of each is that of ChunkStore. What is put is copied, unless `hold` keeps alive all that parts and options borrow: the
+  // store may still be reading it when a caller was sent on (give_up).
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream);
-  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options);
+  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options, std::shared_ptr<const void> hold = nullptr);
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length);
   Task<Result<void>> remove(std::vector<ChunkId> ids);
   Task<Result<chunk::ChunkStat>> stat(ChunkId id);
@@ -75,7 +111,8 @@ class Drive {
   Task<Result<void>> show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes);
   Task<Result<void>> hide_file(ChunkId first);
   Task<Result<void>> check_health();
-  // For what one kind of store can do beyond the interface (chunk::DirStore::adopt). `make` runs on the owner's thread.
+  // For what one kind of store can do beyond the interface (chunk::DirStore::adopt). `make` runs on the owner's thread, and owns what the
+  // task it makes looks at.
   template <class Make>
   auto with_store(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
     return call(std::move(make));
@@ -99,8 +136,12 @@ class Drive {
   // Removes every rewrite of each shard.
   Task<Result<void>> remove_shards(std::vector<ChunkName> names);
 
-  // Closes the store, once; from then on the drive is down.
+  // Closes the store, once; from then on the drive is down. Waits for calls in progress; of a drive that hangs only for kClosePatience:
+  // timed_out then, and the store stays as it is.
   Task<Result<void>> close();
+  bool closing() const { return closed_.load(std::memory_order_acquire); }  // or closed
+  bool closed() const { return store_closed_.load(std::memory_order_acquire); }
+  static constexpr Duration kClosePatience = std::chrono::seconds(5);
 
   DriveCondition condition() const {
     return disabled_.load(std::memory_order_acquire) ? DriveCondition::down : condition_.load(std::memory_order_acquire);
@@ -113,6 +154,14 @@ class Drive {
   void disable(std::string reason);
   void enable();
   bool disabled() const { return disabled_.load(std::memory_order_acquire); }
+  // Answers device_gone to everybody who waits for it. To be disabled or taken down first. Any thread.
+  void give_up();
+  // Calls that callers were sent on from and that the store has not come back from: it must not be destroyed.
+  bool hangs() const { return left_behind_.load(std::memory_order_acquire) > 0; }
+  // Since when the oldest put has been under way; now: there is none.
+  TimePoint oldest_put(TimePoint now) const { return calls_.oldest_put(now); }
+  // Its store takes writes, as far as is known.
+  bool sound() const { return condition_.load(std::memory_order_acquire) == DriveCondition::up; }
   // The store itself is of no more use: only opening it anew can help.
   bool broken() const { return condition_.load(std::memory_order_acquire) == DriveCondition::down; }
   // Errors of the kind that may mean that the path fails were seen since this was last asked.
@@ -138,8 +187,20 @@ class Drive {
 
  private:
   Result<void> usable() const;
+  template <class R>
+  struct CallOf final : CallList::Call {
+    using Call::Call;
+    bool is_answered() const override { return answer.has_value(); }
+    void answer_with(const Error& error) override { answer.emplace(error); }
+    std::optional<R> answer;
+  };
   template <class Make>
-  auto call(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&>;
+  auto call(Make make, bool is_put = false) -> std::invoke_result_t<Make&, chunk::ChunkStore&>;
+  template <class Make, class R>
+  detail::Root perform(std::shared_ptr<CallOf<R>> call, Make make);
+  detail::Root close_store(std::shared_ptr<CallOf<Result<void>>> call);
+  template <class R>
+  void conclude(CallOf<R>& call, R answer);
   void judge(const Error& error);
   void worsen(DriveCondition condition, std::string reason);
 
@@ -151,7 +212,9 @@ class Drive {
   std::atomic<DriveCondition> condition_{DriveCondition::up};
   std::atomic<bool> disabled_{false};
   std::atomic<bool> suspicious_{false};
-  std::atomic<bool> closed_{false};
+  std::atomic<bool> closed_{false}, store_closed_{false};
+  CallList calls_;
+  std::atomic<size_t> left_behind_{0};
   std::function<void(Drive&)> listener_;
   std::atomic<int64_t> room_{INT64_MAX};
   std::atomic<uint64_t> size_{0};
@@ -162,16 +225,38 @@ class Drive {
   chunk::StoreHealth health_;
 };
 
-// The task is made on the owner's thread too: a store may look at its state before it returns one.
 template <class Make>
-auto Drive::call(Make make) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
-  Executor& home = Executor::here();
+auto Drive::call(Make make, bool is_put) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
+  using R = typename std::invoke_result_t<Make&, chunk::ChunkStore&>::value_type;
   CO_TRY(usable());
+  const auto mine = std::make_shared<CallOf<R>>(Executor::here());
+  if (is_put) mine->put_began = mine->home.now();
+  calls_.add(*mine);
+  perform(mine, std::move(make));
+  co_await *mine;
+  calls_.remove(*mine);
+  co_return std::move(*mine->answer);
+}
+
+// The task is made on the owner's thread too: a store may look at its state before it returns one.
+template <class Make, class R>
+detail::Root Drive::perform(std::shared_ptr<CallOf<R>> call, Make make) {
+  Make own = std::move(make);
   co_await owner_.enter();
-  auto result = co_await make(*store_);
+  auto result = co_await own(*store_);
   if (!result) judge(result.error());
-  co_await home.enter();
-  co_return result;
+  co_await call->home.enter();
+  conclude(*call, std::move(result));
+}
+
+template <class R>
+void Drive::conclude(CallOf<R>& call, R answer) {  // on the caller's executor
+  if (call.answer) {
+    left_behind_.fetch_sub(1);
+    return;
+  }
+  call.answer.emplace(std::move(answer));
+  call.wake();
 }
 
 }  // namespace quarry::cluster

@@ -172,6 +172,94 @@ TEST_F(DriveStatesTest, a_drive_that_vanished_and_is_back_is_opened_again) {
   EXPECT_EQ(*read(*meanwhile), random_bytes(2, 200'000));
 }
 
+// Puts, reads and checks do not come back. The parts of a put are looked at when it does: the memory must still be there.
+TEST_F(DriveStatesTest, a_drive_that_hangs_is_given_up_and_the_others_go_on) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  std::vector<std::pair<DataLayout, std::string>> written;
+  const auto write_some = [&](int from, int to) {
+    for (int i = from; i < to; ++i) {
+      const std::string bytes = random_bytes(i, 50'000);
+      auto layout = write(bytes, twice);
+      if (layout) written.emplace_back(*layout, bytes);
+    }
+  };
+  write_some(0, 20);
+  media[1]->hangs = true;
+  const TimePoint began = executor.now();
+  write_some(20, 60);
+  EXPECT_LT(executor.now() - began, std::chrono::seconds(40));
+  EXPECT_GT(written.size(), 55u);  // what was on its way to two drives when one was given up may fail
+  pass(std::chrono::seconds(2));
+  EXPECT_EQ(state(2), "disabled");
+  EXPECT_NE(reason(2).find("hangs"), std::string::npos) << reason(2);
+  const TimePoint later = executor.now();
+  write_some(60, 80);
+  for (const auto& [layout, bytes] : written) EXPECT_EQ(*read(layout), bytes);
+  EXPECT_LT(executor.now() - later, std::chrono::seconds(5));
+  EXPECT_TRUE(cluster->hangs());
+  auto early = executor.run(cluster->data().enable_drive(2));
+  ASSERT_FALSE(early);
+  EXPECT_NE(early.error().to_string().find("still hangs"), std::string::npos) << early.error().to_string();
+  media[1]->hangs = false;
+  pass(std::chrono::seconds(2));
+  EXPECT_FALSE(cluster->hangs());
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  EXPECT_EQ(state(2), "active");
+  settle();
+  EXPECT_EQ(fsck(), "");
+  for (const auto& [layout, bytes] : written) EXPECT_EQ(*read(layout), bytes);
+  EXPECT_GT(written.size(), 75u);
+}
+
+TEST_F(DriveStatesTest, a_drive_that_hangs_does_not_keep_the_store_from_closing) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  auto before = write(random_bytes(1, 50'000), twice);
+  media[1]->hangs = true;
+  pass(std::chrono::seconds(6));  // a check is under way
+  const TimePoint began = executor.now();
+  EXPECT_FALSE(executor.run(cluster->close()));
+  EXPECT_LT(executor.now() - began, std::chrono::minutes(2));
+  EXPECT_TRUE(cluster->hangs());
+  media[1]->hangs = false;
+  pass(std::chrono::seconds(1));
+  EXPECT_FALSE(cluster->hangs());
+  cluster.reset();
+  ASSERT_TRUE(open());
+  EXPECT_EQ(*read(*before), random_bytes(1, 50'000));
+}
+
+// A store that refused a write goes on refusing: only opened anew it takes some again.
+TEST_F(DriveStatesTest, a_drive_that_refused_writes_is_opened_anew_when_it_is_enabled) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[1]->read_only = true;
+  pass(std::chrono::seconds(2));
+  media[1]->read_only = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  EXPECT_EQ(state(2), "active");
+  EXPECT_EQ(reason(2), "");
+  const uint64_t puts = media[1]->puts;
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(write(random_bytes(i, 50'000), {RedundancyKind::mirror, 1, 1}));
+  EXPECT_GT(media[1]->puts, puts);
+}
+
+TEST_F(DriveStatesTest, a_disabled_drive_is_closed_so_that_its_file_system_can_be_unmounted) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(2, "", false)));
+  pass(std::chrono::seconds(3));
+  EXPECT_TRUE(plane().plane().drives.find(2)->closed());
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  EXPECT_FALSE(plane().plane().drives.find(2)->closed());
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(write(random_bytes(i, 50'000), {RedundancyKind::mirror, 1, 1}));
+  settle();
+  EXPECT_EQ(fsck(), "");
+}
+
 TEST(GroupChoice, narrower_layouts_keep_the_number_of_losses) {
   std::vector<std::string> seen;
   std::optional<Redundancy> next = Redundancy{RedundancyKind::erasure, 4, 2};

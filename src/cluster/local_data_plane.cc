@@ -34,6 +34,7 @@ Task<Result<void>> LocalDataPlane::prepare() {
 }
 
 void LocalDataPlane::start() {
+  administration_.start_guard();
   plane_.background.spawn_here(administration_.run());
   plane_.background.spawn_here(sweeper_.run());
   plane_.background.spawn_here(repairer_.run());

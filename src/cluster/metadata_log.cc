@@ -306,6 +306,14 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
   result.copies = std::move(copies);
   result.copies.size = 0;
   for (ByteView part : parts) result.copies.size += static_cast<uint32_t>(part.size());
+  // One copy of its own for all drives: one that hangs may come back to it long after the caller went on (Drive::give_up).
+  const auto held = std::make_shared<Buffer>(result.copies.size);
+  size_t at = 0;
+  for (ByteView part : parts) {
+    std::memcpy(held->data() + at, part.data(), part.size());
+    at += part.size();
+  }
+  parts = {held->view()};
   std::set<uint32_t> refused;
   for (;;) {
     result.counted = counted(result.copies);
@@ -314,7 +322,7 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
     if (targets.empty()) break;
     targets.resize(std::min<size_t>(targets.size(), options_.copies - result.counted));
     std::vector<Task<Result<void>>> puts;
-    for (Drive* drive : targets) puts.push_back(drive->put(chunk_id(name), parts, stream));
+    for (Drive* drive : targets) puts.push_back(drive->put(chunk_id(name), parts, chunk::PutOptions{.stream = stream}, held));
     std::vector<Result<void>> done = co_await when_all(std::move(puts));
     for (size_t i = 0; i < done.size(); ++i) {
       // already_exists: an earlier attempt that was reported as failed had landed; the content of a name never differs.

@@ -14,7 +14,7 @@ constexpr size_t kAdoptMin = 64 * 1024;       // smaller pieces are copied toget
 constexpr size_t kCollectSize = 1024 * 1024;  // into buffers of this size
 constexpr uint32_t kShardMin = 64 * 1024;
 constexpr uint64_t kCopyChunkMax = 4 * kMiB;  // of a full copy beside slices: stripes of many slices have small ones
-constexpr uint32_t kStripesInFlightMax = 4;  // per writer
+constexpr uint32_t kStripesInFlightMax = 4;   // per writer
 constexpr size_t kZerosSize = 1024 * 1024;
 constexpr uint64_t kPermitShare = 16;  // of the memory that is left, a write takes at most one part of so many
 constexpr Duration kMemoryPatience = std::chrono::seconds(15);
@@ -102,9 +102,9 @@ struct WriteState {
   uint32_t in_flight = 0;
   Event changed;
   std::optional<Error> error;
-  uint32_t stripes = 0;      // dispatched
-  unsigned missing_max = 0;  // shards that one stripe lacks at most
-  uint32_t incomplete = 0;   // bit i: member i lacks a stripe
+  uint32_t stripes = 0;              // dispatched
+  unsigned missing_max = 0;          // shards that one stripe lacks at most
+  uint32_t incomplete = 0;           // bit i: member i lacks a stripe
   unsigned slices_min = UINT32_MAX;  // shards that are no copies, of the stripe that has the fewest
   // Member i keeps the write as a file.
   bool is_file(unsigned shard, const Drive& drive) const {
@@ -113,16 +113,29 @@ struct WriteState {
 };
 using StatePointer = std::shared_ptr<WriteState>;
 
-Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options) {
+// What the puts of a stripe read. A drive that hangs may come back to it long after the stripe was given up (Drive::give_up).
+struct StripeBytes {
+  Pieces pieces;
+  std::vector<Buffer> parity;
+  FileName file;
+};
+
+Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options,
+                             std::shared_ptr<const void> hold) {
   size_t size = 0;
   for (ByteView part : parts) size += part.size();
   if (!drive->reserve(size)) {
     co_return fail(Code::no_space, "drive {} ({}) is full: add a drive or delete data", drive->number(), drive->path());
   }
-  co_return co_await drive->put(id, std::move(parts), options);
+  co_return co_await drive->put(id, std::move(parts), options, std::move(hold));
 }
 
-Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64_t bytes, uint64_t permit) {
+Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint64_t bytes, uint64_t permit) {
+  const auto held = std::make_shared<StripeBytes>();
+  held->pieces = std::move(gathered);
+  held->file = state->options.file;
+  const Pieces& pieces = held->pieces;
+  std::vector<Buffer>& parity = held->parity;
   const DataLayout& layout = state->layout;
   const Redundancy redundancy = layout.redundancy;
   const unsigned width = redundancy.width();
@@ -131,7 +144,6 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
   std::vector<std::vector<ByteView>> data(redundancy.k);
   for (unsigned i = 0; i < redundancy.k; ++i)
     data[i] = slice_views(pieces, std::min(bytes, i * shard_bytes), std::min(bytes, (i + 1) * shard_bytes));
-  std::vector<Buffer> parity;
   if (!mirror && redundancy.m > 0 && bytes > 0) {
     for (unsigned j = 0; j < redundancy.m; ++j) parity.emplace_back(shard_bytes);
     auto code = ErasureCode::get(redundancy.k, redundancy.m);
@@ -165,9 +177,9 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces pieces, uint64
       continue;
     }
     chunk::PutOptions options;
-    if (state->is_file(i, *drive)) options.file = file_place(layout, stripe, i, members[i].at.term, 0, state->options.file);
+    if (state->is_file(i, *drive)) options.file = file_place(layout, stripe, i, members[i].at.term, 0, held->file);
     put_of.push_back(i);
-    puts.push_back(put_shard(drive, chunk_id(shard_name(layout, stripe, i, members[i].at.term)), std::move(parts), options));
+    puts.push_back(put_shard(drive, chunk_id(shard_name(layout, stripe, i, members[i].at.term)), std::move(parts), options, held));
   }
   std::vector<Result<void>> results = co_await when_all(std::move(puts));
   std::optional<Error> error;
@@ -417,8 +429,8 @@ class StripeWriter final : public DataWriter {
       state_->error = std::move(error);
     } else if (durable < layout.redundancy.durable_min()) {
       state_->error =
-          fail(Code::unavailable, "only {} of the {} copies or slices needed by {} are whole ({})", durable, layout.redundancy.durable_min(),
-               layout.redundancy.to_string(), error ? error->to_string() : "the other drives are down");
+          fail(Code::unavailable, "only {} of the {} copies or slices needed by {} are whole ({})", durable,
+               layout.redundancy.durable_min(), layout.redundancy.to_string(), error ? error->to_string() : "the other drives are down");
     }
     if (state_->error) co_return *state_->error;
     co_return Result<void>();

@@ -89,6 +89,7 @@ class RunningNode : public Node {
   std::string summary() const override;
   Result<void> reload_certificate() override { return listeners_->reload_certificate(); }
   Result<void> stop() override;
+  bool hangs() const override { return hangs_; }
 
  private:
   Executor& home() { return loops_->executor(0); }
@@ -110,7 +111,7 @@ class RunningNode : public Node {
   std::vector<Gauge> gauges_;
   std::atomic<size_t> next_owner_{0};
   std::mutex remember_mutex_;
-  bool stopped_ = false;
+  bool stopped_ = false, hangs_ = false;
 };
 
 // The drives in use, for the next start. `added`: one that is about to be.
@@ -309,6 +310,17 @@ Result<void> RunningNode::stop() {
   identities_.reset();
   if (cluster_) {
     outcome = wait_on(home(), cluster_->close());
+    hangs_ = cluster_->hangs();
+    if (hangs_) {
+      LOG_ERROR("a drive hangs: the node ends without it", {"root", config_.root});
+      // What the kernel still works on stays where it is.
+      static_cast<void>(cluster_.release());
+      static_cast<void>(loops_.release());
+      static_cast<void>(blocking_.release());
+      static_cast<void>(compute_.release());
+      lock_ = RootLock();
+      return outcome;
+    }
     cluster_.reset();
   }
   if (loops_) loops_->stop();

@@ -20,7 +20,11 @@ class Node {
   virtual std::string summary() const = 0;        // a few lines for people: endpoints, drives, redundancy
   virtual Result<void> reload_certificate() = 0;  // on SIGHUP
   // Stops accepting, finishes what was accepted (at most drain_timeout), makes the next start cheap, closes. Blocks.
+  // With a drive that hangs it returns all the same; then hangs() says so.
   virtual Result<void> stop() = 0;
+  // After stop: the kernel holds threads of this process in calls to a drive. Everything else is closed and let go; the process can only
+  // end at once (_exit).
+  virtual bool hangs() const = 0;
 };
 
 // Whether a process holds the lock of this root directory.

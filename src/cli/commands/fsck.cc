@@ -24,7 +24,8 @@ int run_fsck(const NodeOptions& options) {
     return status != 0 ? status : print_fsck_report(report, options.target.json);
   }
   std::error_code ignored;
-  if (options.device.empty() && !std::filesystem::exists(root + "/drives", ignored)) {
+  if (options.device.empty() && !std::filesystem::exists(root + "/drives", ignored) &&
+      !std::filesystem::exists(root + "/drives.list", ignored)) {
     return print_error(fmt::format("{} holds no drives: name the node's directory with --root, or its devices with --device", root));
   }
   set_log_level(LogLevel::warning);

@@ -1,6 +1,7 @@
 // quarry up, quarry server: a node in the foreground until SIGTERM or SIGINT.
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "cli/session.h"
 #include "cli/terminal.h"
@@ -79,6 +80,10 @@ int run_up(const UpOptions& options) {
   }
   LOG_INFO("stopping", {"signal", received});
   const Result<void> stopped = (*node)->stop();
+  if ((*node)->hangs()) {
+    std::fflush(nullptr);
+    _exit(stopped ? 0 : print_error(stopped.error().to_string()));
+  }
   return stopped ? 0 : print_error(stopped.error().to_string());
 }
 
