@@ -60,8 +60,9 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
   if (index_.find(adoption.first) || index_.file(adoption.first) != nullptr)
     co_return fail(Code::already_exists, "chunk {}", adoption.first.to_string());
   if (index_.shown_at(adoption.path) != nullptr) co_return fail(Code::already_exists, "{} is an object already", full(adoption.path));
-  if (index_.shown_as(adoption.directory, adoption.name) != nullptr) {
-    co_return fail(Code::already_exists, "{}/{} is shown already, by another file", adoption.directory, adoption.name);
+  if (const FileEntry* other = index_.shown_as(adoption.directory, adoption.name)) {
+    co_return fail(Code::already_exists, "the object '{}' of bucket '{}' is the file {} already: delete that object first", adoption.name,
+                   adoption.directory, full(other->path));
   }
   Adopted adopted;
   FileRecord record;
@@ -70,9 +71,17 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
   auto done = co_await blocking(*pool_, [&]() -> Result<void> {
     // Opened for writing where that is allowed: attributes need no more than the owner's right, but a file that we may not write is
     // a file that we could not replace either.
-    TRY_ASSIGN(const auto file, files_->open(adoption.path, OpenMode::write));
+    auto opened = files_->open(adoption.path, OpenMode::write);
+    if (!opened && opened.error().code() == Code::permission_denied) {
+      return fail(Code::permission_denied, "{}: the user who runs quarry may not read and write it: chmod or chown it, then adopt again",
+                  full(adoption.path));
+    }
+    if (!opened) return std::move(opened).error();
+    const auto file = std::move(*opened);
     TRY_ASSIGN(info, file->info());
     if (info.kind != FileKind::file) return fail(Code::invalid_argument, "{} is not a plain file", full(adoption.path));
+    if (info.size > adoption.size_max)
+      return fail(Code::too_large, "{} has {} bytes: at most {} are possible", full(adoption.path), info.size, adoption.size_max);
     TRY(check_shape(adoption.first, info.size, adoption.chunk_size, adoption.stride));
     record.first = adoption.first;
     record.size = info.size;
@@ -97,7 +106,9 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
     return files_->sync_directory(parent_of(adoption.path));
   });
   if (!done) {
-    if (done.error().code() == Code::not_found) co_return std::move(done).error();
+    // Of this file alone, not of the mountpath.
+    const Code code = done.error().code();
+    if (code == Code::not_found || code == Code::permission_denied) co_return std::move(done).error();
     Error error = co_await noted(std::move(done).error(), true);
     co_return error;
   }
@@ -124,6 +135,22 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
   co_return adopted;
 }
 
+Task<Result<bool>> DirStoreImpl::is_adopted(ChunkId first) {
+  CO_TRY(readable());
+  Use use(*this);
+  const FileEntry* entry = index_.file(first);
+  if (entry == nullptr || entry->unfinished) co_return false;
+  const std::string path = entry->path;
+  co_return co_await blocking(*pool_, [this, path, first]() -> Result<bool> {
+    const auto file = files_->open(path, OpenMode::read);
+    if (!file && file.error().code() == Code::not_found) return false;  // moved or removed meanwhile
+    if (!file) return file.error();
+    TRY_ASSIGN(const auto found, records_.find(**file, first));
+    if (!found || found->record.first != first) return false;
+    return std::ranges::any_of(found->record.attributes, [](const auto& one) { return one.first == kAdoptedAttribute; });
+  });
+}
+
 Task<Result<std::vector<DirStore::Unrecorded>>> DirStoreImpl::unrecorded(std::string under, std::string after, size_t limit) {
   CO_TRY(readable());
   Use use(*this);
@@ -135,9 +162,9 @@ Task<Result<std::vector<DirStore::Unrecorded>>> DirStoreImpl::unrecorded(std::st
     const size_t page_max = std::max<size_t>(limit, 1024);
     auto files = files_;
     auto walked = co_await blocking(*pool_, [files, under, after, page_max, &page] {
-      return visit_tree(*files, under, after, [&](const std::string& path) {
+      return visit_tree(*files, under, after, [&](const std::string& path, std::string_view why_not) {
         const auto info = files->info(path);
-        if (info && info->kind == FileKind::file) page.push_back({path, info->size, info->modified_ns});
+        if (info) page.push_back({path, info->size, info->modified_ns, std::string(why_not)});
         return page.size() < page_max;
       });
     });

@@ -92,6 +92,7 @@ class DirStore : public ChunkStore {
     std::string name;       // the key; see dir::key_of_path for the one that an existing path stands for
     std::vector<std::pair<std::string, std::string>> attributes;
     bool want_md5 = false;
+    uint64_t size_max = UINT64_MAX;  // bytes
   };
   struct Adopted {
     uint64_t size = 0;        // bytes
@@ -99,13 +100,17 @@ class DirStore : public ChunkStore {
     std::string md5;          // of the whole file, 16 bytes; empty unless asked for
   };
   // Errors: not_found, already_exists (the id, or the file has a record already, or another file is shown under that name),
-  // invalid_argument (not a plain file, or inside .quarry), busy (it changed while it was read: try again), as put.
+  // invalid_argument (not a plain file, or inside .quarry), busy (it changed while it was read: try again), permission_denied (this file),
+  // too_large (size_max), as put.
   virtual Task<Result<Adopted>> adopt(Adoption adoption) = 0;
+  // Whether the file was adopted; false also where there is no such file. Errors: corrupt (its record), io_error.
+  virtual Task<Result<bool>> is_adopted(ChunkId first) = 0;
   // Plain files of the readable tree without a record, in order of path, after `after` (exclusive), at most `limit`: what adopt may take.
   struct Unrecorded {
     std::string path;
     uint64_t size = 0;
     int64_t modified_ns = 0;
+    std::string why_not;  // not empty: no file that adopt may take (a symbolic link, another file system), and why
   };
   virtual Task<Result<std::vector<Unrecorded>>> unrecorded(std::string under, std::string after, size_t limit) = 0;
 

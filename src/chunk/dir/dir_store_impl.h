@@ -63,6 +63,7 @@ class DirStoreImpl : public DirStore {
   uint64_t fencing_epoch() const override { return descriptor_.fencing_epoch; }
   Task<Result<void>> set_fencing_epoch(uint64_t epoch) override;
   Task<Result<Adopted>> adopt(Adoption adoption) override;
+  Task<Result<bool>> is_adopted(ChunkId first) override;
   Task<Result<std::vector<Unrecorded>>> unrecorded(std::string under, std::string after, size_t limit) override;
   const DirOpenReport& open_report() const override { return report_; }
 
@@ -109,6 +110,7 @@ class DirStoreImpl : public DirStore {
   // remove.cc
   Task<Result<void>> remove_chunks(std::vector<ChunkId> ids);
   Task<Result<void>> remove_of_file(ChunkId first, std::vector<uint32_t> indexes);
+  Task<void> punch_out(ChunkId first, std::vector<uint32_t> indexes);
   Task<Result<void>> remove_file(ChunkId first);
   Task<Result<bool>> let_go(ChunkId first);
 

@@ -51,6 +51,8 @@ class File {
   virtual Result<std::optional<std::string>> attribute(const char* name) = 0;
   // Atomic. Errors: unsupported, no_space (no room beside the inode, too), too_large, read_only, io_error.
   virtual Result<void> set_attribute(const char* name, std::string_view value) = 0;
+  // Gives back the space of the range, which reads as zeros from then on; size and modification time stay. Errors: unsupported, io_error.
+  virtual Result<void> punch_hole(uint64_t /*offset*/, uint64_t /*length*/) { return fail(Code::unsupported, "holes"); }
   // Hints. Let the device begin to write the range; drop what is cached of the file, so that the next read asks the device.
   virtual void begin_writeback(uint64_t /*offset*/, uint64_t /*length*/) {}
   virtual void drop_cached() {}

@@ -116,6 +116,40 @@ TEST_F(DirFiles, removing_some_chunks_is_remembered_and_the_file_goes_with_the_l
   expect_sound();
 }
 
+TEST_F(DirFiles, a_hidden_file_gives_back_the_space_of_removed_chunks_and_a_shown_one_keeps_its_bytes) {
+  const std::string content = test_payload(1, 2'500'000);
+  const auto allocated = [&](const std::string& path) {
+    struct stat found{};
+    EXPECT_EQ(::stat((directory / path).c_str(), &found), 0);
+    return static_cast<uint64_t>(found.st_blocks) * 512;
+  };
+  std::vector<ChunkId> most;
+  for (uint32_t i = 1; i < 24; ++i) most.push_back(chunk_of({1, 1}, i));
+  put_and_show({1, 1}, "k", content);
+  ASSERT_TRUE(executor.run(store->remove({most[0]})));
+  EXPECT_EQ(tree()["b/k"], content) << "it is shown: no hole";
+  ASSERT_TRUE(executor.run(store->hide_file({1, 1})));
+  const std::string hidden = place_of(kHidden, {1, 1});
+  const uint64_t before = allocated(hidden);
+  ASSERT_TRUE(executor.run(store->remove(most)));
+  EXPECT_LT(allocated(hidden), before / 4);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(executor.run(store->get(most[5], 0, 1)).error().code(), Code::not_found);
+    EXPECT_TRUE(text_of(executor.run(store->get({1, 1}, 0, kTestChunk))->view()) == content.substr(0, kTestChunk));
+    EXPECT_TRUE(text_of(executor.run(store->get(chunk_of({1, 1}, 24), 0, kTestChunk))->view()) == content.substr(2'400'000));
+    expect_sound();
+    // As after a crash between the hole and the time.
+    std::filesystem::last_write_time(directory / hidden, std::filesystem::file_time_type::clock::now());
+    reopen();
+  }
+  // Somebody's hard link is somebody's.
+  put_and_show({2, 1}, "m", content);
+  std::filesystem::create_hard_link(directory / "b/m", directory / "mine");
+  ASSERT_TRUE(executor.run(store->hide_file({2, 1})));
+  ASSERT_TRUE(executor.run(store->remove({chunk_of({2, 1}, 3)})));
+  EXPECT_EQ(tree()["mine"], content);
+}
+
 TEST_F(DirFiles, a_key_and_the_directory_of_its_name_live_side_by_side) {
   put_and_show({1, 1}, "a", "file a");
   put_and_show({2, 1}, "a/b", "file a/b");
@@ -155,6 +189,47 @@ TEST_F(DirFiles, files_of_others_are_moved_aside_not_overwritten) {
   EXPECT_THAT(aside, ElementsAre("in the way of a directory", "precious"));
 }
 
+TEST_F(DirFiles, what_cannot_be_adopted_is_listed_with_the_reason) {
+  std::filesystem::create_directories(directory / "t/sub");
+  std::ofstream(directory / "t/a\xff\nb") << "odd";
+  std::ofstream(directory / "t/sub/file") << "plain";
+  std::filesystem::create_symlink("file", directory / "t/sub/link");
+  ASSERT_EQ(::mkfifo((directory / "t/pipe").c_str(), 0600), 0);
+  std::string all, after;
+  for (;;) {
+    const auto page = executor.run(store->unrecorded("t", after, 1));
+    ASSERT_TRUE(page);
+    if (page->empty()) break;
+    after = page->front().path;
+    all += after + (page->front().why_not.empty() ? " yes; " : " no; ");
+  }
+  EXPECT_EQ(all, "t/a\xff\nb yes; t/pipe no; t/sub/file yes; t/sub/link no; ");
+  EXPECT_EQ(executor
+                .run(store->adopt({.path = "t/sub/link",
+                                   .first = {1, 0},
+                                   .chunk_size = kTestChunk,
+                                   .stride = kTestStride,
+                                   .directory = "b",
+                                   .name = "k",
+                                   .attributes = {}}))
+                .error()
+                .code(),
+            Code::invalid_argument);
+  EXPECT_EQ(executor
+                .run(store->adopt({.path = "t/sub/file",
+                                   .first = {1, 0},
+                                   .chunk_size = kTestChunk,
+                                   .stride = kTestStride,
+                                   .directory = "b",
+                                   .name = "k",
+                                   .attributes = {},
+                                   .size_max = 2}))
+                .error()
+                .code(),
+            Code::too_large);
+  EXPECT_EQ(store->health().state, StoreState::online);
+}
+
 TEST_F(DirFiles, an_existing_tree_is_adopted_in_place_under_its_own_names) {
   std::filesystem::create_directories(directory / "photos/100%");
   const std::string big = test_payload(9, 400'000);
@@ -186,6 +261,11 @@ TEST_F(DirFiles, an_existing_tree_is_adopted_in_place_under_its_own_names) {
   EXPECT_EQ(inode_before.st_mtim.tv_nsec, inode_after.st_mtim.tv_nsec);
   EXPECT_EQ(tree(), before);
   EXPECT_THAT(*executor.run(store->unrecorded("", "", 10)), IsEmpty());
+  EXPECT_TRUE(*executor.run(store->is_adopted({1, 0})));
+  EXPECT_FALSE(*executor.run(store->is_adopted({77, 0})));
+  put_and_show({78, 0}, "written", "w");
+  EXPECT_FALSE(*executor.run(store->is_adopted({78, 0})));
+  ASSERT_TRUE(remove({78, 0}, 1));
   reopen();
   EXPECT_THAT(store->open_report().damage, IsEmpty());
   auto files = executor.run(store->files({}, 10));

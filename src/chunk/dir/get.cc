@@ -31,9 +31,11 @@ constexpr const char* kAdvice =
     "let Quarry rebuild it from its redundancy, or put the old content back, or delete the object and adopt the file as it is now";
 
 // Reads a whole file, whose time is not the recorded one, against its record. Errors: corrupt (changed).
-Result<void> verify_all(File& file, const FileRecord& record, const std::string& path) {
+// absent: chunks that were removed, of which nothing need be left.
+Result<void> verify_all(File& file, const FileRecord& record, const std::vector<bool>& absent, const std::string& path) {
   Buffer buffer(kVerifyStep);
   for (uint32_t index = 0; index < record.chunk_count() && record.size > 0; ++index) {
+    if (index < absent.size() && absent[index]) continue;
     const uint32_t size = record.size_of_chunk(index);
     const auto checksums = std::span(record.checksums).subspan(static_cast<size_t>(index) * record.blocks_per_chunk());
     for (uint32_t at = 0; at < size; at += kVerifyStep) {
@@ -58,6 +60,7 @@ struct Opening {
   int64_t modified_ns = 0;
   bool in_side_file = false;
   bool may_write = false;
+  std::vector<bool> absent;                                // chunks that were removed
   bool sure = false;                                       // nobody renames it meanwhile
   std::optional<std::pair<int64_t, std::string>> verdict;  // in: of an earlier look; out: changed
   std::shared_ptr<ReadableFile> found;
@@ -89,7 +92,7 @@ Result<void> examine(FileSystem& files, Records& records, Opening& opening) {
   if (changed || info.modified_ns != found->record.modified_ns) {
     if (opening.verdict && opening.verdict->first == info.changed_ns)
       return fail(Code::corrupt, "{}", opening.verdict->second).because(Reason::changed);
-    const auto verified = verify_all(*file, found->record, opening.path);
+    const auto verified = verify_all(*file, found->record, opening.absent, opening.path);
     if (!verified) {
       if (verified.error().code() == Code::corrupt) opening.verdict.emplace(info.changed_ns, verified.error().context());
       return verified;
@@ -274,6 +277,7 @@ Task<Result<std::shared_ptr<ReadableFile>>> DirStoreImpl::open_file(ChunkId firs
       opening.sure = alone;
       opening.may_write = health_.state == StoreState::online;
       if (entry->verdict) opening.verdict = *entry->verdict;
+      if (entry->absent) opening.absent = *entry->absent;
       examined = co_await blocking(*pool_, [this, &opening] { return examine(*files_, records_, opening); });
     }
     if (alone) naming_.release();

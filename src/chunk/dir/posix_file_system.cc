@@ -22,6 +22,7 @@ constexpr size_t kGatherMax = 64;  // parts of one system call
 Error failure(int error_number, const std::string& what) {
   switch (error_number) {
     case ENOTDIR: return fail(Code::not_found, "{}: a directory on the way is a file", what);
+    case ELOOP: return fail(Code::invalid_argument, "{}: a symbolic link", what);
     case ENOTEMPTY: return fail(Code::not_empty, "{}", what);
     case ENOTSUP: return fail(Code::unsupported, "{}: not supported by this file system", what);
     case ENAMETOOLONG:
@@ -126,6 +127,15 @@ class PosixFile : public File {
   Result<void> set_attribute(const char* name, std::string_view value) override {
     if (::fsetxattr(fd_, name, value.data(), value.size(), 0) != 0)
       return failure(errno, fmt::format("set attribute {} of {}", name, path_));
+    return {};
+  }
+  Result<void> punch_hole(uint64_t offset, uint64_t length) override {
+    struct stat before{};
+    if (::fstat(fd_, &before) != 0) return failure(errno, "stat " + path_);
+    if (::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(length)) != 0)
+      return failure(errno, fmt::format("give back space of {} at {}", path_, offset));
+    const timespec times[] = {{0, UTIME_OMIT}, before.st_mtim};
+    if (::futimens(fd_, times) != 0) return failure(errno, "set the time of " + path_);
     return {};
   }
   void begin_writeback(uint64_t offset, uint64_t length) override {

@@ -1,5 +1,6 @@
 // Removals. A file goes with its last chunk; while some of its chunks are removed and others are not, a small list under .quarry/absent
-// says which, and the file stays as it is.
+// says which. Then a hidden file gives back the space of what is removed. One that is shown stays as it is: it is somebody's to read as
+// well, and a hole in it would be a wrong byte; so does one that has another name (a hard link that somebody made).
 #include "chunk/dir/dir_store_impl.h"
 
 namespace quarry::chunk::dir {
@@ -108,9 +109,31 @@ Task<Result<void>> DirStoreImpl::remove_of_file(ChunkId first, std::vector<uint3
     count_file(*entry, -1);
     entry->absent = std::make_unique<std::vector<bool>>(std::move(absent));
     count_file(*entry, 1);
+    if (entry->state == FileState::hidden) co_await punch_out(first, std::move(indexes));
   }
   naming_.release();
   co_return result;
+}
+
+// With naming_ held. Best effort: what stays goes with the file.
+Task<void> DirStoreImpl::punch_out(ChunkId first, std::vector<uint32_t> indexes) {
+  const FileEntry& entry = *index_.file(first);
+  const std::string path = entry.path;
+  const uint64_t chunk_size = entry.chunk_size, size = entry.size;
+  auto files = files_;
+  co_await blocking(*pool_, [this, files, path, chunk_size, size, indexes = std::move(indexes)] {
+    const auto file = files->open(path, OpenMode::write);
+    if (!file) return false;
+    const auto info = (*file)->info();
+    if (!info || info->links != 1 || info->size != size) return false;
+    for (const uint32_t index : indexes) {
+      const uint64_t begin = index * chunk_size;
+      if (begin >= size) continue;
+      if (!(*file)->punch_hole(begin, std::min(chunk_size, size - begin))) return false;
+    }
+    refresh_space();
+    return true;
+  });
 }
 
 // With naming_ held; releases it.

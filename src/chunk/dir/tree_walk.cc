@@ -284,24 +284,43 @@ Result<TreeWalkResult> walk_tree(FileSystem& files, Records& records, ThreadPool
   return result;
 }
 
-Result<bool> visit_tree(FileSystem& files, const std::string& under, const std::string& after,
-                        const std::function<bool(const std::string& path)>& visit) {
-  TRY_ASSIGN(auto entries, files.list(under));
+namespace {
+
+// device: of the mountpath; a directory of another one is a mount.
+Result<bool> visit_directory(FileSystem& files, const std::string& under, const std::string& after, uint64_t device, const VisitFile& visit) {
+  auto listed = files.list(under);
+  if (!listed && listed.error().code() == Code::permission_denied && !under.empty())
+    return under <= after || visit(under, "a directory that the user who runs quarry may not read");
+  if (!listed) return std::move(listed).error();
+  auto& entries = *listed;
   // A directory sorts as its name with a slash, so that whole paths come in order.
   const auto key = [](const DirectoryEntry& entry) { return entry.kind == FileKind::directory ? entry.name + "/" : entry.name; };
   std::sort(entries.begin(), entries.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
   for (const auto& entry : entries) {
     const std::string path = join(under, entry.name);
+    bool go_on = true;
     if (entry.kind == FileKind::directory) {
       if (under.empty() && entry.name == kOwn) continue;
       if (path + "/" < after && !after.starts_with(path + "/")) continue;  // all of it comes before
-      TRY_ASSIGN(const bool go_on, visit_tree(files, path, after, visit));
-      if (!go_on) return false;
-    } else if (entry.kind == FileKind::file) {
-      if (path > after && !visit(path)) return false;
+      const auto info = files.info(path);
+      if (info && info->device != device) {
+        go_on = path <= after || visit(path, "another file system is mounted there: attach it as a mountpath of its own");
+      } else {
+        TRY_ASSIGN(go_on, visit_directory(files, path, after, device, visit));
+      }
+    } else if (path > after) {
+      go_on = visit(path, entry.kind == FileKind::file ? "" : "a symbolic link or special file");
     }
+    if (!go_on) return false;
   }
   return true;
+}
+
+}  // namespace
+
+Result<bool> visit_tree(FileSystem& files, const std::string& under, const std::string& after, const VisitFile& visit) {
+  TRY_ASSIGN(const FileInfo root, files.info(""));
+  return visit_directory(files, under, after, root.device, visit);
 }
 
 }  // namespace quarry::chunk::dir

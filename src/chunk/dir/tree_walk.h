@@ -48,8 +48,10 @@ struct TreeWalkResult {
 // Reads side records first, then all the rest. Runs on the calling thread and `helpers` threads of the pool.
 Result<TreeWalkResult> walk_tree(FileSystem& files, Records& records, ThreadPool& pool, size_t helpers);
 
-// Every plain file below `under` ("" for all) outside .quarry, in order of path, after `after` (exclusive), until visit returns false.
-Result<bool> visit_tree(FileSystem& files, const std::string& under, const std::string& after,
-                        const std::function<bool(const std::string& path)>& visit);
+// Every plain file below `under` ("" for all) outside .quarry, in order of path, after `after` (exclusive), until visit returns false; and
+// everything else that is no directory to go into, with the reason: symbolic links, special files, other file systems, directories that may
+// not be read.
+using VisitFile = std::function<bool(const std::string& path, std::string_view why_not)>;
+Result<bool> visit_tree(FileSystem& files, const std::string& under, const std::string& after, const VisitFile& visit);
 
 }  // namespace quarry::chunk::dir
