@@ -270,7 +270,6 @@ Task<Result<SharedBytes>> find_shard(chunk::ChunkStore& store, ChunkName name, u
 
 Task<Result<std::vector<ChunkId>>> existing_rewrites(chunk::ChunkStore& store, ChunkName name) {
   std::vector<ChunkId> ids;
-  bool gap = false;
   for (uint16_t rewrite = 0; rewrite <= kRewritesMax; ++rewrite) {
     const ChunkId id = with_rewrite(name, rewrite);
     Result<chunk::ChunkStat> found = co_await store.stat(id);
@@ -279,9 +278,8 @@ Task<Result<std::vector<ChunkId>>> existing_rewrites(chunk::ChunkStore& store, C
     } else if (found.error().code() != Code::not_found) {
       co_return std::move(found).error();
     }
-    // The common case is one look: rewrite 0 is there, and 1 is not.
-    gap = gap || !found;
-    if (gap && !ids.empty()) break;
+    // The common case: rewrite 0 is there, and 1 is not. Where it was rewritten before, any may be there.
+    if (rewrite == 1 && !found && !ids.empty()) break;
   }
   co_return ids;
 }

@@ -11,7 +11,8 @@ struct Profile {
   unsigned m;
   unsigned k_max;
 };
-constexpr std::array<Profile, 5> kProfiles{{{"kamikaze", 0, 8}, {"economy", 1, 8}, {"standard", 2, 8}, {"resilient", 3, 12}, {"fortress", 4, 16}}};
+constexpr std::array<Profile, 5> kProfiles{
+    {{"kamikaze", 0, 8}, {"economy", 1, 8}, {"standard", 2, 8}, {"resilient", 3, 12}, {"fortress", 4, 16}}};
 constexpr unsigned kWidthMax = 32;
 
 std::optional<unsigned> number(std::string_view text) {
@@ -24,8 +25,8 @@ std::optional<unsigned> number(std::string_view text) {
 Result<Redundancy> checked(std::string_view text, RedundancyKind kind, unsigned k, unsigned m, unsigned domains) {
   const Redundancy wanted{kind, static_cast<uint8_t>(k), static_cast<uint8_t>(m)};
   if (const unsigned needed = wanted.width(); needed > domains) {
-    return fail(Code::misconfigured, "redundancy '{}' needs {} drives or failure domains, there are {}: add {} or choose a narrower one", text, needed,
-                domains, needed - domains);
+    return fail(Code::misconfigured, "redundancy '{}' needs {} drives or failure domains, there are {}: add {} or choose a narrower one",
+                text, needed, domains, needed - domains);
   }
   return wanted;
 }
@@ -46,8 +47,8 @@ Result<Redundancy> parse_redundancy(std::string_view text, unsigned domains) {
   for (const Profile& profile : kProfiles) {
     if (text != profile.name) continue;
     if (domains < profile.m + 1) {
-      return fail(Code::misconfigured, "profile '{}' survives {} losses and needs at least {} drives or failure domains, there are {}", text, profile.m,
-                  profile.m + 1, domains);
+      return fail(Code::misconfigured, "profile '{}' survives {} losses and needs at least {} drives or failure domains, there are {}",
+                  text, profile.m, profile.m + 1, domains);
     }
     const unsigned k = std::min(domains - profile.m, profile.k_max);
     if (k == 1) return Redundancy{RedundancyKind::mirror, 1, static_cast<uint8_t>(profile.m)};
@@ -65,12 +66,14 @@ Result<Redundancy> parse_redundancy(std::string_view text, unsigned domains) {
     if (plus != std::string_view::npos) {
       const auto k = number(text.substr(begin, plus - begin));
       const auto m = number(text.substr(plus + 1));
-      if (k && m && *k >= 1 && *k + *m <= sum_max) return checked(text, whole ? RedundancyKind::whole : RedundancyKind::erasure, *k, *m, domains);
+      if (k && m && *k >= 1 && *k + *m <= sum_max)
+        return checked(text, whole ? RedundancyKind::whole : RedundancyKind::erasure, *k, *m, domains);
     }
-    return fail(Code::malformed, "redundancy '{}': write {}:K+M with K >= 1 and K + M <= {}, such as {}", text, whole ? "whole" : "ec", sum_max,
-                whole ? "whole:2+1" : "ec:4+2");
+    return fail(Code::malformed, "redundancy '{}': write {}:K+M with K >= 1 and K + M <= {}, such as {}", text, whole ? "whole" : "ec",
+                sum_max, whole ? "whole:2+1" : "ec:4+2");
   }
-  return fail(Code::malformed, "redundancy '{}' is none of kamikaze, economy, standard, resilient, fortress, ec:K+M, mirror:N, whole:K+M", text);
+  return fail(Code::malformed, "redundancy '{}' is none of kamikaze, economy, standard, resilient, fortress, ec:K+M, mirror:N, whole:K+M",
+              text);
 }
 
 std::string_view default_profile(unsigned domains) {

@@ -35,9 +35,10 @@ struct Redundancy {
   std::string to_string() const;  // "ec:4+2", "mirror:3", "whole:2+1"
 };
 
-// "ec:k+m" (k + m <= 32), "mirror:n" (n copies), "whole:k+m" (1 + k + m <= 32), or a profile name. A profile fixes m: kamikaze 0, economy 1, standard 2,
-// resilient 3, fortress 4; k is the largest that `domains` failure domains allow, at most 8, 8, 8, 12, 16 in that order. With room
-// for no more than one data shard the profile becomes mirror:(m+1). Errors: malformed, misconfigured (too few domains; says how many).
+// "ec:k+m" (k + m <= 32), "mirror:n" (n copies), "whole:k+m" (1 + k + m <= 32), or a profile name. A profile fixes m: kamikaze 0, economy
+// 1, standard 2, resilient 3, fortress 4; k is the largest that `domains` failure domains allow, at most 8, 8, 8, 12, 16 in that order.
+// With room for no more than one data shard the profile becomes mirror:(m+1). Errors: malformed, misconfigured (too few domains; says how
+// many).
 Result<Redundancy> parse_redundancy(std::string_view text, unsigned domains);
 
 // The profile chosen when the user names none: standard from 4 domains on, economy from 2, else kamikaze.

@@ -35,7 +35,8 @@ TEST(Redundancy, explicit_forms_are_read_back) {
 }
 
 TEST(Redundancy, bad_ones_are_refused) {
-  for (auto text : {"", "ec:", "ec:4", "ec:+2", "ec:0+2", "ec:30+3", "ec:4+2x", "mirror:0", "mirror:33", "mirror:", "gold", "ec:-1+2", "whole:", "whole:2", "whole:0+2", "whole:29+3", "whole:2+1 "}) {
+  for (auto text : {"", "ec:", "ec:4", "ec:+2", "ec:0+2", "ec:30+3", "ec:4+2x", "mirror:0", "mirror:33", "mirror:", "gold", "ec:-1+2",
+                    "whole:", "whole:2", "whole:0+2", "whole:29+3", "whole:2+1 "}) {
     EXPECT_EQ(parsed(text, 64), "malformed") << text;
   }
   EXPECT_EQ(parsed("ec:4+2", 5), "misconfigured");

@@ -514,8 +514,8 @@ Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, Da
   }
   CO_TRY_ASSIGN(FileLook look, co_await look_at_file(plane, budget, layout, shard, drive, member.at.term, depth));
   if (look.whole && !look.unreachable) {
-    if (depth == Repairer::Depth::presence && member.pending)
-      CO_TRY(co_await show_if_current(*plane, *drive, layout, shard, member.at.term));
+    // Whoever made it whole may have come to an end before it was shown.
+    CO_TRY(co_await show_if_current(*plane, *drive, layout, shard, member.at.term));
     co_return result;
   }
   if (look.unreachable || !drive->writable()) {
@@ -535,6 +535,8 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
   Outcome outcome;
   std::map<uint32_t, unsigned> lacking;
   std::optional<Error> error;
+  OneAtATime alone(*this, layout.write_id);
+  co_await alone.enter();
   // Copies that are files are made as a whole; the others stripe by stripe.
   CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(layout, shards, depth, &outcome, &error));
   std::vector<ShardJob> jobs;
@@ -642,6 +644,8 @@ Task<Result<void>> Repairer::repair_shard(DataLayout layout, uint32_t stripe, un
   std::optional<Error> file_error;
   Outcome whole;
   std::vector<unsigned> one{shard};
+  OneAtATime alone(*this, layout.write_id);
+  co_await alone.enter();
   CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(layout, std::move(one), Depth::verify, &whole, &file_error));
   if (chunked.empty()) {
     if (file_error) co_return std::move(*file_error);

@@ -57,6 +57,23 @@ class Repairer {
   Task<Result<std::vector<unsigned>>> settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome, std::optional<Error>* error);
   Task<Result<Outcome>> settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth);
   Task<Result<bool>> repair_queue();
+  // One repair of a write at a time: two that make the same file again would hide and remove each other's.
+  class OneAtATime {
+   public:
+    OneAtATime(Repairer& repairer, WriteId id) : repairer_(repairer), id_(id) {}
+    ~OneAtATime() {
+      if (mine_ && repairer_.settling_.erase(id_) > 0) repairer_.settled_.pulse();
+    }
+    Task<void> enter() {
+      while (!repairer_.settling_.insert(id_).second) co_await repairer_.settled_.wait();
+      mine_ = true;
+    }
+
+   private:
+    Repairer& repairer_;
+    const WriteId id_;
+    bool mine_ = false;
+  };
   Task<Result<bool>> has_retired(GroupKey key);
   Task<Result<bool>> still_referenced(DataLayout layout);
   void note(const Outcome& outcome);
@@ -70,6 +87,8 @@ class Repairer {
   MapKeeper& maps_;
   BackgroundBudget budget_;
   Semaphore turn_{1};
+  std::set<WriteId> settling_;
+  Event settled_;
   struct Lost {
     DataLayout layout;
     bool changed = false;

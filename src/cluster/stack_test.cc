@@ -79,7 +79,7 @@ struct StackWorkload {
 constexpr StackWorkload kWorkloads[] = {
     {"mixed", "ec:2+2", 4, 14, 5'000, 20'000, 2, 4, true, false},    {"small", "ec:2+2", 4, 30, 2'500, 0, 1000, 3, true, true},
     {"large", "ec:3+1", 4, 10, 100, 60'000, 1, 3, false, true},      {"mirrored", "mirror:2", 3, 14, 5'000, 25'000, 3, 3, true, true},
-    {"one_drive", "ec:1+0", 1, 14, 5'000, 25'000, 3, 4, true, true},
+    {"one_drive", "ec:1+0", 1, 14, 5'000, 25'000, 3, 4, true, true}, {"whole", "whole:2+1", 4, 14, 5'000, 25'000, 2, 3, true, true},
 };
 
 class StackCrash : public StackTest, public ::testing::WithParamInterface<std::tuple<size_t, uint64_t>> {

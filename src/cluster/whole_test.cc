@@ -400,7 +400,8 @@ TEST_F(WholeTest, too_few_drives_are_named) {
   add_media(3);
   const auto refused = create("whole:2+1");
   ASSERT_FALSE(refused);
-  EXPECT_NE(refused.error().context().find("needs 4 drives or failure domains, there are 3: add 1"), std::string::npos) << refused.error().context();
+  EXPECT_NE(refused.error().context().find("needs 4 drives or failure domains, there are 3: add 1"), std::string::npos)
+      << refused.error().context();
 }
 
 TEST_F(WholeTest, stripes_of_many_slices_stay_within_a_chunk) {

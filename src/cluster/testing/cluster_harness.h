@@ -191,6 +191,7 @@ class ClusterHarness {
     return t;
   }();
   std::vector<std::shared_ptr<MemoryMedium>> media;
+  bool new_media_keep_files = false;
   std::shared_ptr<meta::MemoryMetaMedia> meta_media = meta::make_memory_meta_media();
   meta::MemoryMetaStore* meta_store = nullptr;
   std::shared_ptr<bool> dead;
@@ -213,6 +214,7 @@ class ClusterHarness {
       co_return drive;
     }
     media.push_back(std::make_shared<MemoryMedium>(media.size() + 1));
+    media.back()->files = new_media_keep_files;
     OpenedDrive drive;
     drive.store = std::make_unique<MortalChunkStore>(media.back(), dead);
     drive.owner = &executor;
