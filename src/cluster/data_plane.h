@@ -38,7 +38,7 @@ class DataWriter {
   virtual void settle() = 0;
 };
 
-// The name under which drives that keep files (chunk/dir) show the data of a mirrored write. Both empty: it has none.
+// The name under which drives that keep files (chunk/dir) show the copies of a write (mirrors, and the full copy beside slices). Both empty: it has none.
 struct FileName {
   std::string directory;  // the bucket
   std::string name;       // the key: any bytes
@@ -153,10 +153,10 @@ class DataPlane {
   // Keeps the layout's data in the read cache until unpinned, within the cache's pin limit (no_space beyond). Pinning reads it in.
   virtual Task<Result<void>> set_pinned(DataLayout layout, bool pinned);
 
-  // Files. Some drives keep mirrored writes as files (WriteOptions::file); their names are shown and hidden by whoever knows which version
+  // Files. Some drives keep the copies of writes as files (WriteOptions::file); their names are shown and hidden by whoever knows which version
   // of an object is the current one, after its transaction committed.
   virtual bool has_file_drives() const { return false; }   // cheap: an atomic
-  virtual bool whole_objects() const { return false; }     // every drive keeps files: each object should be one mirrored write
+  virtual bool whole_objects() const { return false; }     // every drive keeps files: each object should be one write of whole copies
   // Durably on every drive of the layout that keeps files and is there; a drive that is away is seen to when it is back. Repeating is harmless.
   virtual Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes);
   virtual Task<Result<void>> hide_file(DataLayout layout);

@@ -1,4 +1,4 @@
-// Files: mirrored writes on drives that keep them as plain files (chunk/dir). A write of several stripes is one file there; which file is
+// Files: copies of writes (mirrors, and the full copy beside slices) on drives that keep them as plain files (chunk/dir). A write of several stripes is one file there; which file is
 // to be seen under a name is decided by the owner of the writes (the object engine) after its transaction committed.
 //
 //   write    put each stripe with its FilePlace -> finish_file -> commit -> show_file            (stripe_writer.cc, object engine)

@@ -122,8 +122,9 @@ class OwnedServer(Server):
 class Quarry(OwnedServer):
     name = "quarry"
 
-    def __init__(self, binary=None, devices=None, **options):
+    def __init__(self, binary=None, devices=None, profile=None, **options):
         self.devices = devices
+        self.profile = profile
         self.binary = pathlib.Path(binary or environment.repository() / "build/release/quarry").absolute()
         if not self.binary.exists():
             raise RuntimeError(f"no Quarry binary at {self.binary}: build it (./dev build), or name one with --quarry")
@@ -131,7 +132,7 @@ class Quarry(OwnedServer):
 
     def command(self):
         return [self.binary, "up", "--root", self.root, "--s3", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin_port}",
-                *self.drives()] + (["--tls"] if self.tls else [])
+                *self.drives()] + (["--profile", self.profile] if self.profile else []) + (["--tls"] if self.tls else [])
 
     def drives(self):
         """What it stores on: six files that stand for devices, or directories of another kind, under its root."""
