@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-from node import Node, random_bytes, scratch
+from node import BINARY, Node, random_bytes, scratch
 
 STORES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../compat/stores")
 
@@ -52,3 +52,39 @@ def test_stores_of_earlier_programs_open():
             open_store(store)
         except AssertionError as error:
             raise AssertionError(f"{os.path.basename(store)}: {error}") from error
+
+
+def open_kfs_store(path):
+    expected = json.load(open(path[:-len(".tar.xz")] + ".json"))
+    work = scratch()
+    try:
+        subprocess.run(["tar", "-xJf", path, "-C", work], check=True)
+        store = os.path.join(work, "s")
+
+        def kfs(*args, check=True):
+            return subprocess.run([BINARY, "kfs", *args, "--store", store], check=check, capture_output=True, timeout=120)
+        for _ in range(2):
+            for name, size in expected["files"].items():
+                body = kfs("read", name).stdout
+                assert len(body) == size and hashlib.sha256(body).hexdigest() == name, name
+            for name in expected["unlinked"]:
+                assert kfs("read", name, check=False).returncode == 1
+            kfs("verify")
+        largest = max(expected["files"], key=expected["files"].get)
+        kfs("unlink", largest)
+        assert kfs("read", largest, check=False).returncode == 1
+        fresh = os.path.join(work, "fresh")
+        with open(fresh, "wb") as f:
+            f.write(random_bytes(9_000_000, 3))
+        name = kfs("write", fresh).stdout.split()[0].decode()
+        assert hashlib.sha256(kfs("read", name).stdout).hexdigest() == name
+        kfs("verify")
+    finally:
+        shutil.rmtree(work)
+
+
+def test_kfs_stores_of_earlier_programs_open():
+    stores = sorted(glob.glob(os.path.join(STORES, "../kfs/*.tar.xz")))
+    assert stores, "no stored store"
+    for store in stores:
+        open_kfs_store(store)

@@ -24,30 +24,34 @@ Result<std::shared_ptr<Instance>> BucketSet::open_database(uint8_t bucket, bool 
   options.compression = leveldb::kNoCompression;  // payload is mostly compressed or encrypted already: docs/decisions/0006-kfs.md
   const std::string path = bucket_path(directory_, bucket);
   // The careful way (LevelDB's paranoid checks) fails on any damage that it meets. A torn end of a log is none: a batch that was being
-  // written when the power went. A bucket with a damaged table is used without: else nothing could be compacted or written in it any more.
-  leveldb::Status status;
-  for (const bool careful : {true, false}) {
+  // written when the power went. Opened once without care it is gone, and the careful way succeeds. A bucket with a damaged table is used
+  // without: else nothing could be compacted or written in it any more.
+  leveldb::Status status, first;
+  bool opened_carelessly = false;
+  for (const bool careful : {true, false, true, false}) {
     if (careful && careless_[bucket]) continue;
     auto instance = std::make_shared<Instance>(files_, *background_);
     if (!writable) instance->env.use_overlay();
     instance->writable = writable;
+    instance->careful = careful;
     options.env = &instance->env;
     options.paranoid_checks = careful;
     leveldb::DB* db = nullptr;
-    const leveldb::Status first = status;
     status = leveldb::DB::Open(options, path, &db);
+    if (first.ok()) first = status;
     if (status.ok()) {
       instance->db.reset(db);
-      if (!writable) instance->env.freeze();
-      if (!careful && !first.ok()) {
-        if (was_clean_) {
-          damaged_log_[bucket] = true;
+      if (!careful && !opened_carelessly) {
+        opened_carelessly = true;
+        if (orderly_[bucket] && !first.ok()) {
           event(fmt::format("{}: part of its log cannot be read ({}); files written last may be lost: verify the store",
                             bucket_title(bucket), first.ToString()));
-        } else {
+        } else if (!first.ok()) {
           LOG_INFO("kfs: the end of a log was torn", {"bucket", static_cast<unsigned>(bucket)}, {"directory", directory_});
         }
+        if (writable && !careless_[bucket]) continue;
       }
+      if (!writable) instance->env.freeze();
       return instance;
     }
     if (!status.IsCorruption()) break;
@@ -94,105 +98,139 @@ Result<std::shared_ptr<Instance>> BucketSet::open_instance(uint8_t bucket, For p
     if (!put.ok()) return from_status(put, bucket_title(bucket));
     TRY(update_descriptor([bucket](Descriptor& d) { d.set_bucket(bucket); }));
     created_[bucket] = true;
+    const std::lock_guard lock(mutex_);
+    slots_[bucket].use.known = true;  // empty
   }
   TRY(recover(bucket, **instance, writable));
   return instance;
 }
 
-// Checks that this is the bucket it should be, removes what interrupted writes and removals left, and counts.
+// Checks that this is the bucket it should be; removes what failed and interrupted writes and removals left; counts.
 Result<void> BucketSet::recover(uint8_t bucket, Instance& instance, bool writable) {
   leveldb::DB& db = *instance.db;
+  TRY(check_identity_of(bucket, db, writable));
+  std::set<std::string, std::less<>> doubtful;
+  bool known, look;
+  {
+    const std::lock_guard lock(mutex_);
+    doubtful = slots_[bucket].doubtful;
+    known = slots_[bucket].use.known;
+    look = !known || slots_[bucket].look_again;
+  }
+  if (writable) {
+    for (const auto& name : doubtful) {
+      leveldb::WriteBatch batch;
+      batch.Delete(header_key(kind_, name));
+      const auto hidden = db.Write(synced(), &batch);
+      if (!hidden.ok()) return from_status(hidden, bucket_title(bucket));
+      TRY(remove_run(instance, name));
+    }
+  }
+  BucketCount count;
+  bool left = false;
+  if (look) {
+    if (kind_ == StoreKind::files) TRY(move_headers(bucket, db, writable));
+    TRY_ASSIGN(const auto strays, look_through(bucket, instance, count));
+    // Where damage is about, what looks like a run without a header may be a file: verify with repair decides.
+    left = !strays.empty() && !(writable && instance.careful);
+    for (size_t i = 0; i < strays.size() && !left; ++i) {
+      TRY(remove_run(instance, strays[i]));
+      leftovers_removed_.fetch_add(1);
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  Slot& slot = slots_[bucket];
+  if (writable) {
+    for (const auto& name : doubtful) slot.doubtful.erase(name);
+  }
+  if (look) slot.look_again = left;
+  if (!known) {
+    static_cast<BucketCount&>(slot.use) = count;
+    slot.use.known = true;
+  }
+  return {};
+}
+
+Result<void> BucketSet::check_identity_of(uint8_t bucket, leveldb::DB& db, bool writable) {
   std::string identity;
   const auto found = db.Get(reading_records(), identity_key(), &identity);
   if (found.IsNotFound())
     return fail(Code::corrupt, "{}: its records are lost, the one that names the store among them; verify with repair",
                 bucket_title(bucket));
   if (!found.ok()) return from_status(found, bucket_title(bucket));
-  if (identity_is_sound(identity)) {
-    TRY(check_identity(identity, descriptor().drive, bucket));
-  } else {
-    event(fmt::format("{}: the record of its identity is damaged; it is written anew", bucket_title(bucket)));
-    if (writable && !db.Put(synced(), identity_key(), encode_identity(descriptor().drive, bucket)).ok())
-      return fail(Code::corrupt, "{}: cannot be written", bucket_title(bucket));
-  }
-
-  std::set<std::string, std::less<>> writing, doubtful;
-  bool known;
-  {
-    const std::lock_guard lock(mutex_);
-    writing = slots_[bucket].writing;
-    doubtful = slots_[bucket].doubtful;
-    known = slots_[bucket].use.known;
-  }
-  std::vector<std::string> leftovers;
-  if (writable) {
-    for (const auto& name : doubtful) {
-      std::string value;
-      const auto status = db.Get(reading_records(), header_key(name), &value);
-      if (status.IsNotFound()) continue;
-      if (!status.ok()) return from_status(status, bucket_title(bucket));
-      leveldb::WriteBatch batch;
-      batch.Delete(header_key(name));
-      batch.Put(leftover_key(name), leveldb::Slice());
-      const auto hidden = db.Write(synced(), &batch);
-      if (!hidden.ok()) return from_status(hidden, bucket_title(bucket));
-    }
-    const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_leftovers()));
-    for (it->Seek("+"); it->Valid() && text_of(it->key()).starts_with('+'); it->Next()) {
-      std::string name(text_of(it->key()).substr(1)), value;
-      // A file with a header is never a leftover.
-      if (writing.contains(name) || !db.Get(reading_records(), header_key(name), &value).IsNotFound()) continue;
-      leftovers.push_back(std::move(name));
-    }
-    if (it->status().IsCorruption()) {
-      event(fmt::format("{}: not all leftovers of interrupted writes can be read ({})", bucket_title(bucket), it->status().ToString()));
-    } else if (!it->status().ok()) {
-      return from_status(it->status(), bucket_title(bucket));
-    }
-  }
-  for (const auto& name : leftovers) {
-    TRY(remove_run(instance, name));
-    leftovers_removed_.fetch_add(1);
-  }
-
-  BucketUse use;
-  use.known = true;
-  if (!known) {
-    const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_records()));
-    for (it->Seek("/"); it->Valid() && text_of(it->key()).starts_with('/'); it->Next()) {
-      const auto header = decode_header(text_of(it->key()).substr(1), text_of(it->value()));
-      ++use.files;
-      if (!header) continue;  // whoever reads the file is told
-      use.payload_bytes += header->size;
-      use.stored_bytes += stored_size(header->size);
-    }
-    if (!it->status().ok() && !it->status().IsCorruption()) return from_status(it->status(), bucket_title(bucket));
-  }
-  const std::lock_guard lock(mutex_);
-  Slot& slot = slots_[bucket];
-  for (const auto& name : doubtful) slot.doubtful.erase(name);
-  if (!known) slot.use = use;
+  if (identity_is_sound(identity)) return check_identity(identity, descriptor().drive, bucket);
+  event(fmt::format("{}: the record of its identity is damaged; it is written anew", bucket_title(bucket)));
+  if (writable && !db.Put(synced(), identity_key(), encode_identity(descriptor().drive, bucket)).ok())
+    return fail(Code::corrupt, "{}: cannot be written", bucket_title(bucket));
   return {};
 }
 
-// Deletes every block of the name and its leftover record. The record goes with the last batch.
+// Version 1 had the headers of files at /NAME, and +NAME for runs that are none, which need no mark any more.
+Result<void> BucketSet::move_headers(uint8_t bucket, leveldb::DB& db, bool writable) {
+  const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_records()));
+  leveldb::WriteBatch batch;
+  const auto is_old = [&it] { return it->Valid() && (it->key().starts_with("/") || it->key().starts_with("+")); };
+  for (it->Seek("+"); is_old();) {
+    if (!writable)
+      return fail(Code::read_only, "{} is of format version 1, and is converted when it is opened; {} takes no writes now",
+                  bucket_title(bucket), directory_);
+    if (it->key().starts_with("/")) batch.Put(header_key(kind_, text_of(it->key()).substr(1)), it->value());
+    batch.Delete(it->key());
+    it->Next();
+    if (batch.ApproximateSize() < kMiB && is_old()) continue;
+    const auto written = db.Write(synced(), &batch);
+    if (!written.ok()) return from_status(written, bucket_title(bucket));
+    batch.Clear();
+  }
+  if (!it->status().ok()) return from_status(it->status(), bucket_title(bucket));
+  return {};
+}
+
+Result<std::vector<std::string>> BucketSet::look_through(uint8_t bucket, Instance& instance, BucketCount& count) {
+  leveldb::DB& db = *instance.db;
+  std::vector<std::string> strays;
+  HeaderCursor at(db, kind_, kind_ == StoreKind::files ? reading_blocks() : reading_records());
+  for (at.seek(""); at.valid(); at.next()) {
+    if (at.has_header()) {
+      ++count.files;
+      const auto header = decode_header(at.name(), at.header());
+      if (!header) continue;  // whoever reads the file is told
+      count.payload_bytes += header->size;
+      count.stored_bytes += stored_size(header->size);
+      continue;
+    }
+    std::string value;
+    bool busy;
+    {
+      // A writer is registered before it writes and until its header is there.
+      const std::lock_guard lock(mutex_);
+      busy = slots_[bucket].writing.contains(at.name());
+    }
+    if (!busy && db.Get(reading_surely(), header_key(kind_, at.name()), &value).IsNotFound()) strays.push_back(at.name());
+  }
+  if (!at.status().ok() && !at.status().IsCorruption()) return from_status(at.status(), bucket_title(bucket));
+  return strays;
+}
+
+// Deletes every block of the name.
 Result<void> BucketSet::remove_run(Instance& instance, std::string_view name) {
   leveldb::DB& db = *instance.db;
   const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_blocks()));
   const std::string end = run_end(name);
   leveldb::WriteBatch batch;
   size_t deletes = 0;
-  for (it->Seek(std::string(name) + " "); it->Valid() && text_of(it->key()) < end; it->Next()) {
-    batch.Delete(it->key());
-    if (++deletes % kDeletesPerBatch != 0) continue;
+  const auto write_batch = [&]() -> Result<void> {
     const auto written = db.Write(synced(), &batch);
     if (!written.ok()) return from_status(written, name);
     batch.Clear();
+    return {};
+  };
+  for (it->Seek(run_begin(name)); it->Valid() && text_of(it->key()) < end; it->Next()) {
+    batch.Delete(it->key());
+    if (++deletes % kDeletesPerBatch == 0) TRY(write_batch());
   }
   if (!it->status().ok() && !it->status().IsCorruption()) return from_status(it->status(), name);
-  batch.Delete(leftover_key(name));
-  const auto written = db.Write(synced(), &batch);
-  if (!written.ok()) return from_status(written, name);
+  if (deletes % kDeletesPerBatch != 0) TRY(write_batch());
   return {};
 }
 
@@ -224,7 +262,11 @@ Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
     changed_.notify_all();
     if (!rebuilt) return rebuilt.error();
   }
+  const uint64_t before = leftovers_removed_;
   TRY(prepare(bucket));
+  if (leftovers_removed_ > before)
+    findings.push_back(
+        fmt::format("{}: what was left of {} files without their headers was removed", bucket_title(bucket), leftovers_removed_ - before));
   for (const auto& finding : findings) event(finding);
   return findings;
 }
@@ -264,39 +306,23 @@ Result<void> BucketSet::rebuild(uint8_t bucket, const std::string& path, std::ve
 
 Result<size_t> BucketSet::remove_stray_runs(uint8_t bucket) {
   TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
-  leveldb::DB& db = lease.db();
   std::vector<std::string> strays;
-  {
-    const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_blocks()));
-    it->Seek("0");
-    while (it->Valid()) {
-      const std::string name(name_of_block_key(text_of(it->key())));
-      if (name.empty()) {
-        it->Next();
-        continue;
-      }
-      std::string value;
-      bool busy;
-      {
-        const std::lock_guard lock(mutex_);
-        busy = slots_[bucket].writing.contains(name);
-      }
-      // A writer registers before it writes and is registered until its header is there.
-      if (!busy && db.Get(reading_records(), header_key(name), &value).IsNotFound()) {
-        strays.push_back(name);
-      }
-      it->Seek(run_end(name));
-    }
-    if (!it->status().ok() && !it->status().IsCorruption()) return note_read_error(from_status(it->status(), bucket_title(bucket)));
+  if (kind_ == StoreKind::files) {
+    BucketCount count;
+    auto found = look_through(bucket, lease.instance(), count);
+    if (!found) return note_read_error(std::move(found).error());
+    strays = std::move(*found);
   }
+  size_t removed = 0;
   for (const auto& name : strays) {
     const NameHold hold(*this, bucket, name);
     std::string value;
-    if (!lease.db().Get(reading_records(), header_key(name), &value).IsNotFound()) continue;  // written meanwhile
-    if (auto removed = remove_run(lease.instance(), name); !removed) return note_write_error(bucket, std::move(removed).error());
+    if (!lease.db().Get(reading_surely(), header_key(kind_, name), &value).IsNotFound()) continue;  // written meanwhile, or damaged
+    if (auto run = remove_run(lease.instance(), name); !run) return note_write_error(bucket, std::move(run).error());
     leftovers_removed_.fetch_add(1);
+    ++removed;
   }
-  return strays.size();
+  return removed;
 }
 
 }  // namespace quarry::chunk::kfs

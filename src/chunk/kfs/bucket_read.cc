@@ -18,6 +18,30 @@ Result<void> check_block(std::string_view name, const Header& header, uint32_t i
 
 }  // namespace
 
+void HeaderCursor::load() {
+  valid_ = has_header_ = false;
+  if (kind_ == StoreKind::chunks) {
+    if (!it_->Valid() || !text_of(it_->key()).starts_with('/')) return;
+    name_ = text_of(it_->key()).substr(1);
+    header_ = text_of(it_->value());
+    valid_ = has_header_ = true;
+    it_->Next();
+    return;
+  }
+  for (; it_->Valid(); it_->Next()) {
+    name_ = name_of_run_key(text_of(it_->key()));
+    if (!name_.empty()) break;
+  }
+  if (!it_->Valid()) return;
+  valid_ = true;
+  const std::string key = header_key(kind_, name_);
+  if (text_of(it_->key()) != key) it_->Seek(key);
+  if (!it_->Valid() || text_of(it_->key()) != key) return;
+  header_ = text_of(it_->value());
+  has_header_ = true;
+  it_->Next();
+}
+
 Result<Header> BucketSet::header(uint8_t bucket, std::string_view name) {
   auto lease = acquire(bucket, For::reading);
   if (!lease) {
@@ -25,7 +49,7 @@ Result<Header> BucketSet::header(uint8_t bucket, std::string_view name) {
     return std::move(lease).error();
   }
   std::string value;
-  const auto found = lease->db().Get(reading_records(), header_key(name), &value);
+  const auto found = lease->db().Get(reading_records(), header_key(kind_, name), &value);
   if (found.IsNotFound()) return fail(Code::not_found, "{}", name);
   if (!found.ok()) return note_read_error(from_status(found, name));
   auto header = decode_header(name, value);
@@ -42,7 +66,7 @@ Result<void> BucketSet::read(uint8_t bucket, std::string_view name, uint64_t off
   leveldb::DB& db = lease->db();
   const Snapshot snapshot(db);  // a removal meanwhile does not show
   std::string value;
-  const auto found = db.Get(reading_records(snapshot.get()), header_key(name), &value);
+  const auto found = db.Get(reading_records(snapshot.get()), header_key(kind_, name), &value);
   if (found.IsNotFound()) return fail(Code::not_found, "{}", name);
   if (!found.ok()) return note_read_error(from_status(found, name));
   const auto header = decode_header(name, value);
@@ -79,7 +103,7 @@ Result<void> BucketSet::read(uint8_t bucket, std::string_view name, uint64_t off
 }
 
 Result<void> BucketSet::visit(uint8_t bucket, std::string_view from, const Visit& visit) {
-  std::string next = header_key(from);
+  std::string next(from);
   for (;;) {
     std::vector<std::pair<std::string, Result<Header>>> page;
     bool more = false;
@@ -90,17 +114,17 @@ Result<void> BucketSet::visit(uint8_t bucket, std::string_view from, const Visit
         if (lease.error().code() == Code::not_found) return {};
         return std::move(lease).error();
       }
-      const std::unique_ptr<leveldb::Iterator> it(lease->db().NewIterator(reading_records()));
-      for (it->Seek(next); it->Valid() && text_of(it->key()).starts_with('/'); it->Next()) {
+      HeaderCursor at(lease->db(), kind_, kind_ == StoreKind::files ? reading_blocks() : reading_records());
+      for (at.seek(next); at.valid(); at.next()) {
+        if (!at.has_header()) continue;  // being written, or being removed
         if (page.size() == kVisitPage) {
-          next = text_of(it->key());
+          next = at.name();
           more = true;
           break;
         }
-        const std::string_view name = text_of(it->key()).substr(1);
-        page.emplace_back(std::string(name), decode_header(name, text_of(it->value())));
+        page.emplace_back(at.name(), decode_header(at.name(), at.header()));
       }
-      status = it->status();
+      status = at.status();
     }
     for (const auto& [name, header] : page) {
       if (!visit(name, header)) return {};

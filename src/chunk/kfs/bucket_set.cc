@@ -14,7 +14,7 @@ namespace {
 constexpr uint64_t kHandlesPerInstance = 24;
 constexpr auto kTick = std::chrono::seconds(1);
 constexpr int kFilterBitsPerKey = 10;
-constexpr size_t kCompactionsMax = 2;
+constexpr size_t kCompactionsMax = 2, kHousekeepingMax = 4;
 
 // A sixteenth of the memory for write buffers, two an instance, and 24 files each.
 size_t default_instances(size_t write_buffer) {
@@ -41,20 +41,27 @@ BucketSet::BucketSet(std::string directory, Descriptor descriptor, DirectoryLock
   filter_.reset(leveldb::NewBloomFilterPolicy(kFilterBitsPerKey));
   background_ = std::make_unique<ElasticThreads>(instances_max_);
   compactions_ = std::make_unique<ElasticThreads>(kCompactionsMax);
+  housekeeping_ = std::make_unique<ElasticThreads>(kHousekeepingMax);
   descriptor_limit_ = descriptor_.bucket_bytes;
   key_byte_ = static_cast<uint8_t>(descriptor_.key[0]);
-  for (size_t i = 0; i < kKfsBuckets; ++i) created_[i] = descriptor_.has_bucket(i);
+  kind_ = descriptor_.kind;
+  for (size_t i = 0; i < kKfsBuckets; ++i) {
+    created_[i] = descriptor_.has_bucket(i);
+    orderly_[i] = descriptor_.clean;
+    const auto count = descriptor_.counts.find(static_cast<uint8_t>(i));
+    if (kind_ == StoreKind::chunks || descriptor_.version < format_version(kind_)) continue;
+    orderly_[i] = descriptor_.clean && count != descriptor_.counts.end();
+    if (!orderly_[i]) continue;
+    static_cast<BucketCount&>(slots_[i].use) = count->second;
+    slots_[i].use.known = true;
+  }
 }
 
 Result<std::unique_ptr<BucketSet>> BucketSet::open(std::string directory, Descriptor descriptor, DirectoryLock lock, KfsTuning tuning) {
   std::unique_ptr<BucketSet> set(new BucketSet(std::move(directory), std::move(descriptor), std::move(lock), tuning));
-  set->was_clean_ = set->descriptor_.clean;
   TRY_ASSIGN(const Files::Space space, set->file_system());
   set->reserve_ = std::min<uint64_t>(tuning.reserve_bytes, space.total / 20);
-  const auto marked = set->update_descriptor([](Descriptor& d) {
-    d.clean = false;
-    ++d.mounts;
-  });
+  const auto marked = set->mark_open();
   if (!marked) {
     const Code code = marked.error().code();
     if (code != Code::read_only && code != Code::permission_denied && code != Code::no_space) return marked.error();
@@ -73,6 +80,7 @@ Result<void> BucketSet::close() {
   {
     std::unique_lock lock(mutex_);
     if (closed_) return {};
+    for (auto& slot : slots_) changed_.wait(lock, [&slot] { return slot.removing == 0; });
     closing_ = true;
     changed_.notify_all();
     keeper_wake_.notify_all();
@@ -88,12 +96,34 @@ Result<void> BucketSet::close() {
     closed_ = true;
   }
   if (keeper_.joinable()) keeper_.join();
+  housekeeping_.reset();
   compactions_.reset();
   background_.reset();
-  const bool sound = condition_ == Condition::online;
-  Result<void> marked = sound ? update_descriptor([](Descriptor& d) { d.clean = true; }) : Result<void>();
+  Result<void> marked;
+  if (condition_ == Condition::online) {
+    marked = update_descriptor([this](Descriptor& d) {
+      d.clean = true;
+      if (kind_ == StoreKind::chunks) return;
+      for (size_t i = 0; i < kKfsBuckets; ++i) {
+        const Slot& slot = slots_[i];
+        if (!d.has_bucket(i) || !slot.use.known || slot.look_again || !slot.writing.empty() || !slot.doubtful.empty()) continue;
+        d.counts[static_cast<uint8_t>(i)] = slot.use;
+      }
+    });
+  }
   lock_ = DirectoryLock::none();
   return marked;
+}
+
+Result<void> BucketSet::mark_open() {
+  TRY(update_descriptor([](Descriptor& d) {
+    d.version = format_version(d.kind);
+    d.clean = false;
+    d.counts.clear();
+    ++d.mounts;
+  }));
+  marked_open_ = true;
+  return {};
 }
 
 uint8_t BucketSet::bucket_of(uint8_t first_byte) const { return first_byte ^ key_byte_; }
@@ -244,6 +274,7 @@ void BucketSet::keep() {
 void BucketSet::probe() {
   const std::string path = directory_ + "/kfs.probe";
   if (lock_.directory_is_gone() || !replace_file(files_, path, quarry::bytes_of("probe"))) return;
+  if (!marked_open_ && !mark_open()) return;
   files_.remove(path).ignore("an empty file is left behind");
   const std::lock_guard lock(mutex_);
   if (condition_ == Condition::read_only) {
@@ -276,6 +307,8 @@ Error BucketSet::note_write_error(std::optional<uint8_t> bucket, Error error) {
   const Code code = error.code();
   const std::lock_guard lock(mutex_);
   if (bucket && slots_[*bucket].instance) slots_[*bucket].poisoned = true;
+  if (bucket && code != Code::corrupt) ++slots_[*bucket].write_failures;
+  if (bucket) orderly_[*bucket] = false;  // what a failed write tore is no damage
   if (lock_.directory_is_gone()) {
     condition_ = Condition::failed;
     reason_ = fmt::format("the directory {} was deleted", directory_);

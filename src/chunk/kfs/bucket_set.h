@@ -3,10 +3,14 @@
 // Instances are created when the first file is sorted into them, opened on demand, at most `instances_max` at a time, and closed when idle
 // (least recently used first when room is needed). Compaction is scheduled per bucket when deletions pile up.
 //
-// Durability: every LevelDB batch is synced. A file of one batch (up to kBatchBytes, chunks always) is one atomic record. A larger one
-// puts a leftover record (+NAME) with its first batch and replaces it by its header (/NAME) in the last, so a run without a header is known
-// when the bucket is opened next, and removed. Unsynced batches are never used: LevelDB may lose those while a later, synced one survives
-// (its log rotates without a sync).
+// Durability: a file of one batch (up to kOneBatchBytes, chunks always) is one atomic record, synced. A larger one is written in batches
+// that are not synced: what LevelDB has meanwhile moved into tables, and taken its log away, was never written twice. Then all logs that
+// are left are synced, and only then goes the header, synced too: a header is never on disk before all of its blocks. (LevelDB itself ends
+// a log without a sync; BucketEnv keeps such logs until they are synced or removed.)
+//
+// Recovery: a run without a header is what an interrupted write or removal left. A bucket that was in use when the process or the machine
+// stopped is looked through when it is opened next, one seek a file, and such runs are removed. A store that was closed properly knows what
+// is in its buckets, and opens without a look.
 //
 // A write that failed leaves an instance that is not written to again: it is closed and opened anew (recovering what is on disk) by the
 // next write once there is room; reads go on from it meanwhile. What the failed write may have left is removed then.
@@ -33,6 +37,7 @@
 
 namespace leveldb {
 class Cache;
+class DB;
 class FilterPolicy;
 class WriteBatch;
 }  // namespace leveldb
@@ -42,16 +47,14 @@ namespace quarry::chunk::kfs {
 class ElasticThreads;
 class Instance;
 
-inline constexpr size_t kBatchBytes = 4 * kMiB;        // a larger file is written in batches of about this size
-inline constexpr uint64_t kRemoveAtOnceBlocks = 8192;  // a larger run is removed in several batches behind a leftover record
+inline constexpr size_t kOneBatchBytes = 8 * kMiB;    // a file up to this size is one batch
+inline constexpr size_t kBatchBytes = 4 * kMiB;       // the batches of a larger one, after its first
+inline constexpr uint64_t kRemoveAtOnceBlocks = 256;  // of a larger run only the header goes at once, the blocks behind it
 
 enum class Condition : uint8_t { online, read_only, failed };
 
-struct BucketUse {
-  uint64_t files = 0, payload_bytes = 0;
-  uint64_t stored_bytes = 0;   // live, by stored_size()
-  uint64_t garbage_bytes = 0;  // deleted since the last compaction
-  bool known = false;          // counted (when the bucket was first opened)
+struct BucketUse : BucketCount {
+  bool known = false;  // counted: when the store was closed, or when the bucket was first opened
 };
 
 struct SetHealth {
@@ -101,14 +104,16 @@ class BucketSet {
   // Verified bytes in pieces of at most 64 KiB. Errors: not_found, out_of_range, corrupt, io_error, those of `piece`.
   using Piece = std::function<Result<void>(ByteView)>;
   Result<void> read(uint8_t bucket, std::string_view name, uint64_t offset, uint64_t length, const Piece& piece);
-  // Removes files, durably; names that are not there are skipped. Returns how many were.
+  // Removes files, durably; names that are not there are skipped. Returns how many were. The space of a large one is given back a little
+  // later, in the background.
   Result<size_t> remove(uint8_t bucket, const std::vector<std::string>& names);
   // Every header in order of name, from `from` on. A header that cannot be read is given as its error.
   using Visit = std::function<bool(std::string_view name, const Result<Header>&)>;
   Result<void> visit(uint8_t bucket, std::string_view from, const Visit& visit);
+  // Gives back the space of all that was removed before.
   Result<void> compact(uint8_t bucket);
 
-  // Runs of blocks without a header, by reading every key: what a damaged log may leave. Removes them. Returns how many.
+  // Removes runs of blocks without a header, which damage may leave in any bucket. One seek a file. Returns how many.
   Result<size_t> remove_stray_runs(uint8_t bucket);
   // Closes the bucket, lets LevelDB rebuild what it can, opens it. A lost directory is made anew (empty). One sentence a finding.
   Result<std::vector<std::string>> repair(uint8_t bucket);
@@ -124,7 +129,6 @@ class BucketSet {
   SetHealth health() const;
   void note_checksum_error() { checksum_errors_.fetch_add(1, std::memory_order_relaxed); }
   uint64_t leftovers_removed() const { return leftovers_removed_.load(); }
-  bool was_clean() const { return was_clean_; }
   std::vector<std::string> events() const;  // at most kEventsMax, the latest
   const std::string& directory() const { return directory_; }
   static constexpr size_t kEventsMax = 1000;
@@ -137,6 +141,9 @@ class BucketSet {
     bool changing = false;  // being opened, closed or repaired: wait
     bool poisoned = false;  // a write failed
     bool compaction_queued = false;
+    size_t removing = 0;      // runs whose blocks are being removed
+    bool look_again = false;  // runs without a header may be in it: looked through when it is opened next
+    uint64_t write_failures = 0;
     uint64_t last_used = 0;
     BucketUse use;
     std::set<std::string, std::less<>> writing;   // names that are being written
@@ -147,27 +154,35 @@ class BucketSet {
   class Lease;
   class NameHold;
   enum class For : uint8_t { reading, writing };
+  enum class Sync : uint8_t { no, yes };
   Result<Lease> acquire(uint8_t bucket, For purpose);
   void release(uint8_t bucket);
   Result<void> make_room(std::unique_lock<std::mutex>& lock);
   Result<std::shared_ptr<Instance>> open_instance(uint8_t bucket, For purpose);
   Result<std::shared_ptr<Instance>> open_database(uint8_t bucket, bool create, bool writable);
   Result<void> writable() const;
+  Result<void> mark_open();
   Result<void> update_descriptor(const std::function<void(Descriptor&)>& change);
   Result<void> recover(uint8_t bucket, Instance& instance, bool writable);
+  Result<void> check_identity_of(uint8_t bucket, leveldb::DB& db, bool writable);
+  Result<void> move_headers(uint8_t bucket, leveldb::DB& db, bool writable);
+  // Counts the bucket's files; returns the runs that have no header and are not being written.
+  Result<std::vector<std::string>> look_through(uint8_t bucket, Instance& instance, BucketCount& count);
   Result<void> rebuild(uint8_t bucket, const std::string& path, std::vector<std::string>& findings);
   Result<void> remove_run(Instance& instance, std::string_view name);
   Result<void> room_for(uint64_t bytes);
   Error note_write_error(std::optional<uint8_t> bucket, Error error);
   Error note_read_error(Error error);
-  void deleted(uint8_t bucket, const std::string& name, const Header& header);
-  // Writes the batch, synced. The caller holds no lease. Damage that LevelDB met in a compaction forbids writing: then once more,
-  // carelessly.
-  Result<void> commit(uint8_t bucket, leveldb::WriteBatch& batch);
+  void deleted(uint8_t bucket, const Header& header);
+  void schedule_compaction(uint8_t bucket, const std::string& name);
+  // Writes the batch. The caller holds no lease. Damage that LevelDB met in a compaction forbids writing: then once more, carelessly.
+  Result<void> commit(uint8_t bucket, leveldb::WriteBatch& batch, Sync sync);
+  Result<void> sync_ended_logs(uint8_t bucket);
   static Error full(uint8_t bucket, const BucketUse& use, uint64_t limit);
   void compact_deleted(uint8_t bucket);
   Result<void> compact_ranges(uint8_t bucket);
-  Result<void> remove_in_steps(uint8_t bucket, const std::string& name, const Header& header);
+  void write_out_behind(uint8_t bucket);
+  void remove_behind(uint8_t bucket, const std::string& name, std::shared_ptr<NameHold> hold);
   void event(std::string sentence);
   void keep();
   void probe();
@@ -179,14 +194,16 @@ class BucketSet {
   DirectoryLock lock_;
   size_t instances_max_ = 0;
   uint64_t reserve_ = 0;
+  StoreKind kind_ = StoreKind::files;
   uint64_t descriptor_limit_ = 0;  // bytes of a bucket
   uint8_t key_byte_ = 0;           // the first byte of the key: sorts
   std::unique_ptr<leveldb::Cache> cache_;
   std::unique_ptr<const leveldb::FilterPolicy> filter_;
-  std::unique_ptr<ElasticThreads> background_;   // LevelDB's: one for each instance that has work
-  std::unique_ptr<ElasticThreads> compactions_;  // ours
-  bool was_clean_ = true;
-  std::array<std::atomic<bool>, kKfsBuckets> created_{}, damaged_log_{}, careless_{};
+  std::unique_ptr<ElasticThreads> background_;    // LevelDB's: one for each instance that has work
+  std::unique_ptr<ElasticThreads> compactions_;   // ours
+  std::unique_ptr<ElasticThreads> housekeeping_;  // what follows a write or a removal
+  // orderly: it was closed properly, so nothing may be torn in it.
+  std::array<std::atomic<bool>, kKfsBuckets> created_{}, orderly_{}, careless_{};
 
   mutable std::mutex mutex_;  // guards what follows; never held across a call into LevelDB or the file system
   std::condition_variable changed_;
@@ -198,7 +215,8 @@ class BucketSet {
   std::string reason_;
   std::vector<std::string> events_;
 
-  mutable std::mutex descriptor_mutex_;  // held while the file is replaced
+  std::atomic<bool> marked_open_{false};  // the descriptor says that the store is in use
+  mutable std::mutex descriptor_mutex_;   // held while the file is replaced
   Descriptor descriptor_;
 
   std::atomic<uint64_t> read_errors_{0}, write_errors_{0}, checksum_errors_{0}, leftovers_removed_{0};

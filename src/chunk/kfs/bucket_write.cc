@@ -6,6 +6,16 @@ namespace {
 
 constexpr size_t kCompactionSteps = 17;  // of a whole bucket: records, then blocks by the first hex digit; closing waits for one step
 
+// The keys of a run whose header cannot be read; one more than are removed at once is enough to know.
+std::vector<std::string> some_blocks(leveldb::DB& db, const std::string& name) {
+  std::vector<std::string> keys;
+  const std::unique_ptr<leveldb::Iterator> it(db.NewIterator(reading_blocks()));
+  const std::string end = run_end(name);
+  for (it->Seek(run_begin(name)); it->Valid() && text_of(it->key()) < end && keys.size() <= kRemoveAtOnceBlocks; it->Next())
+    keys.emplace_back(text_of(it->key()));
+  return keys;
+}
+
 }  // namespace
 
 struct BucketSet::Writer::State {
@@ -18,8 +28,9 @@ struct BucketSet::Writer::State {
   leveldb::WriteBatch batch;
   size_t batch_bytes = 0;
   Header header;
-  uint64_t charged = 0;  // of the bucket's limit
-  bool marked = false;   // the leftover record is there
+  uint64_t charged = 0;   // of the bucket's limit
+  bool begun = false;     // blocks may be in the bucket
+  uint64_t failures = 0;  // of writes to the bucket, when this one began
   bool finished = false;
   bool at_once = false;  // one batch, however large
 };
@@ -30,12 +41,14 @@ BucketSet::Writer::Writer(BucketSet& set, uint8_t bucket, std::string name)
 BucketSet::Writer::~Writer() {
   State& s = *state_;
   if (s.finished) return;
-  if (s.marked) {
+  bool removed = true;
+  if (s.begun) {
     auto lease = s.set.acquire(s.bucket, For::writing);
-    // Where it cannot be removed now, the leftover record sees to it when the bucket is opened next.
-    if (lease) s.set.remove_run(lease->instance(), s.name).ignore("removed at the next opening");
+    removed = lease && s.set.remove_run(lease->instance(), s.name);
   }
   const std::lock_guard lock(s.set.mutex_);
+  // Where it cannot be removed now, that is done when the bucket is opened next.
+  if (!removed) s.set.slots_[s.bucket].doubtful.insert(s.name);
   s.set.slots_[s.bucket].use.stored_bytes -= s.charged;
 }
 
@@ -45,7 +58,7 @@ Result<void> BucketSet::Writer::add(ByteView block) {
   if (index >= kKfsBlocksMax)
     return fail(Code::too_large, "a file has at most {} blocks of 64 KiB ({})", kKfsBlocksMax, format_size(kKfsBlocksMax * kKfsBlock));
   CHECK(!block.empty() && block.size() <= kKfsBlock && s.header.size % kKfsBlock == 0);
-  if (s.batch_bytes >= kBatchBytes && !s.at_once) TRY(flush(false));
+  if (s.batch_bytes >= (s.begun ? kBatchBytes : kOneBatchBytes) && !s.at_once) TRY(flush(false));
   s.batch.Put(block_key(s.name, index), slice_of(block));
   s.batch_bytes += block.size();
   s.header.checksums.push_back(block_checksum(s.name, index, block));
@@ -65,32 +78,52 @@ Result<void> BucketSet::Writer::flush(bool last) {
     use.stored_bytes += needed;
     s.charged += needed;
   }
-  if (last) {
-    s.batch.Put(header_key(s.name), encode_header(s.name, s.header));
-    if (s.marked) s.batch.Delete(leftover_key(s.name));
-  } else if (!s.marked) {
-    s.batch.Put(leftover_key(s.name), leveldb::Slice());
-  }
-  auto written = s.set.commit(s.bucket, s.batch);
-  s.batch.Clear();
-  s.batch_bytes = 0;
-  if (!written) {
+  const auto write_batch = [&s](Sync sync) -> Result<void> {
+    s.begun = true;
+    auto written = s.set.commit(s.bucket, s.batch, sync);
+    s.batch.Clear();
+    s.batch_bytes = 0;
+    if (written) return written;
     const std::lock_guard lock(s.set.mutex_);
     s.set.slots_[s.bucket].doubtful.insert(s.name);
     return written;
+  };
+  if (!last) return write_batch(Sync::no);
+  if (s.begun) {
+    TRY(write_batch(Sync::yes));
+    TRY(s.set.sync_ended_logs(s.bucket));
+    const std::lock_guard lock(s.set.mutex_);
+    if (s.set.slots_[s.bucket].write_failures != s.failures)
+      return fail(Code::io_error, "another write to {} failed while {} was written, and may have taken part of it along: write it again",
+                  bucket_title(s.bucket), s.name);
   }
-  s.marked = true;
-  return {};
+  s.batch.Put(header_key(s.set.kind_, s.name), encode_header(s.name, s.header));
+  return write_batch(Sync::yes);
 }
 
-Result<void> BucketSet::commit(uint8_t bucket, leveldb::WriteBatch& batch) {
+Result<void> BucketSet::commit(uint8_t bucket, leveldb::WriteBatch& batch, Sync sync) {
+  if (!marked_open_) {
+    if (auto marked = mark_open(); !marked) return note_write_error(std::nullopt, std::move(marked).error());
+  }
+  leveldb::WriteOptions options;
+  options.sync = sync == Sync::yes;
   for (int attempt = 0;; ++attempt) {
     TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
-    const auto written = lease.db().Write(synced(), &batch);
+    auto& announced = lease.instance().env.syncs_announced;
+    if (options.sync) ++announced;
+    const auto written = lease.db().Write(options, &batch);
+    if (options.sync) --announced;
     if (written.ok()) return {};
     Error error = note_write_error(bucket, from_status(written, bucket_title(bucket)));
     if (!written.IsCorruption() || attempt > 0) return error;
   }
+}
+
+Result<void> BucketSet::sync_ended_logs(uint8_t bucket) {
+  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+  auto synced = lease.instance().env.sync_ended_logs();
+  if (!synced) return note_write_error(bucket, std::move(synced).error());
+  return {};
 }
 
 Error BucketSet::full(uint8_t bucket, const BucketUse& use, uint64_t limit) {
@@ -107,6 +140,7 @@ Result<Header> BucketSet::Writer::finish() {
   BucketUse& use = s.set.slots_[s.bucket].use;
   ++use.files;
   use.payload_bytes += s.header.size;
+  if (s.header.size >= s.set.tuning_.write_buffer_bytes && !s.set.closing_) s.set.write_out_behind(s.bucket);
   return std::move(s.header);
 }
 
@@ -117,10 +151,11 @@ Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write(uint8_t bucket, std:
   TRY(room_for(size));
   TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
   std::string value;
-  const auto found = lease.db().Get(reading_records(), header_key(name), &value);
+  const auto found = lease.db().Get(reading_records(), header_key(kind_, name), &value);
   if (found.ok()) return fail(Code::already_exists, "{}", name);
   if (!found.IsNotFound()) return note_read_error(from_status(found, name));
   const std::lock_guard lock(mutex_);
+  writer->state_->failures = slots_[bucket].write_failures;
   const BucketUse& use = slots_[bucket].use;
   if (use.stored_bytes + stored_size(size) > descriptor_limit_) return full(bucket, use, descriptor_limit_);
   return writer;
@@ -137,73 +172,116 @@ Result<size_t> BucketSet::remove(uint8_t bucket, const std::vector<std::string>&
   size_t removed = 0;
   leveldb::WriteBatch batch;
   uint64_t deletes = 0;
-  std::vector<std::pair<std::string, Header>> gone;  // with the batch
+  struct Gone {
+    std::shared_ptr<NameHold> hold;
+    std::string name;
+    Header header;
+    bool blocks_too;
+  };
+  std::vector<Gone> gone;  // with the batch
   const auto write_batch = [&]() -> Result<void> {
-    if (deletes == 0) return {};
-    TRY(commit(bucket, batch));
-    for (const auto& [name, header] : gone) deleted(bucket, name, header);
+    if (gone.empty()) return {};
+    auto written = commit(bucket, batch, Sync::yes);
     batch.Clear();
     deletes = 0;
+    if (!written) {
+      gone.clear();  // lets go of the names, which takes the lock
+      // The headers may be gone from the disk after all.
+      const std::lock_guard lock(mutex_);
+      slots_[bucket].look_again = true;
+      return written;
+    }
+    for (auto& one : gone) {
+      deleted(bucket, one.header);
+      if (one.blocks_too) {
+        schedule_compaction(bucket, one.name);
+      } else {
+        remove_behind(bucket, one.name, std::move(one.hold));
+      }
+    }
     gone.clear();
     return {};
   };
-  for (const auto& name : names) {
+  // In order, so that two calls do not wait for each other's names.
+  std::vector<std::string> sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
+  for (const auto& name : sorted) {
+    auto hold = std::make_shared<NameHold>(*this, bucket, name);
     std::string value;
     leveldb::Status found;
+    std::vector<std::string> blocks;
+    Result<Header> header = Header();
     {
       TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
-      found = lease.db().Get(reading_records(), header_key(name), &value);
+      found = lease.db().Get(reading_records(), header_key(kind_, name), &value);
+      if (found.IsNotFound()) continue;
+      header = found.ok() ? decode_header(name, value) : Result<Header>(from_status(found, name));
+      if (!header) blocks = some_blocks(lease.db(), name);
     }
-    if (found.IsNotFound()) continue;
-    const bool listed = std::any_of(gone.begin(), gone.end(), [&name](const auto& one) { return one.first == name; });
-    if (listed) continue;  // named twice
     ++removed;
-    auto header = found.ok() ? decode_header(name, value) : Result<Header>(from_status(found, name));
-    if (!header || header->blocks() > kRemoveAtOnceBlocks) {
-      TRY(write_batch());
-      TRY(remove_in_steps(bucket, name, header ? *header : Header{}));
-      continue;
-    }
-    batch.Delete(header_key(name));
-    for (uint64_t i = 0; i < header->blocks(); ++i) batch.Delete(block_key(name, i));
-    deletes += header->blocks() + 1;
-    gone.emplace_back(name, std::move(*header));
-    if (deletes >= kRemoveAtOnceBlocks) TRY(write_batch());
+    const uint64_t count = header ? header->blocks() : blocks.size();
+    if (deletes > 0 && deletes + count > kRemoveAtOnceBlocks) TRY(write_batch());
+    batch.Delete(header_key(kind_, name));
+    const bool at_once = count <= kRemoveAtOnceBlocks;
+    for (uint64_t i = 0; at_once && i < count; ++i) batch.Delete(header ? block_key(name, i) : blocks[i]);
+    deletes += at_once ? count + 1 : 1;
+    gone.push_back({std::move(hold), name, header ? std::move(*header) : Header{}, at_once});
   }
   TRY(write_batch());
   return removed;
 }
 
-// First it is no file any more, then its blocks go.
-Result<void> BucketSet::remove_in_steps(uint8_t bucket, const std::string& name, const Header& header) {
-  const NameHold hold(*this, bucket, name);
-  leveldb::WriteBatch hide;
-  hide.Delete(header_key(name));
-  hide.Put(leftover_key(name), leveldb::Slice());
-  TRY(commit(bucket, hide));
-  deleted(bucket, name, header);
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
-  if (auto run = remove_run(lease.instance(), name); !run) return note_write_error(bucket, std::move(run).error());
-  return {};
+// The file is gone already. Whoever wants its name waits until its blocks are, too.
+void BucketSet::remove_behind(uint8_t bucket, const std::string& name, std::shared_ptr<NameHold> hold) {
+  {
+    const std::lock_guard lock(mutex_);
+    ++slots_[bucket].removing;
+  }
+  housekeeping_->submit([this, bucket, name, hold = std::move(hold)]() mutable {
+    bool removed = false;
+    if (auto lease = acquire(bucket, For::writing)) {
+      auto run = remove_run(lease->instance(), name);
+      removed = run.has_value();
+      if (!run) (void)note_write_error(bucket, std::move(run).error());  // the bucket is looked through when it is opened next
+    }
+    hold.reset();
+    if (removed) schedule_compaction(bucket, name);
+    const std::lock_guard lock(mutex_);
+    if (!removed) slots_[bucket].look_again = true;
+    --slots_[bucket].removing;
+    changed_.notify_all();
+  });
 }
 
-// Keeps the books and schedules the compaction that gives the space back.
-void BucketSet::deleted(uint8_t bucket, const std::string& name, const Header& header) {
+// The next write to the bucket would have to wait until the memtable is a table, and another log is kept so long.
+void BucketSet::write_out_behind(uint8_t bucket) {
+  housekeeping_->submit([this, bucket] {
+    if (auto lease = acquire(bucket, For::writing)) lease->db().Write({}, nullptr);  // a null batch ends the log and the memtable
+  });
+}
+
+void BucketSet::deleted(uint8_t bucket, const Header& header) {
   const std::lock_guard lock(mutex_);
-  Slot& slot = slots_[bucket];
-  BucketUse& use = slot.use;
+  BucketUse& use = slots_[bucket].use;
   const uint64_t stored = stored_size(header.size);
   use.files -= std::min<uint64_t>(use.files, 1);
   use.payload_bytes -= std::min(use.payload_bytes, header.size);
   use.stored_bytes -= std::min(use.stored_bytes, stored);
   use.garbage_bytes += stored;
+}
+
+// Remembers what was deleted, and has it compacted when that is worth it.
+void BucketSet::schedule_compaction(uint8_t bucket, const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  Slot& slot = slots_[bucket];
   if (slot.deleted.size() < kDeletedMax) {
     slot.deleted.push_back(name);
   } else {
     slot.deleted_all = true;
   }
-  const auto share = static_cast<uint64_t>(tuning_.compact_after_share * static_cast<double>(use.stored_bytes));
-  if (slot.compaction_queued || closing_ || use.garbage_bytes < std::max(tuning_.compact_after_bytes, share)) return;
+  const auto share = static_cast<uint64_t>(tuning_.compact_after_share * static_cast<double>(slot.use.stored_bytes));
+  if (slot.compaction_queued || closing_ || slot.use.garbage_bytes < std::max(tuning_.compact_after_bytes, share)) return;
   slot.compaction_queued = true;
   compactions_->submit([this, bucket] { compact_deleted(bucket); });
 }
@@ -231,7 +309,7 @@ void BucketSet::compact_deleted(uint8_t bucket) {
     auto lease = acquire(bucket, For::writing);
     if (!lease) return;
     for (const auto& name : names) {
-      const std::string begin = name + " ", end = run_end(name);
+      const std::string begin = run_begin(name), end = run_end(name);
       const leveldb::Slice from(begin), to(end);
       lease->db().CompactRange(&from, &to);
       const std::lock_guard lock(mutex_);
@@ -246,7 +324,8 @@ Result<void> BucketSet::compact(uint8_t bucket) {
   if (!created_[bucket]) return {};
   uint64_t garbage;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this, bucket] { return closing_ || slots_[bucket].removing == 0; });
     garbage = slots_[bucket].use.garbage_bytes;
     slots_[bucket].deleted.clear();
     slots_[bucket].deleted_all = false;

@@ -13,6 +13,7 @@
 #include "chunk/kfs/kfs_store.h"
 #include "chunk/kfs/temporary_directory.h"
 #include "chunk/test_payload.h"
+#include "codec/digest.h"
 #include "io/clock.h"
 #include "io/sim/sim_executor.h"
 
@@ -314,6 +315,44 @@ TEST_F(KfsFaults, a_store_whose_directory_is_removed_has_failed) {
   EXPECT_EQ(result.error().code(), Code::device_gone) << result.error().to_string();
   EXPECT_EQ(store->health().state, StoreState::failed);
   EXPECT_FALSE(store->health().reason.empty());
+}
+
+// The batches of a large file are not synced one by one, so a device that failed in between may have dropped some of them.
+TEST_F(KfsFaults, a_large_file_does_not_survive_half_when_another_write_to_its_bucket_failed) {
+  options.tuning.write_buffer_bytes = 64 * kKiB;
+  auto created = KfsStore::create(path(), {.key = "k"}, options.tuning);
+  ASSERT_TRUE(created) << created.error().to_string();
+  KfsStore& files_store = **created;
+  const std::string text = test_payload(1, 17'000'000), hash = sha256_hex(bytes_of(text));
+  std::string other;
+  for (uint64_t seed = 2; sha256_hex(bytes_of(other)).substr(0, 2) != hash.substr(0, 2); ++seed) other = test_payload(seed, 1000);
+  auto writer = files_store.write(hash);
+  ASSERT_TRUE(writer);
+  ASSERT_TRUE((*writer)->append(bytes_of(text).first(14'000'000)));
+  files.write_error = static_cast<int>(Code::io_error);
+  {
+    auto failing = files_store.write(sha256_hex(bytes_of(other)));
+    ASSERT_TRUE(!failing || !(*failing)->append(bytes_of(other)) || !(*failing)->finish());
+  }
+  files.write_error = 0;
+  const auto write_all = [&](const std::string& content) -> Result<KfsFile> {
+    TRY_ASSIGN(auto again, files_store.write(sha256_hex(bytes_of(content))));
+    TRY(again->append(bytes_of(content)));
+    return again->finish();
+  };
+  for (int i = 0; i < 100 && !write_all(other); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  // The bucket takes writes again; the large one must not be finished as if nothing had happened.
+  const bool appended = (*writer)->append(bytes_of(text).subspan(14'000'000)).has_value();
+  const auto finished = (*writer)->finish();
+  ASSERT_FALSE(appended && finished);
+  writer->reset();
+  EXPECT_EQ(files_store.stat(hash).error().code(), Code::not_found);
+  const auto again = write_all(text);
+  ASSERT_TRUE(again) << again.error().to_string();
+  const auto report = files_store.verify({.deep = true, .repair = true, .progress = {}});
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->files, 2u);
+  EXPECT_TRUE(report->damaged.empty());
 }
 
 TEST_F(KfsFaults, directories_that_are_not_ours_are_refused) {

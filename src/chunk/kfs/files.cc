@@ -61,6 +61,8 @@ class PosixWritable : public Files::Writable {
     return {};
   }
 
+  void begin_writeback() override { (void)::sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WRITE); }
+
   Result<void> sync() override {
     if (::fdatasync(fd_.get()) != 0) return file_error(errno, path_);
     if (!named_) {

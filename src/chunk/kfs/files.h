@@ -18,6 +18,8 @@ class Files {
    public:
     virtual ~Writable() = default;  // closes, without sync
     virtual Result<void> append(ByteView bytes) = 0;
+    // A sync follows soon: the device may begin.
+    virtual void begin_writeback() {}
     // What was appended, and the file's name, survive a power cut. Errors: also device_gone (the file was deleted meanwhile).
     virtual Result<void> sync() = 0;
   };

@@ -16,6 +16,7 @@ uint32_t name_seed(std::string_view name) { return crc32c(0x6b667331, bytes_of(n
 
 // magic 8 | crc u32 of all that follows | version u16 | kind u8 | hash u8 | clean u8 | 3 x 0 | drive 16 | cluster 16 | bucket bytes u64
 // | mounts u64 | created 32 | key length u16 | label length u32 | key | label
+// version 2: | number of counts u16 | for each, ascending: bucket u8, files u64, payload bytes u64, stored bytes u64, garbage bytes u64
 std::string encode_descriptor(const Descriptor& d) {
   std::string body;
   Encoder(body).u16(d.version).u8(static_cast<uint8_t>(d.kind)).u8(d.hash).u8(d.clean ? 1 : 0).u8(0).u16(0);
@@ -25,6 +26,11 @@ std::string encode_descriptor(const Descriptor& d) {
       .u32(static_cast<uint32_t>(d.label.size()))
       .bytes(bytes_of(d.key))
       .bytes(bytes_of(d.label));
+  if (d.version >= 2) {
+    Encoder(body).u16(static_cast<uint16_t>(d.counts.size()));
+    for (const auto& [bucket, count] : d.counts)
+      Encoder(body).u8(bucket).u64(count.files).u64(count.payload_bytes).u64(count.stored_bytes).u64(count.garbage_bytes);
+  }
   std::string out(kMagic);
   Encoder(out).u32(crc32c(0, bytes_of(body))).bytes(bytes_of(body));
   return out;
@@ -38,12 +44,12 @@ Result<Descriptor> decode_descriptor(std::string_view bytes) {
   const bool sound = crc32c(0, in.rest()) == checksum;
   Descriptor d;
   d.version = in.u16();
-  if (sound && d.version > kFormatVersion) {
-    return fail(Code::incompatible, "the store has format version {}, this program knows up to {}: use a newer quarry", d.version,
-                kFormatVersion);
+  const uint8_t kind = in.u8();
+  const uint16_t newest = kind == 2 ? format_version(StoreKind::chunks) : format_version(StoreKind::files);
+  if (sound && d.version > newest) {
+    return fail(Code::incompatible, "the store has format version {}, this program knows up to {}: use a newer quarry", d.version, newest);
   }
   if (!sound) return fail(Code::corrupt, "the descriptor fails its checksum");
-  const uint8_t kind = in.u8();
   d.kind = static_cast<StoreKind>(kind);
   d.hash = in.u8();
   const uint8_t clean = in.u8(), zero = in.u8();
@@ -61,10 +67,24 @@ Result<Descriptor> decode_descriptor(std::string_view bytes) {
   const size_t key_size = in.u16(), label_size = in.u32();
   d.key = text_of(in.bytes(key_size));
   d.label = text_of(in.bytes(label_size));
+  bool ordered = true;
+  if (d.version >= 2) {
+    const size_t counts = in.u16();
+    for (size_t i = 0; i < counts && in.remaining() > 0; ++i) {
+      const uint8_t bucket = in.u8();
+      ordered = ordered && (d.counts.empty() || d.counts.rbegin()->first < bucket) && d.has_bucket(bucket);
+      BucketCount& count = d.counts[bucket];
+      count.files = in.u64();
+      count.payload_bytes = in.u64();
+      count.stored_bytes = in.u64();
+      count.garbage_bytes = in.u64();
+    }
+    ordered = ordered && d.counts.size() == counts;
+  }
   TRY(in.finish("kfs descriptor"));
   const bool known = kind == 1 || kind == 2;
   if (d.version == 0 || !known || clean > 1 || zero != 0 || zeros != 0 || d.key.empty() || key_size > kKeyBytesMax ||
-      label_size > kLabelBytesMax || d.bucket_bytes == 0) {
+      label_size > kLabelBytesMax || d.bucket_bytes == 0 || !ordered) {
     return fail(Code::corrupt, "the descriptor has impossible fields");
   }
   return d;
@@ -96,14 +116,20 @@ Result<void> check_identity(std::string_view value, const Uuid& drive, uint8_t b
   return {};
 }
 
-std::string header_key(std::string_view name) { return fmt::format("/{}", name); }
-std::string leftover_key(std::string_view name) { return fmt::format("+{}", name); }
+std::string header_key(StoreKind kind, std::string_view name) {
+  return kind == StoreKind::files ? fmt::format("{}!", name) : fmt::format("/{}", name);
+}
 std::string block_key(std::string_view name, uint64_t index) { return fmt::format("{} {:06}", name, index); }
-std::string run_end(std::string_view name) { return fmt::format("{}!", name); }  // '!' follows the space
+std::string run_begin(std::string_view name) { return fmt::format("{} ", name); }
+std::string run_end(std::string_view name) { return fmt::format("{}\"", name); }  // space, exclamation mark, quotation mark
 
-std::string_view name_of_block_key(std::string_view key) {
-  if (key.size() < 9 || key[key.size() - 7] != ' ') return {};
-  const std::string_view name = key.substr(0, key.size() - 7);
+std::string_view name_of_run_key(std::string_view key) {
+  std::string_view name;
+  if (key.ends_with('!')) {
+    name = key.substr(0, key.size() - 1);
+  } else if (key.size() > 7 && key[key.size() - 7] == ' ') {
+    name = key.substr(0, key.size() - 7);
+  }
   return is_name(name) ? name : std::string_view();
 }
 

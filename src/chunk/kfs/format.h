@@ -1,12 +1,17 @@
 // The format of a kfs directory (docs/formats/kfs.md): the descriptor file, and the records inside a bucket.
 //
 //   #bucket        which store and which bucket this LevelDB is
-//   +NAME          the run of NAME is not a file: an interrupted write or removal; its blocks are to be deleted
-//   /NAME          header: size and checksums. The file exists if and only if this record does.
+//   /NAME          header of a chunk
 //   NAME 000000    blocks of 64 KiB, consecutive
-// NAME is the hash of a file, or the id of a chunk, in lower-case hex. All of `#+/` sort before every hex digit.
+//   NAME!          header of a file, right behind its blocks
+// NAME is the hash of a file, or the id of a chunk, in lower-case hex. The header holds size and checksums; the file or chunk exists if and
+// only if its header does. Blocks without one are what an interrupted write or removal left.
+//
+// A file is one run of the key space with all its records, so that what was written for it never meets other runs in a compaction. The
+// headers of chunks lie together instead, because a node lists all of its chunks when it starts.
 #pragma once
 #include <array>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,15 +22,23 @@
 
 namespace quarry::chunk::kfs {
 
-inline constexpr uint16_t kFormatVersion = 1;
 inline constexpr std::string_view kDescriptorName = "kfs.store";
 inline constexpr size_t kKeyBytesMax = 1024, kLabelBytesMax = 64 * kKiB;
-inline constexpr size_t kDescriptorBytesMax = 256 + kKeyBytesMax + kLabelBytesMax;
+inline constexpr size_t kDescriptorBytesMax = 256 + kKeyBytesMax + kLabelBytesMax + kKfsBuckets * 33 + 2;
 
 enum class StoreKind : uint8_t { files = 1, chunks = 2 };  // frozen numbers
+// The version that is written. Stores of files of version 1 had their headers at /NAME; they are converted when they are opened.
+inline constexpr uint16_t format_version(StoreKind kind) { return kind == StoreKind::files ? 2 : 1; }
+
+struct BucketCount {
+  uint64_t files = 0, payload_bytes = 0;
+  uint64_t stored_bytes = 0;   // live, by stored_size()
+  uint64_t garbage_bytes = 0;  // deleted since the last compaction
+  bool operator==(const BucketCount&) const = default;
+};
 
 struct Descriptor {
-  uint16_t version = kFormatVersion;
+  uint16_t version = format_version(StoreKind::files);
   StoreKind kind = StoreKind::files;
   uint8_t hash = 0;   // KfsHash; 0 in a chunk store
   bool clean = true;  // closed properly
@@ -35,6 +48,8 @@ struct Descriptor {
   std::array<uint8_t, kKfsBuckets / 8> created{};  // bit i: bucket i was created, so its absence is a loss
   std::string key;                                 // its first byte sorts
   std::string label;
+  // Version 2, of a store that was closed properly: what is in the buckets that need no look when they are opened next.
+  std::map<uint8_t, BucketCount> counts;
   bool has_bucket(size_t bucket) const { return (created[bucket / 8] >> (bucket % 8) & 1) != 0; }
   void set_bucket(size_t bucket) { created[bucket / 8] = static_cast<uint8_t>(created[bucket / 8] | 1u << (bucket % 8)); }
 };
@@ -49,12 +64,12 @@ std::string encode_identity(const Uuid& drive, uint8_t bucket);
 bool identity_is_sound(std::string_view value);  // false: damaged
 Result<void> check_identity(std::string_view value, const Uuid& drive, uint8_t bucket);
 
-std::string header_key(std::string_view name);
-std::string leftover_key(std::string_view name);
+std::string header_key(StoreKind kind, std::string_view name);
 std::string block_key(std::string_view name, uint64_t index);
-std::string run_end(std::string_view name);  // above every block of the name
-// The name inside a header, leftover or block key; empty: not such a key.
-std::string_view name_of_block_key(std::string_view key);
+std::string run_begin(std::string_view name);  // below every block of the name
+std::string run_end(std::string_view name);    // above every block of the name, and above its header in a store of files
+// The name inside a key of a run: of a block, or of the header of a file. Empty: not such a key.
+std::string_view name_of_run_key(std::string_view key);
 bool is_name(std::string_view text);  // lower-case hex, 2 to 128 digits, an even number
 
 struct Header {

@@ -15,6 +15,7 @@ class Instance {
   BucketEnv env;
   std::unique_ptr<leveldb::DB> db;  // destroyed before env
   bool writable = true;             // false: an overlay over a file system that takes no writes
+  bool careful = true;              // LevelDB checks all that it reads of its own structures
 };
 
 // Keeps an instance open. Not kept while user code runs for long.
@@ -70,10 +71,11 @@ inline leveldb::ReadOptions reading_records(const leveldb::Snapshot* snapshot = 
   options.snapshot = snapshot;
   return options;
 }
-// Leftover records have none, and a damaged one must not name another file.
-inline leveldb::ReadOptions reading_leftovers() {
+// Where "not there" leads to a removal, damage must not look like it.
+inline leveldb::ReadOptions reading_surely() {
   leveldb::ReadOptions options;
   options.verify_checksums = true;
+  options.fill_cache = false;
   return options;
 }
 // Blocks have checksums of our own, and would push all records out of the cache.
@@ -97,6 +99,30 @@ class Snapshot {
 inline std::string_view text_of(const leveldb::Slice& slice) { return {slice.data(), slice.size()}; }
 inline ByteView bytes_of(const leveldb::Slice& slice) { return {reinterpret_cast<const uint8_t*>(slice.data()), slice.size()}; }
 inline leveldb::Slice slice_of(ByteView bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+
+// Walks over the headers of a bucket in order of name: chunks by the range in which they lie together, files by one seek each. In a store
+// of files runs without a header are met too.
+class HeaderCursor {
+ public:
+  HeaderCursor(leveldb::DB& db, StoreKind kind, const leveldb::ReadOptions& options) : kind_(kind), it_(db.NewIterator(options)) {}
+  void seek(std::string_view name) {  // the first one at or above it
+    it_->Seek(kind_ == StoreKind::files ? std::string(name.empty() ? "0" : name) : header_key(kind_, name));
+    load();
+  }
+  void next() { load(); }
+  bool valid() const { return valid_; }
+  const std::string& name() const { return name_; }
+  bool has_header() const { return has_header_; }
+  const std::string& header() const { return header_; }
+  leveldb::Status status() const { return it_->status(); }
+
+ private:
+  void load();
+  const StoreKind kind_;
+  const std::unique_ptr<leveldb::Iterator> it_;  // behind the run that is shown
+  std::string name_, header_;
+  bool valid_ = false, has_header_ = false;
+};
 
 inline std::string bucket_title(uint8_t bucket) { return fmt::format("S-bucket {}", bucket); }
 

@@ -499,6 +499,7 @@ Task<Result<Uuid>> KfsChunkStore::format(std::string directory, KfsFormatOptions
   if (content && !options.force) co_return fail(Code::already_exists, "{} is not empty: {}", directory, *content);
   Descriptor descriptor;
   descriptor.kind = kfs::StoreKind::chunks;
+  descriptor.version = kfs::format_version(descriptor.kind);
   descriptor.drive = options.drive.is_nil() ? system_random().uuid() : options.drive;
   descriptor.cluster = options.cluster;
   descriptor.bucket_bytes = options.bucket_bytes;

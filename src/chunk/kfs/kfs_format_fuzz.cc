@@ -30,7 +30,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   (void)check_identity(text, Uuid{}, 0);
   (void)identity_is_sound(text);
-  const std::string_view name = name_of_block_key(text);
+  const std::string_view name = name_of_run_key(text);
   CHECK(name.empty() || is_name(name));
   return 0;
 }

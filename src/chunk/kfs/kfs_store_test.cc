@@ -2,6 +2,7 @@
 #include "chunk/kfs/kfs_store.h"
 
 #include <gtest/gtest.h>
+#include <leveldb/db.h>
 
 #include <atomic>
 #include <fstream>
@@ -243,6 +244,93 @@ TEST_F(KfsStoreTest, buckets_are_made_when_the_first_file_is_sorted_into_them) {
   EXPECT_EQ(store->buckets().size(), 1u);
 }
 
+// A store of version 1: headers at /NAME, and a mark at +NAME for a run that is none.
+TEST_F(KfsStoreTest, a_store_of_version_1_is_converted_bucket_by_bucket) {
+  create();
+  std::map<std::string, std::string> texts;
+  for (uint64_t i = 0; i < 6; ++i) {
+    const std::string text = test_payload(i, i == 0 ? 0 : 300'000 * i);
+    texts[must_write(text)] = text;
+  }
+  const uint8_t number = store->stat(texts.rbegin()->first)->bucket;
+  store.reset();
+  const std::string file = path() + "/" + std::string(kfs::kDescriptorName), unfinished = texts.rbegin()->first.substr(0, 62) + "00";
+  auto descriptor = *kfs::decode_descriptor(*kfs::read_whole_file(kfs::posix_files(), file, kMiB));
+  EXPECT_EQ(descriptor.version, 2);
+  EXPECT_FALSE(descriptor.counts.empty());
+  size_t moved = 0;
+  for (size_t bucket = 0; bucket < kKfsBuckets; ++bucket) {
+    if (!descriptor.has_bucket(bucket)) continue;
+    leveldb::DB* opened = nullptr;
+    ASSERT_TRUE(leveldb::DB::Open({}, kfs::bucket_path(path(), bucket), &opened).ok());
+    const std::unique_ptr<leveldb::DB> db(opened);
+    const std::unique_ptr<leveldb::Iterator> it(db->NewIterator({}));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      const std::string key = it->key().ToString();
+      if (!key.ends_with('!')) continue;
+      ASSERT_TRUE(db->Put({}, "/" + key.substr(0, key.size() - 1), it->value()).ok());
+      ASSERT_TRUE(db->Delete({}, key).ok());
+      ++moved;
+    }
+    if (bucket != number) continue;
+    ASSERT_TRUE(db->Put({}, "+" + unfinished, "").ok());
+    ASSERT_TRUE(db->Put({}, kfs::block_key(unfinished, 0), std::string(65536, 'x')).ok());
+  }
+  EXPECT_EQ(moved, texts.size());
+  descriptor.version = 1;
+  std::ofstream(file, std::ios::binary) << kfs::encode_descriptor(descriptor);
+
+  for (int round = 0; round < 2; ++round) {
+    reopen();
+    for (const auto& [hash, text] : texts) {
+      const auto got = read(hash);
+      ASSERT_TRUE(got) << got.error().to_string();
+      EXPECT_TRUE(*got == text);
+    }
+    EXPECT_EQ(read_error(unfinished), Code::not_found);
+    const auto report = store->verify({.deep = true, .repair = true, .progress = {}});
+    ASSERT_TRUE(report);
+    EXPECT_EQ(report->files, texts.size());
+    EXPECT_TRUE(report->damaged.empty());
+    EXPECT_EQ(report->leftovers_removed, 0u) << "the first opening removed it";
+    EXPECT_EQ(store->bucket(number)->payload_bytes, texts.rbegin()->second.size());
+  }
+  store.reset();
+  descriptor = *kfs::decode_descriptor(*kfs::read_whole_file(kfs::posix_files(), file, kMiB));
+  EXPECT_EQ(descriptor.version, 2);
+  EXPECT_EQ(descriptor.counts.size(), texts.size()) << "each file has a bucket of its own here";
+}
+
+TEST_F(KfsStoreTest, what_is_in_the_buckets_is_known_again_after_a_close_and_counted_after_a_crash) {
+  create();
+  const std::string text = test_payload(1, 17'000'000), hash = must_write(text), small = must_write("small");
+  const uint8_t bucket = store->stat(hash)->bucket;
+  const auto expect_counts = [&](uint64_t files, uint64_t bytes) {
+    uint64_t found_files = 0, found_bytes = 0;
+    for (const uint8_t number : store->buckets()) {
+      found_files += store->bucket(number)->files;
+      found_bytes += store->bucket(number)->payload_bytes;
+    }
+    EXPECT_EQ(found_files, files);
+    EXPECT_EQ(found_bytes, bytes);
+  };
+  expect_counts(2, 17'000'005);
+  reopen();
+  expect_counts(2, 17'000'005);
+  // As if the process had been killed now: the same directories, and a descriptor that says "in use".
+  fs::copy(path(), path() + "-killed", fs::copy_options::recursive);
+  store.reset();
+  fs::remove_all(path());
+  fs::rename(path() + "-killed", path());
+  reopen();
+  expect_counts(2, 17'000'005);
+  EXPECT_TRUE(*read(hash) == text);
+  ASSERT_TRUE(store->unlink(hash));
+  EXPECT_EQ(store->bucket(bucket)->files, store->stat(small)->bucket == bucket ? 1u : 0u);
+  reopen();
+  expect_counts(1, 5);
+}
+
 // Flips a bit in the middle of each file of the bucket with this ending; returns how many.
 size_t flip_bits(const std::string& bucket, const std::string& ending) {
   size_t flipped = 0;
@@ -382,7 +470,7 @@ TEST_F(KfsDamageTest, a_damaged_or_newer_descriptor_is_refused) {
     EXPECT_EQ(decoded.error().code(), Code::corrupt);
     EXPECT_FALSE(kfs::decode_descriptor(std::string_view(bytes).substr(0, i)));
   }
-  descriptor.version = 2;
+  descriptor.version = 3;
   std::ofstream(file, std::ios::binary) << kfs::encode_descriptor(descriptor);
   const auto opened = KfsStore::open(path());
   ASSERT_FALSE(opened);
@@ -412,7 +500,8 @@ TEST(KfsFormat, the_worked_example_of_the_page_holds) {
   kfs::Header header;
   header.size = 5;
   header.checksums = {kfs::block_checksum("00ff", 0, bytes_of("hello"))};
-  EXPECT_EQ(kfs::header_key("00ff"), "/00ff");
+  EXPECT_EQ(kfs::header_key(kfs::StoreKind::files, "00ff"), "00ff!");
+  EXPECT_EQ(kfs::header_key(kfs::StoreKind::chunks, "00ff"), "/00ff");
   EXPECT_EQ(kfs::block_key("00ff", 671), "00ff 000671");
   const std::string record = kfs::encode_header("00ff", header);
   EXPECT_EQ(record.size(), 24u);

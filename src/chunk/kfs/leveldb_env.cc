@@ -6,8 +6,9 @@
 namespace quarry::chunk::kfs {
 namespace {
 
-constexpr size_t kWriteBuffer = 128 * kKiB;
+constexpr size_t kWriteBuffer = 128 * kKiB, kWritebackStep = kMiB;
 constexpr auto kThreadIdle = std::chrono::seconds(5);
+constexpr auto kLogGrace = std::chrono::milliseconds(100);  // before a log is synced that LevelDB is about to remove
 
 using leveldb::Slice;
 using leveldb::Status;
@@ -16,9 +17,14 @@ ByteView view_of(const Slice& slice) { return {reinterpret_cast<const uint8_t*>(
 
 class EnvWritable : public leveldb::WritableFile {
  public:
-  explicit EnvWritable(std::unique_ptr<Files::Writable> file) : file_(std::move(file)) { buffer_.reserve(kWriteBuffer); }
+  // env: of a log, is given the file if it ends unsynced; null: not a log.
+  EnvWritable(std::unique_ptr<Files::Writable> file, BucketEnv* env, std::string path)
+      : file_(std::move(file)), env_(env), path_(std::move(path)) {
+    buffer_.reserve(kWriteBuffer);
+  }
   ~EnvWritable() override {
-    (void)Flush();  // as LevelDB's own: whoever needs it durable has synced
+    (void)write_out();  // as LevelDB's own: whoever needs it durable syncs
+    if (env_ != nullptr && unsynced_) env_->ended(path_, std::move(file_));
   }
 
   Status Append(const Slice& data) override {
@@ -27,33 +33,48 @@ class EnvWritable : public leveldb::WritableFile {
       buffer_.append(data.data(), data.size());
       return Status::OK();
     }
-    if (Status flushed = Flush(); !flushed.ok()) return flushed;
+    if (Status flushed = write_out(); !flushed.ok()) return flushed;
     if (data.size() < kWriteBuffer) {
       buffer_.append(data.data(), data.size());
       return Status::OK();
     }
+    unsynced_ = true;
     return note(file_->append(view_of(data)));
   }
-  Status Flush() override {
-    if (!failed_.ok()) return failed_;
-    if (buffer_.empty()) return Status::OK();
-    const Status written = note(file_->append(bytes_of(buffer_)));
-    buffer_.clear();
-    return written;
-  }
+  // LevelDB flushes its log after every fragment of a record, for writes that are acknowledged without a sync. There are none here.
+  Status Flush() override { return env_ != nullptr ? failed_ : write_out(); }
   Status Sync() override {
-    if (Status flushed = Flush(); !flushed.ok()) return flushed;
-    return note(file_->sync());
+    if (Status flushed = write_out(); !flushed.ok()) return flushed;
+    const Status synced = note(file_->sync());
+    if (synced.ok()) unsynced_ = false;
+    return synced;
   }
-  Status Close() override { return Flush(); }
+  Status Close() override { return write_out(); }
 
  private:
+  Status write_out() {
+    if (!failed_.ok()) return failed_;
+    if (buffer_.empty()) return Status::OK();
+    unsynced_ = true;
+    const Status written = note(file_->append(bytes_of(buffer_)));
+    since_writeback_ += buffer_.size();
+    buffer_.clear();
+    if (env_ != nullptr && since_writeback_ >= kWritebackStep && env_->syncs_announced > 0) {
+      since_writeback_ = 0;
+      file_->begin_writeback();
+    }
+    return written;
+  }
   Status note(const Result<void>& result) {
     if (!result) failed_ = to_status(result.error());
     return failed_;
   }
   std::unique_ptr<Files::Writable> file_;
+  BucketEnv* const env_;
+  const std::string path_;
   std::string buffer_;
+  bool unsynced_ = false;
+  size_t since_writeback_ = 0;
   Status failed_;
 };
 
@@ -228,7 +249,7 @@ Status BucketEnv::NewWritableFile(const std::string& path, leveldb::WritableFile
     auto content = std::make_shared<std::string>();
     const std::lock_guard lock(mutex_);
     memory_[path] = content;
-    *result = new EnvWritable(std::make_unique<MemoryWritable>(std::move(content)));
+    *result = new EnvWritable(std::make_unique<MemoryWritable>(std::move(content)), nullptr, path);
     return Status::OK();
   }
   auto file = files_.create(path);
@@ -237,8 +258,31 @@ Status BucketEnv::NewWritableFile(const std::string& path, leveldb::WritableFile
     if (file.error().code() == Code::not_found) return to_status(fail(Code::device_gone, "{}: its directory is gone", path));
     return to_status(file.error());
   }
-  *result = new EnvWritable(std::move(*file));
+  *result = new EnvWritable(std::move(*file), path.ends_with(".log") ? this : nullptr, path);
   return Status::OK();
+}
+
+void BucketEnv::ended(const std::string& path, std::unique_ptr<Files::Writable> file) {
+  const std::lock_guard lock(mutex_);
+  ended_[path] = std::move(file);
+}
+
+Result<void> BucketEnv::sync_ended_logs() {
+  const std::lock_guard one_at_a_time(syncing_);
+  std::unique_lock lock(mutex_);
+  // LevelDB is writing their content into tables just now.
+  removed_.wait_for(lock, kLogGrace, [this] { return ended_.empty(); });
+  while (!ended_.empty()) {
+    const auto [path, file] = *ended_.begin();
+    lock.unlock();
+    auto synced = file->sync();
+    lock.lock();
+    const auto at = ended_.find(path);
+    if (at == ended_.end()) continue;  // removed meanwhile
+    if (!synced) return synced;
+    ended_.erase(at);
+  }
+  return {};
 }
 
 bool BucketEnv::FileExists(const std::string& path) {
@@ -269,6 +313,10 @@ Status BucketEnv::RemoveFile(const std::string& path) {
     const std::lock_guard lock(mutex_);
     memory_[path] = nullptr;
     return Status::OK();
+  }
+  if (path.ends_with(".log")) {
+    const std::lock_guard lock(mutex_);
+    if (ended_.erase(path) != 0) removed_.notify_all();
   }
   const auto removed = files_.remove(path);
   return removed ? Status::OK() : to_status(removed.error());

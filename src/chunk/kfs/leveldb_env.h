@@ -1,6 +1,7 @@
 // BucketEnv: LevelDB's view of the file system for one S-bucket, over Files. Differences to LevelDB's own:
 //   - a file that failed a write or a sync fails every later one, so nothing is ever appended behind a torn record;
 //   - the first sync of a file makes its name durable too, and a deleted file is noticed;
+//   - a log that LevelDB ends without a sync can be synced afterwards, as long as LevelDB has not removed it;
 //   - background work of each instance has a thread of its own, so that one bucket's compaction never delays another's;
 //   - no lock file and no info log (the store holds one lock for all buckets);
 //   - frozen: no file can be made any more. An instance over a file system that takes no writes stays readable.
@@ -65,6 +66,14 @@ class BucketEnv : public leveldb::Env {
 
   // New files live in memory and nothing below changes: for file systems that take no writes. Set before the instance is opened.
   void use_overlay() { overlay_ = true; }
+  // Logs that were ended without a sync, and are not removed yet (their content is then in synced tables), become durable. Any thread.
+  Result<void> sync_ended_logs();
+  // Of a file that was ended: takes it over.
+  void ended(const std::string& path, std::unique_ptr<Files::Writable> file);
+
+  // While the count is above zero, logs are handed to the device as they grow, because a sync follows.
+  std::atomic<int> syncs_announced{0};
+
   // From now on no file can be made (overlay: compaction would fill the memory). Reads go on.
   void freeze() { frozen_ = true; }
 
@@ -78,6 +87,9 @@ class BucketEnv : public leveldb::Env {
   std::atomic<bool> frozen_{false};
   std::mutex mutex_;
   std::map<std::string, Content> memory_;  // overlay: files made here; null: removed here
+  std::map<std::string, std::shared_ptr<Files::Writable>> ended_;
+  std::condition_variable removed_;
+  std::mutex syncing_;  // held while ended logs are synced
 };
 
 leveldb::Logger* null_logger();
