@@ -28,7 +28,7 @@ struct Descriptor {
 };
 
 Result<uint64_t> size_of(int fd, const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0) return errno_error(errno, path);
   if (S_ISREG(status.st_mode)) return static_cast<uint64_t>(status.st_size);
   if (!S_ISBLK(status.st_mode)) return fail(Code::invalid_argument, "{}: neither a block device nor a file", path);
@@ -48,7 +48,8 @@ std::optional<ForeignContent> probe_quarry(int fd, uint64_t size) {
   Buffer block(raw::kBlock);
   for (const uint64_t zone : zones) {
     for (uint64_t slot = 0; slot < 2; ++slot) {
-      if (::pread(fd, block.data(), block.size(), static_cast<off_t>(zone + slot * raw::kBlock)) != static_cast<ssize_t>(block.size())) continue;
+      if (::pread(fd, block.data(), block.size(), static_cast<off_t>(zone + slot * raw::kBlock)) != static_cast<ssize_t>(block.size()))
+        continue;
       const auto superblock = raw::decode_superblock(block, zone);
       if (superblock) {
         return ForeignContent{"quarry store", "quarry",
@@ -82,7 +83,8 @@ Result<std::optional<ForeignContent>> probe_foreign(int fd, const std::string& p
     content.kind = usage == "raid" ? "raid member" : usage == "crypto" ? "encrypted volume" : "file system";
     content.type = type;
     const std::string label = value_of(probe.get(), "LABEL"), uuid = value_of(probe.get(), "UUID");
-    content.description = fmt::format("{}{}{}", type, label.empty() ? "" : " labelled '" + label + "'", uuid.empty() ? "" : " with uuid " + uuid);
+    content.description =
+        fmt::format("{}{}{}", type, label.empty() ? "" : " labelled '" + label + "'", uuid.empty() ? "" : " with uuid " + uuid);
     return std::optional(content);
   }
   if (!table.empty()) return std::optional(ForeignContent{"partition table", table, fmt::format("a partition table of type {}", table)});
@@ -135,9 +137,14 @@ Result<std::vector<DeviceCandidate>> list_devices() {
     device.mounted_or_held = has_entries(base + "/holders");
     // Whoever mounts it, or uses it as swap, holds it exclusively.
     const Descriptor exclusive(::open(device.path.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC));
+    if (exclusive.fd < 0 && (errno == ENOENT || errno == ENXIO)) continue;
     if (exclusive.fd < 0 && errno == EBUSY) device.mounted_or_held = true;
     auto content = probe_device(device.path);
-    if (content) device.content = std::move(*content);
+    if (content) {
+      device.content = std::move(*content);
+    } else {
+      device.unreadable = content.error().to_string();
+    }
     devices.push_back(std::move(device));
   }
   return devices;

@@ -25,7 +25,9 @@ struct DeviceCandidate {
   bool rotational = false;
   bool mounted_or_held = false;  // mounted, swap, member of another device
   std::optional<ForeignContent> content;
+  std::string unreadable;  // not empty: why nobody knows what it carries (permission); it is not to be called free
 };
+// Without devices that have no file in /dev: a container sees those of its host in /sys.
 Result<std::vector<DeviceCandidate>> list_devices();
 
 }  // namespace quarry::chunk

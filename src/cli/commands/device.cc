@@ -132,7 +132,8 @@ int run_device_list(const DeviceOptions& options) {
           .field("kind", "raw")
           .field("size_bytes", device.size)
           .field("rotational", device.rotational);
-      json.field("in_use", device.mounted_or_held).field("content", device.content ? device.content->type : std::string()).end_object();
+      json.field("in_use", device.mounted_or_held).field("content", device.content ? device.content->type : std::string());
+      json.field("unreadable", device.unreadable).end_object();
     }
     fmt::print("{}\n", json.end_array().str());
     return 0;
@@ -145,8 +146,11 @@ int run_device_list(const DeviceOptions& options) {
   }
   for (const auto& device : *devices) {
     rows.push_back(
-        {device.path, "raw", format_size(device.size), device.mounted_or_held ? "in use" : "free",
-         fmt::format("{}, {}", device.rotational ? "rotating" : "solid state", device.content ? device.content->description : "empty")});
+        {device.path, "raw", format_size(device.size), device.mounted_or_held ? "in use" : device.unreadable.empty() ? "free" : "unknown",
+         fmt::format("{}, {}", device.rotational ? "rotating" : "solid state",
+                     device.content              ? device.content->description
+                     : device.unreadable.empty() ? "empty"
+                                                 : device.unreadable)});
   }
   print_table({"DEVICE", "KIND", "SIZE", "STATE", "CONTENT"}, rows);
   if (drives.empty()) fmt::print("\nother kinds of drives are directories:\n");
