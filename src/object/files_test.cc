@@ -7,9 +7,14 @@ namespace quarry::object {
 namespace {
 
 struct Files : Harness {
-  Files() {
+  explicit Files(std::string redundancy) {
     data.keeps_files = true;
-    EXPECT_TRUE(make_bucket("b", Versioning::enabled));
+    BucketInfo wanted;
+    wanted.name = "b";
+    wanted.owner = "alice";
+    wanted.versioning = Versioning::enabled;
+    wanted.policy.redundancy = std::move(redundancy);
+    EXPECT_TRUE(executor.run(engine->create_bucket(ctx, std::move(wanted))));
   }
   // A new engine over the same rows and drives.
   size_t restart() {
@@ -21,8 +26,12 @@ struct Files : Harness {
   }
 };
 
-TEST(ObjectFiles, a_removed_object_is_hidden_and_leaves_no_row_behind) {
-  Files f;
+class ObjectFiles : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Redundancies, ObjectFiles, ::testing::Values("mirror:2", "whole:2+1"),
+                         [](const auto& info) { return std::string(info.param).substr(0, 5) == "whole" ? "copy_and_slices" : "mirror"; });
+
+TEST_P(ObjectFiles, a_removed_object_is_hidden_and_leaves_no_row_behind) {
+  Files f(GetParam());
   ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'x')));
   EXPECT_EQ(f.data.shown.size(), 1u);
   ASSERT_TRUE(f.remove("b", "k"));
@@ -30,8 +39,8 @@ TEST(ObjectFiles, a_removed_object_is_hidden_and_leaves_no_row_behind) {
   EXPECT_EQ(f.restart(), 0u);
 }
 
-TEST(ObjectFiles, a_file_is_hidden_at_the_next_start_when_the_end_came_after_the_delete_marker) {
-  Files f;
+TEST_P(ObjectFiles, a_file_is_hidden_at_the_next_start_when_the_end_came_after_the_delete_marker) {
+  Files f(GetParam());
   ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'x')));
   ASSERT_TRUE(f.put("b", "other", std::string(50'000, 'y')));
   f.data.names_fail = true;  // as if the process had ended before it came so far
@@ -42,8 +51,8 @@ TEST(ObjectFiles, a_file_is_hidden_at_the_next_start_when_the_end_came_after_the
   EXPECT_EQ(f.restart(), 0u);
 }
 
-TEST(ObjectFiles, an_older_version_that_became_current_is_shown_at_the_next_start) {
-  Files f;
+TEST_P(ObjectFiles, an_older_version_that_became_current_is_shown_at_the_next_start) {
+  Files f(GetParam());
   auto first = f.put("b", "k", std::string(50'000, 'x'));
   auto second = f.put("b", "k", std::string(60'000, 'y'));
   ASSERT_TRUE(first && second);
@@ -55,8 +64,8 @@ TEST(ObjectFiles, an_older_version_that_became_current_is_shown_at_the_next_star
   EXPECT_EQ(f.get("b", "k").value_or(""), std::string(50'000, 'x'));
 }
 
-TEST(ObjectFiles, what_was_put_again_meanwhile_stays_shown) {
-  Files f;
+TEST_P(ObjectFiles, what_was_put_again_meanwhile_stays_shown) {
+  Files f(GetParam());
   ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'x')));
   f.data.names_fail = true;
   ASSERT_TRUE(f.remove("b", "k"));
@@ -66,6 +75,41 @@ TEST(ObjectFiles, what_was_put_again_meanwhile_stays_shown) {
   EXPECT_EQ(f.data.shown.size(), 1u);
   EXPECT_EQ(f.restart(), 1u);
   EXPECT_EQ(f.data.shown.size(), 1u);
+}
+
+TEST_P(ObjectFiles, an_upload_in_parts_becomes_one_shown_write) {
+  Files f(GetParam());
+  f.data.whole = true;
+  const std::string first = pattern(kPartSizeMin, 1), second = pattern(1000, 2);
+  auto upload = f.create_upload("b", "k");
+  ASSERT_TRUE(upload);
+  CompleteOptions options;
+  for (const std::string& bytes : {first, second}) {
+    const auto number = static_cast<uint32_t>(options.parts.size() + 1);
+    auto part = f.put_part("b", "k", upload->upload_id, number, bytes);
+    ASSERT_TRUE(part);
+    options.parts.push_back({.number = number, .etag = part->etag});
+  }
+  EXPECT_EQ(f.data.shown.size(), 0u);
+  ASSERT_TRUE(f.complete("b", "k", upload->upload_id, options));
+  EXPECT_EQ(f.get("b", "k").value_or(""), first + second);
+  EXPECT_EQ(f.data.shown.size(), 1u);
+  EXPECT_TRUE(f.violations().empty());
+  EXPECT_EQ(f.data.writes_held(), 1u);
+  ASSERT_TRUE(f.remove("b", "k"));
+  EXPECT_EQ(f.data.shown.size(), 0u);
+}
+
+TEST(ObjectRedundancy, too_few_drives_for_a_copy_and_slices_are_named) {
+  Harness h;
+  BucketInfo wanted;
+  wanted.name = "b";
+  wanted.owner = "alice";
+  wanted.policy.redundancy = "whole:3+1";  // 5 of 4
+  auto refused = h.executor.run(h.engine->create_bucket(h.ctx, std::move(wanted)));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().context().find("needs 5 drives or failure domains, there are 4: add 1"), std::string::npos)
+      << refused.error().context();
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 """whole:k+m: one full copy under its readable name beside slices that are read only where the copy cannot be."""
 import glob
+import http.client
 import itertools
 import json
 import os
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import threading
 import time
+import urllib.parse
+import xml.etree.ElementTree as xml
 
 from cases_drive_kinds import Pool, check, expect_tree, tree, work_through, work_with_versions
 from node import BINARY, random_bytes, scratch
@@ -256,6 +259,55 @@ def test_mountpaths_come_and_go_under_writes():
         node.wait_for(lambda: node.admin("POST", "/v1/fsck")["sound"], 60)
         check(node, objects)
         expect_tree(node, "bkt", objects, copies=1)
+
+
+def test_kill_9_of_a_pool_of_copies_and_slices():
+    with whole_pool() as node:
+        node.create_bucket("bkt")
+        acknowledged, gone, tried = {}, set(), {}
+        for cycle in range(4):
+            stop = threading.Event()
+
+            def work(worker):
+                i = 0
+                while not stop.is_set():
+                    i += 1
+                    key, body = f"c{cycle}/w{worker}/{i}", random_bytes([0, 500, 40_000, 1_300_000][i % 4], cycle * 10_000 + worker * 1000 + i)
+                    tried[key] = body
+                    try:
+                        if node.s3("PUT", f"/bkt/{key}", body)[0] != 200:
+                            continue
+                        acknowledged[key] = body
+                        if i % 5 == 0:
+                            del acknowledged[key]
+                            if node.s3("DELETE", f"/bkt/{key}")[0] == 204:
+                                gone.add(key)
+                    except (OSError, http.client.HTTPException):
+                        return
+
+            threads = [threading.Thread(target=work, args=(w,)) for w in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(1.5)
+            node.kill()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            node.start()
+            listed, after = [], ""
+            while True:
+                _, _, text = node.s3("GET", "/bkt", query="list-type=2&max-keys=1000" + (f"&start-after={urllib.parse.quote(after, safe='')}" if after else ""))
+                page = [e.text for e in xml.fromstring(text).iter() if e.tag.endswith("}Key")]
+                if not page:
+                    break
+                listed += page
+                after = page[-1]
+            assert set(acknowledged) <= set(listed), sorted(set(acknowledged) - set(listed))[:3]
+            assert not gone & set(listed), sorted(gone & set(listed))[:3]
+            check(node, {key: tried[key] for key in listed})
+            node.wait_for(lambda: node.admin("POST", "/v1/fsck")["sound"])
+            expect_tree(node, "bkt", {key: tried[key] for key in listed}, copies=1)
+        assert len(acknowledged) > 40, len(acknowledged)
 
 
 def test_a_bucket_of_a_mixed_pool_has_copies_and_slices():

@@ -64,7 +64,7 @@ class MemoryDataPlane::Writer final : public cluster::DataWriter {
     if (state_->happens(&MemoryDataFaults::finish_error)) co_return fail(Code::unavailable, "planned: finish");
     finished_ = true;
     cluster::DataLayout layout{.write_id = id_, .group = 1, .redundancy = options_.redundancy, .size = write_->bytes.size(), .shard_size = 1 << 20};
-    if (layout.size <= options_.pack_limit) {
+    if (layout.redundancy.kind == cluster::RedundancyKind::erasure && layout.size <= options_.pack_limit) {
       layout.redundancy = {cluster::RedundancyKind::mirror, 1, options_.redundancy.m};
     }
     co_return layout;

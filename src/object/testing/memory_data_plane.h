@@ -55,9 +55,11 @@ class MemoryDataPlane final : public cluster::DataPlane {
 
   // Plays drives that keep mirrored writes as files: what is shown, by write; a name change that cannot be made.
   bool keeps_files = false;
+  bool whole = false;  // all of them do
   bool names_fail = false;
   std::set<cluster::WriteId> shown;
   bool has_file_drives() const override { return keeps_files; }
+  bool whole_objects() const override { return whole; }
   Task<Result<void>> show_file(cluster::DataLayout layout, cluster::FileAttributes) override { co_return rename(layout, true); }
   Task<Result<void>> hide_file(cluster::DataLayout layout) override { co_return rename(layout, false); }
 
