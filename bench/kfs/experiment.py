@@ -31,7 +31,7 @@ def run(options, store, streams):
     """All operations of one kind of store, as a list of dictionaries; the store's directory is removed afterwards."""
     directory = tempfile.mkdtemp(prefix="quarry-kfs-bench-", dir=options.directory)
     command = [options.program, store, directory + "/store", "--levels", options.levels, "--sizes", options.sizes, "--budget", options.budget,
-               "--streams", str(streams), "--write-buffer", options.write_buffer, "--table", options.table]
+               "--streams", str(streams), "--write-buffer", options.write_buffer, "--table", options.table, "--batch", options.batch]
     print("+", " ".join(command), file=sys.stderr, flush=True)
     try:
         with tempfile.TemporaryFile("w+") as out:
@@ -96,6 +96,8 @@ def report(options, rows, seconds):
            f"Scaled down to the disk at hand: stores of {', '.join(gib(level) for level in levels)} instead of 100 GiB and more, and LevelDB's `write_buffer_size` {options.write_buffer} "
            f"(default 4 MiB) and `max_file_size` {options.table} (default 2 MiB), the same for one LevelDB and for each bucket, so that compaction works as hard as it would in a larger store.",
            "All three are asked for the same: the name is the SHA-256 of the content and is computed while writing, a write is durable when it ends, checksums are verified on reads by kfs and LevelDB (plain files have none).",
+           f"What differs: the one LevelDB writes batches of {options.batch} and syncs each, because LevelDB may lose an unsynced batch although a later, synced one survives. kfs writes one batch up to 8 MiB, and for larger files syncs at the end what is still in logs.",
+           "An unlink is answered when the file is gone durably; kfs deletes the blocks of files above 16 MiB behind that.",
            "The store fits into the page cache, so reads cost processor time, not disk time. Write and read: MiB/s of one stream, mean +- standard deviation. Unlink: ms. Ratio: kfs against one LevelDB, above 1 is faster.",
            f"A dash: the store ran into the limit of {options.limit:.0f} s before it came so far. {options.note}", ""]
     for count in streams:
@@ -170,10 +172,11 @@ def main():
     parser.add_argument("--directory", default="/var/tmp", help="where the stores are made")
     parser.add_argument("--levels", default="1GiB,4GiB,8GiB")
     parser.add_argument("--sizes", default="8MiB,32MiB,128MiB,512MiB")
-    parser.add_argument("--budget", default="192MiB", help="bytes written at each size and level, but at least two files")
+    parser.add_argument("--budget", default="192MiB", help="bytes written at each size and level, but at least four files")
     parser.add_argument("--streams", default="1,4")
     parser.add_argument("--write-buffer", default="1MiB")
     parser.add_argument("--table", default="512KiB")
+    parser.add_argument("--batch", default="4MiB", help="synced batches of the one LevelDB")
     parser.add_argument("--limit", type=float, default=280, help="seconds for one kind of store")
     parser.add_argument("--out", default=here)
     parser.add_argument("--note", default="", help="a sentence about the circumstances, for the report")

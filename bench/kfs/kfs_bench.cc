@@ -1,12 +1,14 @@
 // One cell of the kfs experiment: writes, reads and unlinks of files in a store of a given size, for one kind of store.
-//   kfs_bench STORE DIR --levels 1GiB,2GiB,... --sizes 8MiB,... --budget 512MiB --streams N [--write-buffer B] [--table B]
+//   kfs_bench STORE DIR --levels 1GiB,2GiB,... --sizes 8MiB,... --budget 512MiB --streams N [--write-buffer B] [--table B] [--batch B]
 //   STORE: kfs (256 buckets), one (one LevelDB with the same keys and values), files (a plain file each)
 // At each level the store is filled up to it with files of all sizes; then, for each size, files are written, read and unlinked until
-// `budget` bytes were written (at least two files). One line of JSON for every operation on standard output: level, size, operation,
+// `budget` bytes were written (at least four files). One line of JSON for every operation on standard output: level, size, operation,
 // seconds, and the longest step (a step is 1 MiB of a write or read, or the whole unlink).
 //
 // All three are asked for the same service: the name is the SHA-256 of the content and is computed while writing, a write is durable
-// when it ends, and kfs and one verify checksums when they read. `one` writes synced batches of the same size as kfs does.
+// when it ends, and kfs and one verify checksums when they read. `one` writes batches of --batch and syncs each:
+// LevelDB may lose an unsynced batch although a later, synced one survives, so a user of it has no other safe way.
+// kfs syncs what is left of its logs at the end of a file.
 #include <fcntl.h>
 #include <leveldb/cache.h>
 #include <leveldb/db.h>
@@ -30,7 +32,7 @@ namespace quarry {
 namespace {
 
 using chunk::KfsStore;
-constexpr size_t kBlock = 64 * kKiB, kStep = kMiB, kBatch = 4 * kMiB;
+constexpr size_t kBlock = 64 * kKiB, kStep = kMiB;
 
 template <class T>
 auto must(Result<T> result, const char* what) {
@@ -145,8 +147,8 @@ class Kfs : public Subject {
 
 class One : public Subject {
  public:
-  One(const std::string& directory, size_t write_buffer, size_t table)
-      : cache_(leveldb::NewLRUCache(32 * kMiB)), filter_(leveldb::NewBloomFilterPolicy(10)) {
+  One(const std::string& directory, size_t write_buffer, size_t table, size_t batch_bytes)
+      : batch_bytes_(batch_bytes), cache_(leveldb::NewLRUCache(32 * kMiB)), filter_(leveldb::NewBloomFilterPolicy(10)) {
     leveldb::Options options;
     options.create_if_missing = true;
     options.compression = leveldb::kNoCompression;
@@ -173,7 +175,7 @@ class One : public Subject {
       for (size_t at = 0; at < kStep; at += kBlock) {
         batch.Put(key(hash, index++), {reinterpret_cast<const char*>(bytes.data() + at), kBlock});
       }
-      if ((i + 1) * kStep % kBatch == 0 || (i + 1) * kStep == size) {
+      if ((i + 1) * kStep % batch_bytes_ == 0 || (i + 1) * kStep == size) {
         must(db_->Write(synced, &batch), "write");
         batch.Clear();
       }
@@ -207,6 +209,7 @@ class One : public Subject {
   }
 
  private:
+  const size_t batch_bytes_;
   std::unique_ptr<leveldb::Cache> cache_;
   std::unique_ptr<const leveldb::FilterPolicy> filter_;
   std::unique_ptr<leveldb::DB> db_;
@@ -319,7 +322,7 @@ struct Experiment {
 
   // Each stream: write one, read one of those that have been there for long, unlink the oldest of this size, and the written one stays.
   void measure(uint64_t level, uint64_t size, uint64_t budget, unsigned streams) {
-    const auto planned = plan(std::max<uint64_t>(budget, 2 * size), {size});
+    const auto planned = plan(std::max<uint64_t>(budget, 4 * size), {size});
     std::atomic<size_t> at = 0;
     parallel(streams, [&] {
       for (size_t i; (i = at++) < planned.size();) {
@@ -366,13 +369,15 @@ int main(int argc, char** argv) {
   using namespace quarry;
   if (argc < 3) {
     fmt::print(stderr,
-               "kfs_bench kfs|one|files DIR [--levels L,...] [--sizes S,...] [--budget B] [--streams N] [--write-buffer B] [--table B]\n");
+               "kfs_bench kfs|one|files DIR [--levels L,...] [--sizes S,...] [--budget B] [--streams N] [--write-buffer B] [--table B] "
+               "[--batch B]\n");
     return 2;
   }
   const std::string kind = argv[1], directory = argv[2];
   std::map<std::string, std::string> options = {{"--levels", "1GiB,2GiB"},  {"--sizes", "8MiB,32MiB,128MiB,512MiB"},
                                                 {"--budget", "256MiB"},     {"--streams", "1"},
-                                                {"--write-buffer", "1MiB"}, {"--table", "512KiB"}};
+                                                {"--write-buffer", "1MiB"}, {"--table", "512KiB"},
+                                                {"--batch", "4MiB"}};
   for (int i = 3; i + 1 < argc; i += 2) options[argv[i]] = argv[i + 1];
   const auto levels = sizes_of(options["--levels"]), sizes = sizes_of(options["--sizes"]);
   const uint64_t budget = must(parse_size(options["--budget"]), "budget");
@@ -381,7 +386,7 @@ int main(int argc, char** argv) {
   const auto streams = static_cast<unsigned>(std::stoul(options["--streams"]));
   std::unique_ptr<Subject> subject;
   if (kind == "kfs") subject = std::make_unique<Kfs>(directory, write_buffer, table);
-  if (kind == "one") subject = std::make_unique<One>(directory, write_buffer, table);
+  if (kind == "one") subject = std::make_unique<One>(directory, write_buffer, table, must(parse_size(options["--batch"]), "batch"));
   if (kind == "files") subject = std::make_unique<PlainFiles>(directory);
   if (!subject) return 2;
   Experiment experiment{*subject, kind, {}, {}, 0, 1};

@@ -1,9 +1,11 @@
-// Power cuts, by rebuilding the directories they may leave (recording_files.h), and processes that are killed.
+// Power cuts, by rebuilding the directories they may leave (recording_files.h), and processes that are killed. QUARRY_IMAGES sets how many
+// directories are looked at, QUARRY_SEED the luck of each.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <mutex>
@@ -23,6 +25,11 @@ namespace {
 
 namespace fs = std::filesystem;
 using kfs::RecordingFiles;
+
+uint64_t number_from(const char* variable, uint64_t otherwise) {
+  const char* text = std::getenv(variable);
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+}
 
 // When each write and unlink was begun and acknowledged, in steps of the recording.
 struct Life {
@@ -135,13 +142,13 @@ TEST_F(KfsCrash, every_acknowledged_file_survives_every_power_cut_and_no_half_fi
   const size_t steps = files.now();
   ASSERT_GT(steps, 500u);
   // Cuts all over the recording; each with its own luck.
-  constexpr size_t kCuts = 60;
-  SeededRandom random(4711);
-  for (size_t cut = 0; cut < kCuts; ++cut) {
-    const size_t at = 20 + (steps - 20) * cut / kCuts + random.below((steps - 20) / kCuts);
+  const size_t cuts = number_from("QUARRY_IMAGES", 60);
+  SeededRandom random(number_from("QUARRY_SEED", 4711));
+  for (size_t cut = 0; cut < cuts; ++cut) {
+    const size_t at = 20 + (steps - 20) * cut / cuts + random.below((steps - 20) / cuts + 1);
     const std::string target = directory.path() + "/cut";
     fs::create_directory(target);
-    files.build(at, random, target);
+    files.build(std::min(at, steps), random, target);
     if (!fs::exists(target + "/live/kfs.store")) {
       fs::remove_all(target);
       continue;  // before the store was made
@@ -176,8 +183,9 @@ TEST_F(KfsCrash, a_large_file_is_durable_when_its_tables_are_late) {
     ASSERT_TRUE((*writer)->finish());
     acknowledged = lives[hash].written = files.now();
   }
-  SeededRandom random(3);
-  for (int cut = 0; cut < 30; ++cut) {
+  SeededRandom random(number_from("QUARRY_SEED", 3));
+  const uint64_t cuts = number_from("QUARRY_IMAGES", 30);
+  for (uint64_t cut = 0; cut < cuts; ++cut) {
     // Around the end of the write, and right at its acknowledgement.
     const size_t at = cut % 3 == 0 ? acknowledged : begun + random.below(acknowledged + 20 - begun);
     const std::string target = directory.path() + "/cut";
