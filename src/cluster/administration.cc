@@ -479,7 +479,7 @@ Task<Result<void>> Administration::check_health(TimePoint now) {
   // A directory whose store gave up is a failing path too: it may come and go with its mount, so an operator decides when it is back.
   const auto topology = drives_.topology();
   for (const auto& [number, known] : topology->map.drives) {
-    Drive* drive = topology->drive(number);
+    Drive* drive = drives_.find(number);  // one that was opened again and found wanting is in no topology
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
     if (!expected || drive == nullptr) continue;
     const bool failing = drive->disabled() || (drive->broken() && parse_drive_path(drive->path()).kind != "raw");

@@ -407,6 +407,8 @@ Task<Result<void>> Drive::remove_shards(std::vector<ChunkName> names) {
 detail::Root Drive::close_store(std::shared_ptr<CallOf<Result<void>>> call) {
   co_await owner_.enter();
   Result<void> closed = co_await store_->close();
+  co_await owner_.yield();            // let what woke us come to its end
+  if (at_work_ == 0) store_.reset();  // with it the last handles: a file system can be unmounted
   store_closed_.store(true, std::memory_order_release);
   co_await call->home.enter();
   conclude(*call, std::move(closed));
@@ -461,6 +463,10 @@ Task<void> Drive::refresh() {
   if (condition() == DriveCondition::down) co_return;
   Executor& home = Executor::here();
   co_await owner_.enter();
+  if (store_ == nullptr) {
+    co_await home.enter();
+    co_return;
+  }
   const chunk::SpaceReport space = store_->space();
   const chunk::StoreHealth health = store_->health();
   co_await home.enter();

@@ -207,7 +207,8 @@ class Drive {
   const Identity identity_;
   const Uuid id_;
   const bool keeps_files_;
-  std::unique_ptr<chunk::ChunkStore> store_;
+  std::unique_ptr<chunk::ChunkStore> store_;  // of the owner's thread; null once it was closed
+  size_t at_work_ = 0;                        // of the owner's thread: calls that the store has not come back from
   Executor& owner_;
   std::atomic<DriveCondition> condition_{DriveCondition::up};
   std::atomic<bool> disabled_{false};
@@ -243,8 +244,15 @@ template <class Make, class R>
 detail::Root Drive::perform(std::shared_ptr<CallOf<R>> call, Make make) {
   Make own = std::move(make);
   co_await owner_.enter();
+  if (store_ == nullptr) {  // closed on the way here
+    co_await call->home.enter();
+    conclude<R>(*call, fail(Code::device_gone, "drive {} ({}) is closed", number(), path()));
+    co_return;
+  }
+  ++at_work_;
   auto result = co_await own(*store_);
-  if (!result) judge(result.error());
+  --at_work_;
+  if (!result && store_ != nullptr) judge(result.error());
   co_await call->home.enter();
   conclude(*call, std::move(result));
 }
