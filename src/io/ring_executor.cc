@@ -84,7 +84,7 @@ Result<void> RingExecutor::open() {
   struct Size {
     unsigned submissions, completions;
   };
-  const Size sizes[] = {{options_.submissions, options_.completions}, {128, 1024}, {64, 256}};
+  const Size sizes[] = {{options_.submissions, options_.completions}, {64, 256}, {32, 128}};
   const auto attempt = [&](const Size& size) {
     int error = 0;
     for (const unsigned flags : choices) {
