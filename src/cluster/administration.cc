@@ -91,16 +91,29 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force) {
   for (const LabelDrive& drive : labels_.label().drives) number = std::max(number, drive.number + 1);
   const std::string domain = opened.domain.empty() ? fmt::format("drive-{}", number) : opened.domain;
   MapDrive row{.number = number, .id = opened.store->drive_id(), .path = path, .domain = domain, .weight = opened.weight};
+  const std::string file_system = opened.file_system;
+  drives_.note_file_system(number, file_system);
   auto owned = std::make_unique<Drive>(Drive::Identity{number, path, domain}, std::move(opened.store), *opened.owner);
   Drive& drive = drives_.add(std::move(owned));
   drive.set_listener([this](Drive&) { alarm.ring(); });
   co_await drive.refresh();
-  if (row.weight == 0) row.weight = std::max<uint64_t>(drive.space().device_bytes, 1);
+  // A file system gets its share of the data once: the drives that are on it already give up a part.
+  std::vector<uint32_t> sharers;
+  for (const auto& [other, known] : topology->map.drives) {
+    const bool in_use = known.state == DriveState::active || known.state == DriveState::draining;
+    if (in_use && !file_system.empty() && drives_.file_system(other) == file_system) sharers.push_back(other);
+  }
+  const uint64_t share = std::max<uint64_t>(drive.space().device_bytes / (sharers.size() + 1), 1);
+  if (row.weight == 0) row.weight = share;
+  if (!sharers.empty())
+    LOG_WARNING("the new drive is on the file system of others: they share its space, and die together", {"path", path},
+                {"drives", fmt::format("{}", fmt::join(sharers, ", "))});
   Result<void> joined = co_await log_.add_drive(drive);
   if (joined) joined = co_await log_.restore_copies();
   if (joined) joined = co_await labels_.add({number, row.id, domain, path}, log_.writable_copies_min());
   if (joined) {
-    joined = co_await maps_.change([row](ClusterMap& map) -> Result<void> {
+    joined = co_await maps_.change([row, sharers, share](ClusterMap& map) -> Result<void> {
+      for (const uint32_t other : sharers) map.drives.at(other).weight = std::min(map.drives.at(other).weight, share);
       map.drives.insert_or_assign(row.number, row);
       map.next_drive = std::max(map.next_drive, row.number + 1);
       map.replan();
@@ -348,6 +361,7 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number) {
     std::move(closed).ignore("it is not ours");
     co_return std::move(*wrong);
   }
+  drives_.note_file_system(number, opened->file_system);
   auto owned = std::make_unique<Drive>(Drive::Identity{number, path, known.domain}, std::move(opened->store), *opened->owner);
   Drive& drive = drives_.add(std::move(owned));
   drive.set_listener([this](Drive&) { alarm.ring(); });

@@ -142,6 +142,7 @@ class ClusterNode final : public Cluster {
         if (expected.id != each.drive.store->drive_id()) co_return fail(Code::wrong_owner, "{} says it is drive {}, but that has another id", each.drive.path, number);
       }
       if (domain.empty()) domain = fmt::format("drive-{}", number);
+      drives_.note_file_system(number, each.drive.file_system);
       drives_.add(std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner));
     }
     co_return Result<void>();
@@ -248,7 +249,13 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, C
     const uint32_t number = map.next_drive++;
     MapDrive drive{.number = number, .id = opened.store->drive_id(), .path = opened.path, .domain = opened.domain, .weight = opened.weight};
     if (drive.domain.empty()) drive.domain = fmt::format("drive-{}", number);
-    if (drive.weight == 0) drive.weight = std::max<uint64_t>(space.device_bytes, 1);
+    if (drive.weight == 0) {
+      // A file system gets its share of the data once, however many drives are on it.
+      const auto sharers = std::ranges::count_if(options.drives, [&](const OpenedDrive& other) {
+        return &other == &opened || (!other.file_system.empty() && other.file_system == opened.file_system);
+      });
+      drive.weight = std::max<uint64_t>(space.device_bytes / static_cast<uint64_t>(sharers), 1);
+    }
     domains.insert(drive.domain);
     label.drives.push_back({number, drive.id, drive.domain, drive.path});
     map.drives.emplace(number, std::move(drive));

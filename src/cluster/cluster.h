@@ -28,6 +28,9 @@ struct OpenedDrive {
   std::string path;
   std::string domain;   // failure domain; empty: the drive is its own
   uint64_t weight = 0;  // share of data; 0: bytes of the device
+  // Of a drive that takes its space from a file system which others may use, too: which one. Drives that name the same share its space, and
+  // its fate. Empty: the space is its own.
+  std::string file_system = {};
 };
 
 // Opens the metadata store whose commits go to `log` and whose own files live in `directory` (may be empty or lost).

@@ -82,9 +82,13 @@ struct DriveStatus {
   std::string kind;    // raw, kfs, dir
   std::string state;   // active, draining, disabled, failed, missing, removed
   std::string reason;
+  std::string file_system;   // drives that name the same share its space, and its fate; empty: the space is its own
   uint64_t size_bytes = 0, used_bytes = 0, free_bytes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
 };
+
+// One sentence for each file system that several drives in use are on.
+std::vector<std::string> shared_file_systems(const std::vector<DriveStatus>& drives);
 
 struct RepairStatus {
   uint64_t pending_writes = 0;      // data rows still to look at or rebuild

@@ -10,6 +10,40 @@ Drive& DriveSet::add(std::unique_ptr<Drive> drive) {
   return *drives_.back();
 }
 
+void DriveSet::note_file_system(uint32_t number, std::string file_system) {
+  std::lock_guard lock(mutex_);
+  if (file_systems_.size() <= number) file_systems_.resize(number + 1);
+  file_systems_[number] = std::move(file_system);
+}
+
+std::string DriveSet::file_system(uint32_t number) const {
+  std::lock_guard lock(mutex_);
+  return number < file_systems_.size() ? file_systems_[number] : std::string();
+}
+
+unsigned Topology::sharers(uint32_t number) const {
+  if (number >= file_system.size() || file_system[number].empty()) return 1;
+  unsigned count = 0;
+  for (uint32_t other = 0; other < file_system.size(); ++other) count += other == number || file_system[other] == file_system[number];
+  return count;
+}
+
+std::vector<std::string> shared_file_systems(const std::vector<DriveStatus>& drives) {
+  std::map<std::string, std::vector<uint32_t>> by_file_system;
+  for (const auto& drive : drives) {
+    const bool in_use = drive.state != "removed" && drive.state != "failed";
+    if (in_use && !drive.file_system.empty()) by_file_system[drive.file_system].push_back(drive.number);
+  }
+  std::vector<std::string> notes;
+  for (const auto& [file_system, numbers] : by_file_system) {
+    if (numbers.size() < 2) continue;
+    notes.push_back(fmt::format(
+        "drives {} are on one file system: they share its space and fail together, so copies on them do not protect from its loss",
+        fmt::join(numbers, ", ")));
+  }
+  return notes;
+}
+
 Drive* DriveSet::find(uint32_t number) const {
   std::lock_guard lock(mutex_);
   for (auto it = drives_.rbegin(); it != drives_.rend(); ++it) {  // a drive that came back is the newer entry of its number
@@ -33,6 +67,11 @@ void DriveSet::publish(ClusterMap map) {
   for (const auto& drive : drives_) {
     if (topology->by_number.size() <= drive->number()) topology->by_number.resize(drive->number() + 1);
     topology->by_number[drive->number()] = drive.get();
+  }
+  topology->file_system.resize(topology->by_number.size());
+  for (const auto& [number, known] : topology->map.drives) {
+    const bool in_use_now = known.state == DriveState::active || known.state == DriveState::draining;
+    if (in_use_now && number < file_systems_.size() && number < topology->by_number.size()) topology->file_system[number] = file_systems_[number];
   }
   size_t files = 0, in_use = 0;
   for (const auto& [number, known] : topology->map.drives) {

@@ -15,12 +15,18 @@ struct Topology {
   ClusterMap map;
   std::vector<Drive*> by_number;  // null: not open
   bool any_files = false, all_files = false;  // drives that are in use and keep files: some, all
+  std::vector<std::string> file_system;       // by number: OpenedDrive::file_system
+  // Drives in use on the file system of this one, itself among them; 1: it has its space for itself.
+  unsigned sharers(uint32_t number) const;
   Drive* drive(uint32_t number) const { return number < by_number.size() ? by_number[number] : nullptr; }
 };
 
 class DriveSet {
  public:
   Drive& add(std::unique_ptr<Drive> drive);
+  // For the topologies that are published from now on.
+  void note_file_system(uint32_t number, std::string file_system);
+  std::string file_system(uint32_t number) const;
   Drive* find(uint32_t number) const;
   std::vector<Drive*> all() const;
   // Replaces the topology; names the drives that are open now.
@@ -33,6 +39,7 @@ class DriveSet {
   std::atomic<bool> any_files_{false}, all_files_{false};
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Drive>> drives_;
+  std::vector<std::string> file_systems_;  // by number
   std::shared_ptr<const Topology> topology_ = std::make_shared<Topology>();
 };
 

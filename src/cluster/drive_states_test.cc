@@ -268,5 +268,35 @@ TEST(GroupChoice, narrower_layouts_keep_the_number_of_losses) {
   EXPECT_FALSE(narrower({RedundancyKind::mirror, 1, 1}));
 }
 
+TEST_F(DriveStatesTest, drives_on_one_file_system_have_its_space_once) {
+  add_media(3);
+  media[0]->file_system = media[1]->file_system = "8:1";
+  media[2]->file_system = "8:17";
+  ASSERT_TRUE(create("mirror:2"));
+  pass(std::chrono::seconds(2));
+  const uint64_t capacity = media[0]->capacity;
+  SpaceStatus space = cluster->data().space_status();
+  EXPECT_EQ(space.raw_bytes, 2 * capacity);
+  EXPECT_LE(space.free_bytes, 2 * capacity);
+  EXPECT_LE(space.usable_free_bytes, capacity);
+  EXPECT_GT(space.usable_free_bytes, capacity / 4);
+  ASSERT_EQ(shared_file_systems(cluster->data().drives()).size(), 1u);
+  EXPECT_TRUE(shared_file_systems(cluster->data().drives())[0].starts_with("drives 1, 2 are on one file system"));
+
+  new_media_file_system = "8:17";
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("more", false)));
+  pass(std::chrono::seconds(2));
+  EXPECT_EQ(cluster->data().space_status().raw_bytes, 2 * capacity);
+  EXPECT_EQ(shared_file_systems(cluster->data().drives()).size(), 2u);
+  ASSERT_TRUE(executor.run(cluster->data().remove_drive(2, true)));
+  settle();
+  EXPECT_EQ(shared_file_systems(cluster->data().drives()).size(), 1u) << "drive 1 is alone";
+  crash();
+  ASSERT_TRUE(open());
+  pass(std::chrono::seconds(2));
+  EXPECT_EQ(cluster->data().space_status().raw_bytes, 2 * capacity) << "also after a start";
+  EXPECT_EQ(fsck(), "");
+}
+
 }  // namespace
 }  // namespace quarry::cluster

@@ -22,7 +22,17 @@ GroupFitness judge_members(const Topology& topology, const Members& members, con
       fitness = std::max(fitness, only_copy ? GroupFitness::no_copy : GroupFitness::degraded);
       continue;
     }
-    if (drive->room() < room_wanted(demand, shard, *drive)) return GroupFitness::full;
+    uint64_t wanted = room_wanted(demand, shard, *drive);
+    // Members on one file system take from the same room.
+    if (topology.sharers(drive->number()) > 1) {
+      const std::string& file_system = topology.file_system[drive->number()];
+      for (unsigned other = 0; other < members.size(); ++other) {
+        const uint32_t number = members[other].at.drive;
+        const bool shares = other != shard && number < topology.file_system.size() && topology.file_system[number] == file_system;
+        if (shares) wanted += room_wanted(demand, other, *drive);
+      }
+    }
+    if (drive->room() < wanted) return GroupFitness::full;
   }
   return fitness;
 }

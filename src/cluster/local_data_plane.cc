@@ -148,6 +148,7 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
                        .reason = known.reason};
     Drive* drive = topology->drive(number);
     status.kind = parse_drive_path(known.path).kind;
+    if (known.state != DriveState::removed) status.file_system = plane_.drives.file_system(number);
     if (drive != nullptr && known.state != DriveState::removed) {
       const chunk::SpaceReport space = drive->space();
       const chunk::StoreHealth health = drive->health();
@@ -172,15 +173,19 @@ SpaceStatus LocalDataPlane::space_status() const {
   auto topology = plane_.drives.topology();
   SpaceStatus status;
   std::vector<uint64_t> room;
+  std::set<std::string_view> counted;  // file systems
   for (const auto& [number, known] : topology->map.drives) {
     Drive* drive = topology->drive(number);
     if (known.state == DriveState::removed || known.state == DriveState::failed || drive == nullptr || !drive->readable()) continue;
     const chunk::SpaceReport space = drive->space();
-    status.raw_bytes += space.device_bytes;
+    const std::string_view shared = number < topology->file_system.size() ? std::string_view(topology->file_system[number]) : std::string_view();
+    if (shared.empty() || counted.insert(shared).second) {
+      status.raw_bytes += space.device_bytes;
+      status.free_bytes += space.free_bytes;
+    }
     status.used_bytes += space.used_bytes;
-    status.free_bytes += space.free_bytes;
     status.payload_bytes += space.payload_bytes;
-    if (known.state == DriveState::active) room.push_back(drive->room());
+    if (known.state == DriveState::active) room.push_back(drive->room() / topology->sharers(number));
   }
   // Shards spread by weight; a drive can take at most its room, and one shard of each stripe: the largest may be a full copy, as long as k
   // shards of the code.

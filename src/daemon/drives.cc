@@ -1,5 +1,14 @@
 #include "daemon/drives.h"
 
+#include <fcntl.h>
+#include <linux/btrfs.h>
+#include <linux/magic.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -75,6 +84,33 @@ struct Identified {
   std::unique_ptr<FoundDrive> found;
   bool fresh() const { return !found->identity.has_value(); }
 };
+
+// Which file system the directory of a drive is on; empty: none that others may use, or not to be told.
+std::string file_system_of(const DriveSpec& spec) {
+  if (spec.kind == &raw_drive_kind()) return {};
+  const int fd = ::open(spec.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return {};
+  struct stat info{};
+  struct statfs system{};
+  std::string id;
+  if (::fstat(fd, &info) == 0) id = fmt::format("{}:{}", major(info.st_dev), minor(info.st_dev));
+  // Subvolumes of btrfs have device numbers of their own, and one space.
+  if (::fstatfs(fd, &system) == 0 && system.f_type == BTRFS_SUPER_MAGIC) {
+    const int readable = ::open(spec.path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    btrfs_ioctl_fs_info_args args{};
+    if (readable >= 0 && ::ioctl(readable, BTRFS_IOC_FS_INFO, &args) == 0) {
+      id = "btrfs ";
+      for (const uint8_t byte : args.fsid) id += fmt::format("{:02x}", byte);
+    }
+    if (readable >= 0) ::close(readable);
+  }
+  ::close(fd);
+  return id;
+}
+std::string file_system_at(const std::string& path) {
+  const auto spec = parse_drive_spec(path);
+  return spec ? file_system_of(*spec) : std::string();
+}
 
 Task<Result<Identified>> identify(DriveToOpen drive, bool force) {
   CO_TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(drive.path));
@@ -165,7 +201,12 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
       Result<void> joined = co_await on(*usable[i].owner, usable[i].found->join(**stores[i], opened.cluster));
       if (!joined) failed.emplace(std::move(joined).error());
     }
-    opened.drives.push_back({.store = std::move(*stores[i]), .owner = usable[i].owner, .path = usable[i].path, .domain = {}, .weight = 0});
+    opened.drives.push_back({.store = std::move(*stores[i]),
+                             .owner = usable[i].owner,
+                             .path = usable[i].path,
+                             .domain = {},
+                             .weight = 0,
+                             .file_system = file_system_at(usable[i].path)});
   }
   if (failed && (opened.fresh || opened.drives.empty())) {
     for (auto& drive : opened.drives) {
@@ -189,13 +230,23 @@ Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string p
   if (join) {
     CO_TRY(co_await found.found->join(*store, cluster));
   }
-  co_return cluster::OpenedDrive{.store = std::move(store), .owner = &owner, .path = found.path, .domain = {}, .weight = 0};
+  co_return cluster::OpenedDrive{.store = std::move(store),
+                                 .owner = &owner,
+                                 .path = found.path,
+                                 .domain = {},
+                                 .weight = 0,
+                                 .file_system = file_system_at(found.path)};
 }
 
 Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster) {
   CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, true}, false));
   CO_TRY_ASSIGN(auto store, co_await found.found->open(cluster));
-  co_return cluster::OpenedDrive{.store = std::move(store), .owner = &owner, .path = found.path, .domain = {}, .weight = 0};
+  co_return cluster::OpenedDrive{.store = std::move(store),
+                                 .owner = &owner,
+                                 .path = found.path,
+                                 .domain = {},
+                                 .weight = 0,
+                                 .file_system = file_system_at(found.path)};
 }
 
 // ---- which drives a root has ---------------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ class RunningNode : public Node {
   std::atomic<size_t> next_owner_{0};
   std::mutex remember_mutex_;
   bool stopped_ = false, hangs_ = false;
+  bool fresh_ = false;  // this start made the store
 };
 
 // The drives in use, for the next start. `added`: one that is about to be.
@@ -166,6 +167,7 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
     Executor& owner = loops_->executor(next_owner_.fetch_add(1) % loops_->size());
     return on(owner, open_known_drive(owner, std::move(path), cluster));
   };
+  fresh_ = opened.fresh;
   if (opened.fresh) {
     cluster::CreateOptions create;
     create.cluster = opened.cluster;
@@ -288,13 +290,17 @@ Result<void> RunningNode::begin() {
 std::string RunningNode::summary() const {
   const auto drives = cluster_->data().drives();
   const auto space = cluster_->data().space_status();
+  // Said once; `quarry device list` says it again.
+  std::string notes;
+  for (const auto& note : fresh_ ? cluster::shared_file_systems(drives) : std::vector<std::string>())
+    notes += fmt::format("  note        {}\n", note);
   return fmt::format(
       "Quarry {} is ready.\n"
       "  S3          {}\n  admin       {}\n  access key  {}\n  secret key  {}\n"
-      "  store       {} drives, {}, {} can be stored\n"
+      "  store       {} drives, {}, {} can be stored\n{}"
       "  keys and addresses are in {}/endpoints.json; Ctrl-C ends the node\n",
       kVersion, endpoints_.s3, endpoints_.admin, endpoints_.access_key, endpoints_.secret_key, drives.size(),
-      cluster_->default_redundancy(), format_size(space.usable_free_bytes), config_.root);
+      cluster_->default_redundancy(), format_size(space.usable_free_bytes), notes, config_.root);
 }
 
 Result<void> RunningNode::stop() {

@@ -2,6 +2,7 @@
 // (add, drain, remove, replace, disable, enable: commands/status.cc)
 #include "base/units.h"
 #include "chunk/raw/device_probe.h"
+#include "cli/drive_notes.h"
 #include "cli/options.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
@@ -123,6 +124,7 @@ int run_device_list(const DeviceOptions& options) {
       json.field("size_bytes", number(drive, "size_bytes"))
           .field("state", text(drive, "state"))
           .field("reason", text(drive, "reason"))
+          .field("file_system", text(drive, "file_system"))
           .field("in_use", true)
           .end_object();
     }
@@ -153,6 +155,7 @@ int run_device_list(const DeviceOptions& options) {
                                                  : device.unreadable)});
   }
   print_table({"DEVICE", "KIND", "SIZE", "STATE", "CONTENT"}, rows);
+  for (const auto& note : shared_file_systems(drives)) fmt::print("\n{}\n", note);
   if (drives.empty()) fmt::print("\nother kinds of drives are directories:\n");
   for (const auto* kind : daemon::drive_kinds()) {
     if (drives.empty() && kind != &daemon::raw_drive_kind()) fmt::print("  {}\n", kind->help());

@@ -1,5 +1,6 @@
 // quarry status, quarry fsck, quarry scrub, and the device verbs of a running node.
 #include "base/units.h"
+#include "cli/drive_notes.h"
 #include "cli/fsck_report.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
@@ -89,6 +90,23 @@ Task<Result<void>> show_status(Session& session, const NodeOptions& options) {
   }
 }
 
+// A drive that was added to the file system of another one.
+Task<void> warn_of_sharing(Session& session, std::string path) {
+  const auto answer = co_await session.admin.call("GET", "/v1/status");
+  const auto json = answer ? parse_json(*answer) : Result<JsonValue>(answer.error());
+  const JsonValue* drives = json ? json->find("drives") : nullptr;
+  if (drives == nullptr) co_return;
+  std::string file_system;
+  for (const auto& drive : drives->items()) {
+    if (text(drive, "path") == path && text(drive, "state") != "removed") file_system = text(drive, "file_system");
+  }
+  std::vector<JsonValue> same;
+  for (const auto& drive : drives->items()) {
+    if (!file_system.empty() && text(drive, "file_system") == file_system) same.push_back(drive);
+  }
+  for (const auto& note : shared_file_systems(same)) fmt::print(stderr, "warning: {}\n", note);
+}
+
 Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, std::string verb) {
   JsonWriter json;
   json.begin_object().field("force", options.force);
@@ -112,6 +130,7 @@ Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, 
   } else {
     fmt::print("accepted; progress: quarry status\n");
   }
+  if (verb == "add" || verb == "replace") co_await warn_of_sharing(session, options.path);
   co_return Result<void>();
 }
 

@@ -58,6 +58,7 @@ class ClusterHarness {
       drive.store = std::make_unique<MortalChunkStore>(media[i], dead);
       drive.owner = &executor;
       drive.path = fmt::format("mem{}", i);
+      drive.file_system = media[i]->file_system;
       o.drives.push_back(std::move(drive));
     }
     o.blocking_pool = &pool;
@@ -191,6 +192,7 @@ class ClusterHarness {
     return t;
   }();
   std::vector<std::shared_ptr<MemoryMedium>> media;
+  std::string new_media_file_system;
   bool new_media_keep_files = false;
   std::shared_ptr<meta::MemoryMetaMedia> meta_media = meta::make_memory_meta_media();
   meta::MemoryMetaStore* meta_store = nullptr;
@@ -211,6 +213,7 @@ class ClusterHarness {
       drive.store = std::make_unique<MortalChunkStore>(media[i], dead);
       drive.owner = &executor;
       drive.path = path;
+      drive.file_system = media[i]->file_system;
       co_return drive;
     }
     media.push_back(std::make_shared<MemoryMedium>(media.size() + 1));
@@ -219,6 +222,7 @@ class ClusterHarness {
     drive.store = std::make_unique<MortalChunkStore>(media.back(), dead);
     drive.owner = &executor;
     drive.path = path;
+    drive.file_system = media.back()->file_system = new_media_file_system;
     co_return drive;
   }
 };

@@ -23,6 +23,7 @@ struct MemoryMedium {
   std::set<ChunkId> ever;     // ids are never reused: a second put of one stops the test
   std::set<ChunkId> corrupt;  // reads of these fail
   Reason corrupt_reason = Reason::rot;
+  std::string file_system;  // OpenedDrive::file_system
   std::string label;
   // A drive that keeps files (chunk/dir): mirrored writes have names.
   bool files = false;

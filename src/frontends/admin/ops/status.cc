@@ -41,6 +41,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
         .field("domain", drive.domain)
         .field("state", drive.state)
         .field("reason", drive.reason)
+        .field("file_system", drive.file_system)
         .field("size_bytes", drive.size_bytes)
         .field("used_bytes", drive.used_bytes)
         .field("free_bytes", drive.free_bytes)
