@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "base/result.h"
+
 namespace quarry::cli {
 
 // Where the node is, for commands that talk to one. Explicit addresses win over --root.
@@ -41,6 +43,8 @@ struct BucketOptions {
   std::string redundancy, versioning, quota_bytes, inline_limit, pack_limit;
   int64_t quota_objects = -1;
   bool force = false;  // delete with contents
+  std::string prefix;    // rewrite: only these keys
+  bool no_wait = false;  // rewrite: do not wait until all copies are made
 };
 
 struct ObjectOptions {
@@ -61,12 +65,13 @@ struct DeviceOptions {
   uint32_t number = 0;
   std::string cluster;
   bool force = false, repair = false;
+  bool no_verify = false;  // inspect of a file: only what is known of it
 };
 
 struct AdoptOptions {
   Target target;
   std::string directory, bucket;
-  bool attach = false;
+  bool attach = false, replace = false;
 };
 
 struct UserOptions {
@@ -107,6 +112,7 @@ int run_bucket_list(const BucketOptions& options);
 int run_bucket_info(const BucketOptions& options);
 int run_bucket_set(const BucketOptions& options);
 int run_bucket_delete(const BucketOptions& options);
+int run_bucket_rewrite(const BucketOptions& options);
 int run_object_put(const ObjectOptions& options);
 int run_object_get(const ObjectOptions& options);
 int run_object_cat(const ObjectOptions& options);
@@ -119,6 +125,8 @@ int run_device_list(const DeviceOptions& options);
 int run_device_format(const DeviceOptions& options);
 int run_device_inspect(const DeviceOptions& options);
 int run_device_fsck(const DeviceOptions& options);
+// Of a file below a mountpath; false: it is none.
+Result<bool> inspect_mountpath_file(const DeviceOptions& options, const std::string& path);
 int run_device_change(const DeviceOptions& options, const char* verb);  // add, drain, remove, replace
 int run_adopt(const AdoptOptions& options);
 int run_user_list(const UserOptions& options);

@@ -150,7 +150,7 @@ int parse_and_run(int argc, char** argv) {
   command(server_app, [&] { return run_up(server); });
 
   BucketOptions bucket;
-  auto* bucket_app = app.add_subcommand("bucket", "buckets: create, list, info, set, delete");
+  auto* bucket_app = app.add_subcommand("bucket", "buckets: create, list, info, set, rewrite, delete");
   bucket_app->require_subcommand(1);
   const auto bucket_command = [&](const char* name, const char* help, bool named, int (*run)(const BucketOptions&)) {
     auto* at = bucket_app->add_subcommand(name, help);
@@ -171,6 +171,9 @@ int parse_and_run(int argc, char** argv) {
   bucket_command("list", "your buckets", false, run_bucket_list);
   bucket_command("info", "settings and usage of a bucket", true, run_bucket_info);
   bucket_settings(bucket_command("set", "change settings of a bucket", true, run_bucket_set));
+  auto* rewrite_app = bucket_command("rewrite", "bring existing objects to the redundancy of the bucket", true, run_bucket_rewrite);
+  rewrite_app->add_option("--prefix", bucket.prefix, "only objects whose keys begin so");
+  rewrite_app->add_flag("--no-wait", bucket.no_wait, "do not wait until repair has made all copies");
   bucket_command("delete", "delete an empty bucket", true, run_bucket_delete)->add_flag("--force", bucket.force, "delete all its objects and their versions first");
 
   ObjectOptions object;
@@ -220,9 +223,10 @@ int parse_and_run(int argc, char** argv) {
   auto* format_app = device_command("format", "prepare a device or file for Quarry", true, run_device_format);
   format_app->add_option("--cluster", device.cluster, "UUID of the cluster it will belong to (default: decided by the node that adds it)");
   format_app->add_flag("--force", device.force, "even if it carries a partition table, a file system or another store: DESTROYS it");
-  auto* inspect = device_command("inspect", "print the structures on a device", true, run_device_inspect);
+  auto* inspect = device_command("inspect", "print the structures on a device, or what is known of a file below a mountpath", true, run_device_inspect);
   inspect->add_option("--chunk", device.chunk, "where this chunk lies, and its header");
   inspect->add_option("--segment", device.segment, "the slots, frames and chunk headers of this segment");
+  inspect->add_flag("--no-verify", device.no_verify, "of a file below a mountpath: do not read its bytes");
   device_command("fsck", "check a device that is not in use", true, run_device_fsck);
   const auto change = [&](const char* name, const char* help, bool number, bool path) {
     auto* at = device_app->add_subcommand(name, help);
@@ -244,6 +248,7 @@ int parse_and_run(int argc, char** argv) {
   auto* adopt_app = app.add_subcommand("adopt", "make the files of a directory the objects of a bucket, where they lie");
   adopt_app->add_option("DIR", adopt.directory, "a directory on a dir drive of the node, or one that is to become one (--attach)")->required();
   adopt_app->add_option("BUCKET", adopt.bucket, "the bucket; it is made if it is not there")->required();
+  adopt_app->add_flag("--replace", adopt.replace, "files take the place of objects that have the same key");
   adopt_app->add_flag("--attach", adopt.attach, "make DIR a dir drive of the node first, if it lies on none");
   add_target(*adopt_app, adopt.target);
   command(adopt_app, [&adopt] { return run_adopt(adopt); });

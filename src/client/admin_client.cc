@@ -14,11 +14,12 @@ Code code_named(std::string_view name) {
 }
 }  // namespace
 
-Task<Result<std::string>> AdminClient::call(std::string method, std::string path, std::string body) {
+Task<Result<std::string>> AdminClient::call(std::string method, std::string path, std::string body, Duration patience) {
   CO_TRY_ASSIGN(const Url url, parse_url(url_));
   ClientRequest request;
   request.method = method;
   request.target = path;
+  request.patience = patience;
   const size_t question = path.find('?');
   const std::string raw_path = path.substr(0, question), raw_query = question == std::string::npos ? "" : path.substr(question + 1);
   const std::string host = url.authority();

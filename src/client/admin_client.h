@@ -13,7 +13,8 @@ class AdminClient {
   AdminClient(HttpClient& http, std::string url, Credentials credentials, Clock& clock)
       : http_(http), url_(std::move(url)), credentials_(std::move(credentials)), clock_(clock) {}
   // path: "/v1/drives"; body: JSON or empty. An answer of 400 or more becomes an Error with the server's code and message.
-  Task<Result<std::string>> call(std::string method, std::string path, std::string body = {});
+  // patience: how long the node may work before it answers; zero: as for other requests.
+  Task<Result<std::string>> call(std::string method, std::string path, std::string body = {}, Duration patience = {});
 
  private:
   HttpClient& http_;

@@ -135,6 +135,7 @@ struct UnrecordedFile {
   std::string path;  // below the mountpath
   uint64_t size = 0;
   int64_t modified_ns = 0;
+  std::string why_not;  // not empty: no file that can be adopted, and why
 };
 // What can be said of an adopted write's file at a look.
 enum class FileState : uint8_t {
@@ -174,6 +175,12 @@ class DataPlane {
   // Files of a mountpath that belong to no write, in order of path.
   virtual Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(uint32_t drive, std::string under, std::string after, size_t limit);
   virtual Task<Result<FileState>> file_state(DataLayout layout);
+  // Whether the write is, or has among its copies, an adopted file that still lies where it was found; with `at`: in this place.
+  struct FileAt {
+    uint32_t drive = 0;
+    std::string path;  // below the mountpath
+  };
+  virtual Task<Result<bool>> is_adopted(DataLayout layout, std::optional<FileAt> at = std::nullopt);
   // A changed file is let go: its write's record is forgotten and the file stays, so that it can be adopted again.
   virtual Task<Result<void>> let_go(DataLayout layout);
 
@@ -182,6 +189,16 @@ class DataPlane {
   // Adds to the transaction: the layout is referenced no more; its chunks are removed once the commit is durable and readers that
   // began before have left.
   virtual void retire(meta::Transaction& transaction, const DataLayout& layout) = 0;
+  // Gives a mirrored write more copies, or slices, without writing anew what is there: the layout changes, in the transaction that `commit`
+  // commits for the layout it is given (with record_widened), and repair makes what is missing. Returns the layout; the old one must not
+  // be retired. Errors: unsupported (what is there is no part of such a layout: write it anew), busy (data is being moved: later),
+  // unavailable (too few drives), those of commit.
+  using CommitLayout = std::function<Task<Result<void>>(DataLayout layout)>;
+  virtual Task<Result<DataLayout>> widen(DataLayout layout, Redundancy redundancy, CommitLayout commit);
+  virtual void record_widened(meta::Transaction& transaction, const DataLayout& before, const DataLayout& layout, std::string owner);
+  // Some shards of the write are known to be missing and wait for repair.
+  virtual Task<Result<bool>> awaits_repair(DataLayout layout);
+
   // After the transaction committed: start removing (a hint; a periodic sweep finds what was not hinted).
   virtual void retired() = 0;
 
@@ -224,6 +241,12 @@ inline Task<Result<std::vector<UnrecordedFile>>> DataPlane::unrecorded_files(uin
   co_return fail(Code::unsupported, "this data plane keeps no files");
 }
 inline Task<Result<FileState>> DataPlane::file_state(DataLayout) { co_return FileState::elsewhere; }
+inline Task<Result<bool>> DataPlane::is_adopted(DataLayout, std::optional<FileAt>) { co_return false; }
+inline Task<Result<DataLayout>> DataPlane::widen(DataLayout, Redundancy, CommitLayout) {
+  co_return fail(Code::unsupported, "this data plane writes anew what gets more copies");
+}
+inline void DataPlane::record_widened(meta::Transaction&, const DataLayout&, const DataLayout&, std::string) {}
+inline Task<Result<bool>> DataPlane::awaits_repair(DataLayout) { co_return false; }
 inline Task<Result<void>> DataPlane::let_go(DataLayout) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
 inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) { co_return fail(Code::unsupported, "this data plane has no drives to disable"); }
 inline Task<Result<void>> DataPlane::enable_drive(uint32_t) { co_return fail(Code::unsupported, "this data plane has no drives to enable"); }

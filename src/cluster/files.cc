@@ -56,8 +56,14 @@ Task<Result<std::vector<UnrecordedFile>>> unrecorded_in(chunk::ChunkStore& store
   if (files == nullptr) co_return fail(Code::invalid_argument, "{} is no mountpath", store.description());
   CO_TRY_ASSIGN(auto found, co_await files->unrecorded(std::move(under), std::move(after), limit));
   std::vector<UnrecordedFile> list;
-  for (auto& each : found) list.push_back({std::move(each.path), each.size, each.modified_ns});
+  for (auto& each : found) list.push_back({std::move(each.path), each.size, each.modified_ns, std::move(each.why_not)});
   co_return list;
+}
+
+Task<Result<std::optional<std::string>>> adopted_path_in(chunk::ChunkStore& store, ChunkId first) {
+  auto* files = dynamic_cast<chunk::DirStore*>(&store);
+  if (files == nullptr) co_return std::optional<std::string>();
+  co_return co_await files->adopted_path(first);
 }
 
 // The writer of an adopted file: nothing to append, everything to keep or let go.
@@ -164,7 +170,8 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
                                      .directory = options.file.directory,
                                      .name = options.file.name,
                                      .attributes = std::move(options.attributes),
-                                     .want_md5 = true};
+                                     .want_md5 = true,
+                                     .size_max = layout.stripe_bytes() * kStripesMax};
   CO_TRY_ASSIGN(auto adopted, co_await drive->with_store([adoption](chunk::ChunkStore& store) { return adopt_in(store, adoption); }));
   layout.size = adopted.size;
   {
@@ -177,7 +184,6 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
   result.layout = layout;
   result.modified_ns = adopted.modified_ns;
   result.md5 = std::move(adopted.md5);
-  if (layout.stripe_count() > kStripesMax) co_return fail(Code::too_large, "{} has {} bytes", options.path, layout.size);
   co_return result;
 }
 
@@ -206,6 +212,17 @@ Task<Result<FileState>> file_state(Plane& plane, DataLayout layout) {
   }
   if (look.error().code() == Code::not_found) co_return FileState::vanished;
   co_return std::move(look).error();
+}
+
+Task<Result<bool>> is_adopted(Plane& plane, DataLayout layout, std::optional<DataPlane::FileAt> at) {
+  const auto topology = plane.drives.topology();
+  for (const auto& [drive, name] : file_places(*topology, layout)) {
+    if (!drive->readable()) continue;
+    const ChunkId first = chunk_id(name);
+    CO_TRY_ASSIGN(const auto path, co_await drive->with_store([first](chunk::ChunkStore& store) { return adopted_path_in(store, first); }));
+    if (path && (!at || (at->drive == drive->number() && at->path == *path))) co_return true;
+  }
+  co_return false;
 }
 
 Task<Result<void>> let_go(Plane& plane, DataLayout layout) {

@@ -25,6 +25,7 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options);
 Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(Plane& plane, uint32_t drive, std::string under, std::string after,
                                                            size_t limit);
 Task<Result<FileState>> file_state(Plane& plane, DataLayout layout);
+Task<Result<bool>> is_adopted(Plane& plane, DataLayout layout, std::optional<DataPlane::FileAt> at);
 Task<Result<void>> let_go(Plane& plane, DataLayout layout);
 
 }  // namespace quarry::cluster

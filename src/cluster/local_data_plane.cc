@@ -136,6 +136,27 @@ void LocalDataPlane::retire(meta::Transaction& transaction, const DataLayout& la
     transaction.remove(keys::file(layout.write_id));
 }
 
+Task<Result<DataLayout>> LocalDataPlane::widen(DataLayout layout, Redundancy redundancy, CommitLayout commit) {
+  return on(plane_.background.home(), repairer_.widen(layout, redundancy, std::move(commit)));
+}
+
+void LocalDataPlane::record_widened(meta::Transaction& transaction, const DataLayout& before, const DataLayout& layout, std::string owner) {
+  std::string row;
+  layout.encode(row);
+  // A row that the old layout may have had says fewer losses, and is not this one: done with it, repair removes it and not this.
+  transaction.put(keys::repair(static_cast<uint8_t>(before.redundancy.losses()), layout.write_id), row);
+  row += owner;
+  transaction.put(keys::data(layout), std::move(row));
+}
+
+Task<Result<bool>> LocalDataPlane::awaits_repair(DataLayout layout) {
+  for (unsigned spare = 0; spare < std::max(layout.redundancy.losses(), 1u); ++spare) {
+    CO_TRY_ASSIGN(const auto row, co_await plane_.meta.get(keys::repair(static_cast<uint8_t>(spare), layout.write_id)));
+    if (row) co_return true;
+  }
+  co_return false;
+}
+
 std::vector<DriveStatus> LocalDataPlane::drives() const {
   auto topology = plane_.drives.topology();
   std::vector<DriveStatus> list;

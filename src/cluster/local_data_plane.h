@@ -55,6 +55,12 @@ class LocalDataPlane final : public DataPlane {
   }
   Task<Result<FileState>> file_state(DataLayout layout) override { return cluster::file_state(plane_, layout); }
   Task<Result<void>> let_go(DataLayout layout) override { return cluster::let_go(plane_, layout); }
+  Task<Result<bool>> is_adopted(DataLayout layout, std::optional<FileAt> at) override {
+    return cluster::is_adopted(plane_, layout, std::move(at));
+  }
+  Task<Result<DataLayout>> widen(DataLayout layout, Redundancy redundancy, CommitLayout commit) override;
+  void record_widened(meta::Transaction& transaction, const DataLayout& before, const DataLayout& layout, std::string owner) override;
+  Task<Result<bool>> awaits_repair(DataLayout layout) override;
   Task<Result<void>> start_scrub() override;
   Task<Result<FsckReport>> fsck(bool repair) override;
   Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit) override;

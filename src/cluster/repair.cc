@@ -132,7 +132,10 @@ Task<Result<bool>> Repairer::round() {
     began_ = Executor::here().now();
     bytes_at_begin_ = status_.repaired_bytes;
   }
+  moving_ = true;
+  while (widening_ > 0) co_await widened_.wait();
   Result<bool> groups = co_await repair_groups();
+  moving_ = false;
   Result<bool> queue = true;
   if (groups) queue = co_await repair_queue();
   Result<void> looked = co_await look_at_lost();

@@ -34,6 +34,8 @@ class Repairer {
   Task<Result<Outcome>> repair_write(DataLayout layout, Depth depth);
   // One shard on its own drive was found damaged: rewrites it from the others.
   Task<Result<void>> repair_shard(DataLayout layout, uint32_t stripe, unsigned shard);
+  // See DataPlane::widen. On the home executor; widen.cc.
+  Task<Result<DataLayout>> widen(DataLayout layout, Redundancy wanted, DataPlane::CommitLayout commit);
 
   // Thread-safe.
   RepairStatus status() const;
@@ -89,6 +91,9 @@ class Repairer {
   Semaphore turn_{1};
   std::set<WriteId> settling_;
   Event settled_;
+  bool moving_ = false;    // groups are being moved, or are about to be: no write is widened
+  size_t widening_ = 0;    // writes being widened: moves wait for them
+  Event widened_;          // pulsed when widening_ falls to 0
   struct Lost {
     DataLayout layout;
     bool changed = false;

@@ -228,11 +228,28 @@ struct AdoptSource {
   uint32_t drive = 0;
   std::string path;   // below the drive's directory
   std::string owner;
+  bool replace = false;  // it takes the place of an object of that key; else only of one whose adopted file was changed or is gone
 };
 // What became of an adopted object's file behind its back.
 struct AdoptedState {
   cluster::FileState state = cluster::FileState::elsewhere;
   bool let_go = false;  // it was changed: its record is forgotten, so that it can be adopted again
+};
+
+// What became of a version that was to be brought to its bucket's redundancy.
+struct Rewritten {
+  enum class What : uint8_t {
+    right,       // it has it
+    pending,     // it will: repair is making copies
+    widened,     // it stays in its place, and repair makes further copies
+    copied,      // it was written anew
+    superseded,  // it was deleted or overwritten meanwhile
+    busy,        // not now: see `why`
+    left,        // not possible: see `why`
+  };
+  What what = What::right;
+  uint64_t bytes = 0;  // of the version
+  std::string why;
 };
 
 class ObjectEngine {
@@ -274,10 +291,15 @@ class ObjectEngine {
   virtual Task<Result<ObjectInfo>> complete_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id, CompleteOptions options) = 0;
   virtual Task<Result<void>> abort_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id) = 0;
 
-  // Makes the file the current version of the key, without copying: mirror:1 on its drive. Errors: those of DataPlane::adopt_file, not_found (bucket).
+  // Makes the file the current version of the key, without copying: mirror:1 on its drive. Errors: those of DataPlane::adopt_file, not_found (bucket),
+  // already_exists (an object of that key, which is left as it is: AdoptSource::replace).
   virtual Task<Result<ObjectInfo>> adopt(const RequestContext& ctx, std::string bucket, std::string key, AdoptSource source);
   // Looks whether the file of the key's current version is as it was adopted; one that was changed is let go.
   virtual Task<Result<AdoptedState>> adopted_state(const RequestContext& ctx, std::string bucket, std::string key);
+
+  // Brings one version to the redundancy that its bucket asks for now. Nothing else of it changes, and it can be read, overwritten and deleted
+  // meanwhile. Durable when it returns. Errors: not_found (bucket), misconfigured (too few drives), those of put and of reading.
+  virtual Task<Result<Rewritten>> rewrite(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id);
 
   // Keeps the object's data in the read cache until unpinned (bounded by the cache's pin limit; no_space beyond).
   virtual Task<Result<void>> pin(const RequestContext& ctx, std::string bucket, std::string key, bool pinned) = 0;
@@ -296,6 +318,9 @@ class ObjectEngine {
 
 inline Task<Result<ObjectInfo>> ObjectEngine::adopt(const RequestContext&, std::string, std::string, AdoptSource) {
   co_return fail(Code::unsupported, "this engine adopts no files");
+}
+inline Task<Result<Rewritten>> ObjectEngine::rewrite(const RequestContext&, std::string, std::string, std::string) {
+  co_return fail(Code::unsupported, "this engine rewrites no objects");
 }
 inline Task<Result<AdoptedState>> ObjectEngine::adopted_state(const RequestContext&, std::string, std::string) {
   co_return fail(Code::unsupported, "this engine adopts no files");

@@ -89,6 +89,7 @@ struct ClientResponse::State final : BodyReader {
   Task<Result<void>> send_body(const ClientRequest& request, const bool* stop);
   Task<Result<void>> receive_head(TimePoint deadline, bool* any_byte);
   Task<Result<void>> exchange(const std::string& head_bytes, const ClientRequest& request, bool* any_byte);
+  Duration head_patience{};  // ClientRequest::patience
   void begin_body();
 };
 
@@ -212,7 +213,7 @@ Task<Result<void>> ClientResponse::State::receive_head(TimePoint deadline, bool*
     }
     const TimePoint asked = Executor::here().now();
     auto got = co_await c.stream->read({reinterpret_cast<uint8_t*>(c.buffer.get()) + c.end, c.capacity - c.end},
-                                       std::min(deadline, asked + client->options.stall_timeout));
+                                       std::min(deadline, asked + std::max(head_patience, client->options.stall_timeout)));
     // While a body is being sent its progress counts: an upload may take hours before it is answered.
     if (!got && got.error().code() == Code::timed_out && sent_at > asked && Executor::here().now() < deadline) continue;
     if (!got) co_return std::move(got).error();
@@ -248,6 +249,7 @@ Task<Result<void>> ClientResponse::State::exchange(const std::string& head_bytes
   const bool ask_first = request.expect_continue && has_body;
   const bool overlap = request.source != nullptr || body_size > kOverlapMin;
   reusable = true;
+  head_patience = request.patience;
   head_request = request.method == "HEAD";
 
   std::vector<ByteView> first{bytes_of(head_bytes)};

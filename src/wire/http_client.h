@@ -34,6 +34,7 @@ struct ClientRequest {
   std::optional<uint64_t> source_length;
   bool expect_continue = false;        // sends the body only when the server asks for it (or after 1 s)
   TimePoint deadline = kNoDeadline;    // until the response head has arrived
+  Duration patience{};                 // if not zero: so long, instead of stall_timeout, the server may work before its head arrives
 };
 
 // A response whose head has arrived. Destroying it with the body read to the end returns the connection to the pool, else closes it.

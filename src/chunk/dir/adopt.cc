@@ -135,19 +135,21 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
   co_return adopted;
 }
 
-Task<Result<bool>> DirStoreImpl::is_adopted(ChunkId first) {
+Task<Result<std::optional<std::string>>> DirStoreImpl::adopted_path(ChunkId first) {
+  using Path = std::optional<std::string>;
   CO_TRY(readable());
   Use use(*this);
   const FileEntry* entry = index_.file(first);
-  if (entry == nullptr || entry->unfinished) co_return false;
+  if (entry == nullptr || entry->unfinished) co_return Path();
   const std::string path = entry->path;
-  co_return co_await blocking(*pool_, [this, path, first]() -> Result<bool> {
+  co_return co_await blocking(*pool_, [this, path, first]() -> Result<Path> {
     const auto file = files_->open(path, OpenMode::read);
-    if (!file && file.error().code() == Code::not_found) return false;  // moved or removed meanwhile
+    if (!file && file.error().code() == Code::not_found) return Path();  // moved or removed meanwhile
     if (!file) return file.error();
     TRY_ASSIGN(const auto found, records_.find(**file, first));
-    if (!found || found->record.first != first) return false;
-    return std::ranges::any_of(found->record.attributes, [](const auto& one) { return one.first == kAdoptedAttribute; });
+    if (!found || found->record.first != first) return Path();
+    const bool adopted = std::ranges::any_of(found->record.attributes, [](const auto& one) { return one.first == kAdoptedAttribute; });
+    return adopted ? Path(path) : Path();
   });
 }
 

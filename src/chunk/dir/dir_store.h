@@ -103,8 +103,8 @@ class DirStore : public ChunkStore {
   // invalid_argument (not a plain file, or inside .quarry), busy (it changed while it was read: try again), permission_denied (this file),
   // too_large (size_max), as put.
   virtual Task<Result<Adopted>> adopt(Adoption adoption) = 0;
-  // Whether the file was adopted; false also where there is no such file. Errors: corrupt (its record), io_error.
-  virtual Task<Result<bool>> is_adopted(ChunkId first) = 0;
+  // Where an adopted file lies; none: it was not adopted, or there is no such file. Errors: corrupt (its record), io_error.
+  virtual Task<Result<std::optional<std::string>>> adopted_path(ChunkId first) = 0;
   // Plain files of the readable tree without a record, in order of path, after `after` (exclusive), at most `limit`: what adopt may take.
   struct Unrecorded {
     std::string path;

@@ -63,7 +63,7 @@ class DirStoreImpl : public DirStore {
   uint64_t fencing_epoch() const override { return descriptor_.fencing_epoch; }
   Task<Result<void>> set_fencing_epoch(uint64_t epoch) override;
   Task<Result<Adopted>> adopt(Adoption adoption) override;
-  Task<Result<bool>> is_adopted(ChunkId first) override;
+  Task<Result<std::optional<std::string>>> adopted_path(ChunkId first) override;
   Task<Result<std::vector<Unrecorded>>> unrecorded(std::string under, std::string after, size_t limit) override;
   const DirOpenReport& open_report() const override { return report_; }
 

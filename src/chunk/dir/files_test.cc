@@ -261,10 +261,10 @@ TEST_F(DirFiles, an_existing_tree_is_adopted_in_place_under_its_own_names) {
   EXPECT_EQ(inode_before.st_mtim.tv_nsec, inode_after.st_mtim.tv_nsec);
   EXPECT_EQ(tree(), before);
   EXPECT_THAT(*executor.run(store->unrecorded("", "", 10)), IsEmpty());
-  EXPECT_TRUE(*executor.run(store->is_adopted({1, 0})));
-  EXPECT_FALSE(*executor.run(store->is_adopted({77, 0})));
+  EXPECT_EQ(executor.run(store->adopted_path({1, 0}))->value(), before.begin()->first);
+  EXPECT_FALSE(executor.run(store->adopted_path({77, 0}))->has_value());
   put_and_show({78, 0}, "written", "w");
-  EXPECT_FALSE(*executor.run(store->is_adopted({78, 0})));
+  EXPECT_FALSE(executor.run(store->adopted_path({78, 0}))->has_value());
   ASSERT_TRUE(remove({78, 0}, 1));
   reopen();
   EXPECT_THAT(store->open_report().damage, IsEmpty());

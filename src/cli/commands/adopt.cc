@@ -10,22 +10,41 @@ namespace quarry::cli {
 namespace {
 
 struct Sum {
-  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, failed = 0;
+  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, failed = 0, skipped = 0;
 };
+constexpr Duration kStepPatience = std::chrono::hours(24);  // a step may read one very large file
+constexpr size_t kProblemsShown = 1000;
+
+void show(const AdoptOptions& options, const std::string& phase, const Sum& sum, const Sum& all) {
+  if (options.target.quiet || options.target.json) return;
+  if (phase == "count") {
+    fmt::print(stderr, "\r\033[Klooking: {} files, {}", sum.adopted, format_size(sum.bytes));
+  } else if (phase == "check") {
+    fmt::print(stderr, "\r\033[Kchecking what was adopted before: {}", sum.unchanged + sum.changed + sum.vanished);
+  } else {
+    const double share = all.bytes == 0 ? 1.0 : std::min(1.0, static_cast<double>(sum.bytes) / static_cast<double>(all.bytes));
+    constexpr int kBar = 24;
+    const auto filled = static_cast<size_t>(share * kBar);
+    fmt::print(stderr, "\r\033[K[{}{}] {:3.0f} %  {} of {} files, {} of {}", std::string(filled, '='), std::string(kBar - filled, ' '),
+               share * 100, sum.adopted + sum.failed, all.adopted, format_size(sum.bytes), format_size(all.bytes));
+  }
+  std::fflush(stderr);
+}
 
 Task<Result<void>> run_phase(Session* session, const AdoptOptions* options, std::string directory, std::string phase, Sum* sum,
-                             std::vector<std::string>* problems) {
+                             const Sum& all, std::vector<std::string>* problems) {
   std::string after;
   for (;;) {
     JsonWriter body;
     body.begin_object()
-        .field("directory", directory)
+        .field("directory", percent_encode(directory))
         .field("bucket", options->bucket)
         .field("phase", phase)
         .field("after", after)
         .field("attach", options->attach)
+        .field("replace", options->replace)
         .end_object();
-    CO_TRY_ASSIGN(const std::string answer, co_await session->admin.call("POST", "/v1/adopt", body.take()));
+    CO_TRY_ASSIGN(const std::string answer, co_await session->admin.call("POST", "/v1/adopt", body.take(), kStepPatience));
     CO_TRY_ASSIGN(const JsonValue json, parse_json(answer));
     const auto number = [&json](std::string_view name) { return json.u64_at(name).value_or(0); };
     sum->adopted += number("adopted");
@@ -34,14 +53,12 @@ Task<Result<void>> run_phase(Session* session, const AdoptOptions* options, std:
     sum->changed += number("changed");
     sum->vanished += number("vanished");
     sum->failed += number("failed");
+    sum->skipped += number("skipped");
     if (const JsonValue* list = json.find("problems")) {
       for (const auto& one : list->items())
-        problems->push_back(fmt::format("{}: {}", one.string_at("name").value_or(""), one.string_at("reason").value_or("")));
+        if (problems->size() < kProblemsShown) problems->push_back(fmt::format("{}: {}", one.string_at("name").value_or(""), one.string_at("reason").value_or("")));
     }
-    if (!options->target.quiet && !options->target.json) {
-      fmt::print(stderr, "\r{}: {} files adopted, {}; {} looked at    ", phase == "check" ? "checking" : "adopting", sum->adopted,
-                 format_size(sum->bytes), sum->unchanged + sum->changed + sum->vanished);
-    }
+    show(*options, phase, *sum, all);
     const std::string next = json.string_at("next").value_or("");
     const JsonValue* done = json.find("done");
     if (done != nullptr && done->as_bool().value_or(false)) co_return Result<void>();
@@ -56,12 +73,16 @@ Task<Result<void>> adopt(Session* session, const AdoptOptions* options) {
   const std::string directory = error ? options->directory : canonical.string();
   // The bucket is made if it is not there yet.
   JsonWriter check;
-  Sum sum;
+  Sum sum, all;
   std::vector<std::string> problems;
+  // Before the bucket is made: this says whether the directory can be adopted at all.
+  CO_TRY(co_await run_phase(session, options, directory, "count", &all, all, &problems));
   auto made = co_await session->s3.create_bucket(options->bucket);
   if (!made && made.error().code() != Code::already_exists) co_return std::move(made).error();
-  CO_TRY(co_await run_phase(session, options, directory, "check", &sum, &problems));
-  CO_TRY(co_await run_phase(session, options, directory, "take", &sum, &problems));
+  CO_TRY(co_await run_phase(session, options, directory, "check", &sum, all, &problems));
+  all = Sum();  // with what was let go
+  CO_TRY(co_await run_phase(session, options, directory, "count", &all, all, &problems));
+  CO_TRY(co_await run_phase(session, options, directory, "take", &sum, all, &problems));
   if (options->target.json) {
     JsonWriter json;
     json.begin_object()
@@ -69,14 +90,15 @@ Task<Result<void>> adopt(Session* session, const AdoptOptions* options) {
         .field("bytes", sum.bytes)
         .field("unchanged", sum.unchanged)
         .field("changed", sum.changed);
-    json.field("vanished", sum.vanished).field("failed", sum.failed).key("problems").begin_array();
+    json.field("vanished", sum.vanished).field("failed", sum.failed).field("skipped", sum.skipped).key("problems").begin_array();
     for (const auto& problem : problems) json.value(problem);
     fmt::print("{}\n", json.end_array().end_object().str());
   } else {
     if (!options->target.quiet) fmt::print(stderr, "\r\033[K");
     for (const auto& problem : problems) fmt::print("{}\n", problem);
-    fmt::print("{} files adopted into {} ({}), {} of them again after a change; {} as they were, {} vanished, {} could not be adopted\n",
-               sum.adopted, options->bucket, format_size(sum.bytes), sum.changed, sum.unchanged, sum.vanished, sum.failed);
+    fmt::print("{} files adopted into {} ({}), {} of them again after a change; {} as they were, {} vanished, {} could not be adopted{}\n",
+               sum.adopted, options->bucket, format_size(sum.bytes), sum.changed, sum.unchanged, sum.vanished, sum.failed,
+               sum.skipped == 0 ? std::string() : fmt::format(", {} are no plain files", sum.skipped));
   }
   if (sum.failed > 0) co_return fail(Code::invalid_argument, "{} files could not be adopted; they were left as they are", sum.failed);
   co_return Result<void>();

@@ -54,6 +54,10 @@ Task<Result<void>> format(const DeviceOptions& options) {
 
 Task<Result<void>> inspect(const DeviceOptions& options) {
   CO_TRY_ASSIGN(const daemon::DriveSpec spec, daemon::parse_drive_spec(options.path));
+  if (options.chunk.empty() && options.segment.empty()) {
+    CO_TRY_ASSIGN(const bool done, inspect_mountpath_file(options, spec.path));
+    if (done) co_return Result<void>();
+  }
   std::string what = "all";
   if (!options.chunk.empty()) what = "chunk " + options.chunk;
   if (!options.segment.empty()) what = "segment " + options.segment;

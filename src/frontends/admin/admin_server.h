@@ -64,6 +64,7 @@ class AdminServer : public HttpHandler {
 Task<Result<Answer>> status_op(AdminServices& services, Call& call);
 Task<Result<Answer>> drives_op(AdminServices& services, Call& call);
 Task<Result<Answer>> adopt_op(AdminServices& services, Call& call);
+Task<Result<Answer>> rewrite_op(AdminServices& services, Call& call);
 Task<Result<Answer>> users_op(AdminServices& services, Call& call);
 Task<Result<Answer>> keys_op(AdminServices& services, Call& call);
 Task<Result<Answer>> buckets_op(AdminServices& services, Call& call);

@@ -3,7 +3,7 @@
 //   put.cc           writers                                                    read.cc      head, get
 //   remove.cc        remove, remove_many, set_tags                              list.cc, list_versions.cc
 //   uploads.cc       uploads and their parts                                    complete.cc  completing an upload
-//   fsck.cc          the proof of the rows
+//   rewrite.cc       to another redundancy                                      fsck.cc      the proof of the rows
 // Thread-safe: state is the bucket cache (guarded), an atomic clock, and gates.
 #pragma once
 #include <atomic>
@@ -66,6 +66,8 @@ class Engine final : public ObjectEngine {
 
   Task<Result<ObjectInfo>> adopt(const RequestContext& ctx, std::string bucket, std::string key, AdoptSource source) override;
   Task<Result<AdoptedState>> adopted_state(const RequestContext& ctx, std::string bucket, std::string key) override;
+
+  Task<Result<Rewritten>> rewrite(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id) override;
 
   Task<Result<void>> pin(const RequestContext& ctx, std::string bucket, std::string key, bool pinned) override;
   Task<Result<FsckReport>> fsck(const RequestContext& ctx, bool repair) override;

@@ -112,6 +112,30 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
   CO_TRY(check_object_key(key));
   const RequestContext context = ctx;
   CO_TRY_ASSIGN(auto bucket, co_await fresh_bucket(std::move(bucket_name)));
+  // What is there is not replaced by the way, unless it is what this file was before it changed.
+  Conditions conditions;
+  CO_TRY_ASSIGN(auto present, co_await meta().get(current_key(bucket->info.id, key)));
+  if (!present) {
+    conditions.if_none_match.push_back("*");
+  } else {
+    CO_TRY_ASSIGN(const VersionRecord current, decode_version(*present));
+    // Adopted already, by a run that was interrupted: done.
+    bool same = false;
+    if (current.layout) {
+      CO_TRY_ASSIGN(same, co_await data().is_adopted(*current.layout, cluster::DataPlane::FileAt{source.drive, source.path}));
+    }
+    if (same) co_return to_info(current, std::move(key), true);
+    cluster::FileState state = cluster::FileState::elsewhere;
+    if (current.layout) {
+      CO_TRY_ASSIGN(state, co_await data().file_state(*current.layout));
+    }
+    if (!source.replace && state != cluster::FileState::changed && state != cluster::FileState::vanished) {
+      co_return fail(Code::already_exists,
+                     "bucket '{}' has an object '{}' already: both were left as they are; adopt into another bucket, or again with --replace",
+                     bucket->info.name, key);
+    }
+    conditions.if_match.push_back(current.etag());
+  }
   cluster::AdoptOptions options{
       .drive = source.drive, .path = std::move(source.path), .file = {.directory = bucket->info.name, .name = key}};
   CO_TRY_ASSIGN(auto adoption, co_await data().adopt_file(std::move(options)));
@@ -123,7 +147,7 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
   record.payload = PayloadKind::data;
   record.layout = adoption.layout;
   record.owner = std::move(source.owner);
-  PublishBody change(key, std::move(record), {}, {});
+  PublishBody change(key, std::move(record), std::move(conditions), {});
   auto done = co_await run_change(context, bucket->info.name, bucket->info.id, key, change);
   if (!done) {
     if (done.error().code() == Code::unknown_outcome) adoption.writer->settle();

@@ -1,16 +1,25 @@
-// POST /v1/adopt {"directory","bucket","phase","after","limit","attach"}: one step of making a tree of files on a dir drive the objects of
-// a bucket, in place. The caller repeats it with "after" = the answer's "next" until "done"; each step stands alone, so it can stop
-// anywhere and begin again. Phases:
+// POST /v1/adopt {"directory","bucket","phase","after","limit","attach","replace"}: one step of making a tree of files on a dir drive the
+// objects of a bucket, in place. The caller repeats it with "after" = the answer's "next" until "done"; each step stands alone, so it can
+// stop anywhere and begin again. Phases:
+//   count  how much there is to take
 //   check  objects that were adopted before: a changed file is let go, to be taken in again; a vanished one is reported
 //   take   files that belong to no object become objects
+// directory, after and next are percent-encoded, as they may be any bytes.
+#include <filesystem>
+#include <mutex>
+#include <set>
+
 #include "chunk/dir/escape.h"
 #include "cluster/drive_path.h"
 #include "frontends/admin/admin_server.h"
+#include "wire/uri.h"
 
 namespace quarry::frontends::admin {
 namespace {
 
-constexpr size_t kStepMax = 1000;                        // files of one step
+constexpr size_t kStepMax = 1000;  // files of one step
+constexpr Duration kInWorkRetry = std::chrono::milliseconds(20);
+constexpr size_t kParallel = 8;                          // adopted at once
 constexpr Duration kStepTime = std::chrono::seconds(5);  // a step that took so long answers with what it has
 constexpr size_t kProblemsMax = 100;                     // listed in one answer; all are counted
 
@@ -39,7 +48,7 @@ std::optional<Place> find_place(const cluster::DataPlane& data, const std::strin
 }
 
 struct Tally {
-  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, failed = 0;
+  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, failed = 0, skipped = 0;
   std::vector<std::pair<std::string, std::string>> problems;  // what, why
   std::string next;
   bool done = false;
@@ -81,25 +90,85 @@ std::string key_of(const std::string& path, const std::string& under, const std:
   return under.empty() ? path : path.substr(under.size() + 1);
 }
 
+// Files being adopted now, so that a run that was interrupted and its successor do not meet at one: the step of the first goes on to its
+// end. Thread-safe.
+class FilesInWork {
+ public:
+  bool begin(const std::string& file) {
+    std::lock_guard lock(mutex_);
+    return files_.insert(file).second;
+  }
+  void end(const std::string& file) {
+    std::lock_guard lock(mutex_);
+    files_.erase(file);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> files_;  // at most kParallel for each step that runs
+};
+
+Task<Result<object::ObjectInfo>> adopt_one(AdminServices* services, const RequestContext& ctx, std::string bucket, std::string key,
+                                           object::AdoptSource source) {
+  static FilesInWork in_work;
+  const RequestContext context = ctx;
+  const std::string file = fmt::format("{} {} {}", fmt::ptr(services), source.drive, source.path);
+  while (!in_work.begin(file)) co_await sleep_for(kInWorkRetry);
+  auto adopted = co_await services->objects.adopt(context, std::move(bucket), std::move(key), std::move(source));
+  in_work.end(file);
+  co_return adopted;
+}
+
+Task<Result<Tally>> count_step(AdminServices* services, Place place, std::string after) {
+  constexpr size_t kCountStep = 10'000;
+  Tally tally;
+  tally.next = after;
+  CO_TRY_ASSIGN(const auto files, co_await services->data.unrecorded_files(place.drive, place.under, std::move(after), kCountStep));
+  for (const auto& file : files) {
+    tally.next = file.path;
+    if (!file.why_not.empty()) continue;
+    ++tally.adopted;
+    tally.bytes += file.size;
+  }
+  tally.done = files.size() < kCountStep;
+  co_return tally;
+}
+
 Task<Result<Tally>> take_step(AdminServices* services, const RequestContext& ctx, Place place, std::string bucket, std::string after,
-                              size_t limit) {
+                              size_t limit, bool replace) {
   const TimePoint end = Executor::here().now() + kStepTime;
   Tally tally;
   tally.next = after;
   CO_TRY_ASSIGN(const auto files, co_await services->data.unrecorded_files(place.drive, place.under, std::move(after), limit));
-  for (const auto& file : files) {
-    object::AdoptSource source{.drive = place.drive, .path = file.path, .owner = ctx.identity.user};
-    auto adopted = co_await services->objects.adopt(ctx, bucket, key_of(file.path, place.under, bucket), std::move(source));
-    if (adopted) {
-      ++tally.adopted;
-      tally.bytes += adopted->size;
-    } else if (adopted.error().error_class() == ErrorClass::caller || adopted.error().code() == Code::busy) {
-      ++tally.failed;  // of this file alone
-      tally.problem(file.path, adopted.error().to_string());
-    } else {
-      co_return std::move(adopted).error().with(file.path);
+  for (size_t begin = 0; begin < files.size(); begin += kParallel) {
+    const size_t end_of_batch = std::min(begin + kParallel, files.size());
+    std::vector<Task<Result<object::ObjectInfo>>> tasks;
+    std::vector<const cluster::UnrecordedFile*> taken;
+    for (size_t i = begin; i < end_of_batch; ++i) {
+      const auto& file = files[i];
+      tally.next = file.path;
+      if (!file.why_not.empty()) {
+        ++tally.skipped;
+        tally.problem(file.path, file.why_not);
+        continue;
+      }
+      object::AdoptSource source{.drive = place.drive, .path = file.path, .owner = ctx.identity.user, .replace = replace};
+      tasks.push_back(adopt_one(services, ctx, bucket, key_of(file.path, place.under, bucket), std::move(source)));
+      taken.push_back(&file);
     }
-    tally.next = file.path;
+    auto results = co_await when_all(std::move(tasks));
+    for (size_t i = 0; i < results.size(); ++i) {
+      auto& adopted = results[i];
+      if (adopted) {
+        ++tally.adopted;
+        tally.bytes += adopted->size;
+      } else if (adopted.error().error_class() == ErrorClass::caller || adopted.error().code() == Code::busy) {
+        ++tally.failed;  // of this file alone
+        tally.problem(taken[i]->path, adopted.error().to_string());
+      } else {
+        co_return std::move(adopted).error().with(taken[i]->path);
+      }
+    }
     if (Executor::here().now() > end) co_return tally;
   }
   tally.done = files.size() < limit;
@@ -110,14 +179,19 @@ Task<Result<Tally>> take_step(AdminServices* services, const RequestContext& ctx
 
 Task<Result<Answer>> adopt_op(AdminServices& services, Call& call) {
   if (call.head.method != "POST" || call.segments.size() != 1) co_return fail(Code::not_found, "use POST /v1/adopt");
-  CO_TRY_ASSIGN(const std::string directory, call.body.string_at("directory"));
+  CO_TRY_ASSIGN(const std::string directory_text, call.body.string_at("directory"));
+  CO_TRY_ASSIGN(const std::string directory, percent_decode(directory_text));
   CO_TRY_ASSIGN(const std::string bucket, call.body.string_at("bucket"));
   CO_TRY_ASSIGN(const std::string phase, call.body.string_at("phase"));
-  const std::string after = call.body.string_at("after").value_or("");
+  CO_TRY_ASSIGN(const std::string after, percent_decode(call.body.string_at("after").value_or("")));
+  const JsonValue* replace = call.body.find("replace");
   const size_t limit = std::clamp<uint64_t>(call.body.u64_at("limit").value_or(kStepMax), 1, kStepMax);
   const JsonValue* attach = call.body.find("attach");
   if (directory.empty() || directory[0] != '/')
     co_return fail(Code::invalid_argument, "directory '{}': name it from the root, as the node sees it", directory);
+  std::error_code error;
+  if (!std::filesystem::is_directory(directory, error))
+    co_return fail(Code::not_found, "{} is no directory that this node can see", directory);
   std::optional<Place> place = find_place(services.data, directory);
   if (!place) {
     if (attach == nullptr || !attach->as_bool().value_or(false)) {
@@ -133,19 +207,22 @@ Task<Result<Answer>> adopt_op(AdminServices& services, Call& call) {
   if (phase == "check") {
     CO_TRY_ASSIGN(tally, co_await check_step(&services, call.ctx, bucket, after, limit));
   } else if (phase == "take") {
-    CO_TRY_ASSIGN(tally, co_await take_step(&services, call.ctx, *place, bucket, after, limit));
+    const bool replaces = replace != nullptr && replace->as_bool().value_or(false);
+    CO_TRY_ASSIGN(tally, co_await take_step(&services, call.ctx, *place, bucket, after, limit, replaces));
+  } else if (phase == "count") {
+    CO_TRY_ASSIGN(tally, co_await count_step(&services, *place, after));
   } else {
-    co_return fail(Code::invalid_argument, "phase '{}' is neither check nor take", phase);
+    co_return fail(Code::invalid_argument, "phase '{}' is neither count, check nor take", phase);
   }
   JsonWriter json;
   json.begin_object()
       .field("drive", place->drive)
       .field("done", tally.done)
-      .field("next", tally.next)
+      .field("next", percent_encode(tally.next))
       .field("adopted", tally.adopted)
       .field("bytes", tally.bytes);
   json.field("unchanged", tally.unchanged).field("changed", tally.changed).field("vanished", tally.vanished).field("failed", tally.failed);
-  json.key("problems").begin_array();
+  json.field("skipped", tally.skipped).key("problems").begin_array();
   for (const auto& [what, why] : tally.problems) json.begin_object().field("name", what).field("reason", why).end_object();
   json.end_array().end_object();
   co_return Answer{.json = json.take()};

@@ -1,5 +1,5 @@
 // GET /v1/buckets/NAME: settings and usage. POST /v1/buckets/NAME {"redundancy","inline_limit","pack_limit","quota_bytes","quota_objects",
-// "versioning"}: changes what is named. POST /v1/buckets/NAME/pin|unpin {"key"}: keeps an object in the read cache.
+// "versioning"}: changes what is named. POST /v1/buckets/NAME/rewrite: rewrite.cc. POST /v1/buckets/NAME/pin|unpin {"key"}: keeps an object in the read cache.
 #include "frontends/admin/admin_server.h"
 
 namespace quarry::frontends::admin {
@@ -42,6 +42,10 @@ Task<Result<Answer>> buckets_op(AdminServices& services, Call& call) {
     CO_TRY_ASSIGN(const std::string key, call.body.string_at("key"));
     CO_TRY(co_await services.objects.pin(call.ctx, name, key, call.segments[2] == "pin"));
     co_return Answer{};
+  }
+  if (call.segments.size() == 3 && call.head.method == "POST" && call.segments[2] == "rewrite") {
+    auto answer = co_await rewrite_op(services, call);
+    co_return answer;
   }
   if (call.segments.size() != 2) co_return fail(Code::not_found, "there is no {} {}", call.head.method, call.head.raw_path);
   if (call.head.method == "POST") {
