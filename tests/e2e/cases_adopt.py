@@ -60,6 +60,52 @@ def test_adopt_takes_odd_trees():
         assert os.stat(os.path.join(data, "sparse")).st_blocks < 1 << 16, "it is still sparse"
 
 
+class Unprivileged(Pool):
+    """A node of an ordinary user."""
+
+    prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+    def start(self, *more, wait=True):
+        if os.geteuid() != 0:
+            self.prefix = ()
+        else:
+            for folder in (self.home, self.root):
+                for path, _, names in os.walk(folder):
+                    for each in [path, *(os.path.join(path, n) for n in names)]:
+                        os.chown(each, 65534, 65534, follow_symlinks=False)
+        return super().start(*more, wait=wait)
+
+
+def test_adopt_passes_over_what_it_may_not_read_and_the_drive_stays_well():
+    with Unprivileged(["dir", "dir"]) as node:
+        data = os.path.join(node.directories()[0], "mixed")
+        write_tree(data, {"good": b"good", "secret": b"secret", "readonly": b"readonly", "closed/inside": b"inside"})
+        if os.geteuid() == 0:
+            for path, _, names in os.walk(data):
+                for each in [path, *(os.path.join(path, n) for n in names)]:
+                    os.chown(each, 65534, 65534)
+            os.chown(os.path.join(data, "secret"), 0, 0)
+            os.chown(os.path.join(data, "closed"), 0, 0)
+        os.chmod(os.path.join(data, "secret"), 0)
+        os.chmod(os.path.join(data, "closed"), 0o700 if os.geteuid() == 0 else 0)
+        os.chmod(os.path.join(data, "readonly"), 0o444)
+        done = adopt(node, data, "bkt", check=False)
+        report = json.loads(done.stdout)
+        assert done.returncode != 0 and report["adopted"] == 1 and report["failed"] == 2 and report["skipped"] == 1, report
+        assert any("secret" in p and "chmod or chown" in p for p in report["problems"]), report
+        assert any("closed" in p and "may not read" in p for p in report["problems"]), report
+        node.create_bucket("more")
+        node.put("more", "k", b"still written")
+        assert all(d["state"] == "active" and not d["reason"] for d in node.admin("GET", "/v1/status")["drives"])
+        node.stop()
+        node.start()  # chowns all
+        os.chmod(os.path.join(data, "secret"), 0o600)
+        os.chmod(os.path.join(data, "readonly"), 0o644)
+        again = adopt(node, data, "bkt")
+        assert again["adopted"] == 3 and again["unchanged"] == 1, again
+        node.fsck()
+
+
 def test_adopt_leaves_objects_of_the_same_key_alone_and_says_what_to_do():
     with Pool(["dir", "dir"]) as node:
         node.create_bucket("bkt")
