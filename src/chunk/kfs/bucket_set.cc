@@ -3,6 +3,7 @@
 
 #include <leveldb/cache.h>
 #include <leveldb/filter_policy.h>
+#include <leveldb/write_batch.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -252,6 +253,7 @@ void BucketSet::keep() {
   while (!closing_) {
     keeper_wake_.wait_for(lock, kTick);
     ++clock_;
+    if (clock_ - last_write_ >= idle_ticks) batches_.clear();
     for (auto& slot : slots_) {
       if (closing_) return;
       if (!slot.instance || slot.users != 0 || slot.changing || clock_ - slot.last_used < idle_ticks) continue;

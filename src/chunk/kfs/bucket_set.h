@@ -183,11 +183,13 @@ class BucketSet {
   Result<void> compact_ranges(uint8_t bucket);
   void write_out_behind(uint8_t bucket);
   void remove_behind(uint8_t bucket, const std::string& name, std::shared_ptr<NameHold> hold);
+  std::unique_ptr<leveldb::WriteBatch> take_batch();
+  void give_batch(std::unique_ptr<leveldb::WriteBatch> batch);
   void event(std::string sentence);
   void keep();
   void probe();
 
-  static constexpr size_t kDeletedMax = 1024;
+  static constexpr size_t kDeletedMax = 1024, kSpareBatchesMax = 4;
   const std::string directory_;
   const KfsTuning tuning_;
   Files& files_;
@@ -214,6 +216,8 @@ class BucketSet {
   Condition condition_ = Condition::online;
   std::string reason_;
   std::vector<std::string> events_;
+  std::vector<std::unique_ptr<leveldb::WriteBatch>> batches_;  // spare ones; given up when nothing was written for a while
+  uint64_t last_write_ = 0;                                    // tick
 
   std::atomic<bool> marked_open_{false};  // the descriptor says that the store is in use
   mutable std::mutex descriptor_mutex_;   // held while the file is replaced

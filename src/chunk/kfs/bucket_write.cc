@@ -20,12 +20,13 @@ std::vector<std::string> some_blocks(leveldb::DB& db, const std::string& name) {
 
 struct BucketSet::Writer::State {
   State(BucketSet& owner, uint8_t number, std::string file)
-      : set(owner), bucket(number), name(file), hold(owner, number, std::move(file)) {}
+      : set(owner), bucket(number), name(file), hold(owner, number, std::move(file)), batch(owner.take_batch()) {}
+  ~State() { set.give_batch(std::move(batch)); }
   BucketSet& set;
   const uint8_t bucket;
   const std::string name;
   NameHold hold;
-  leveldb::WriteBatch batch;
+  std::unique_ptr<leveldb::WriteBatch> batch;
   size_t batch_bytes = 0;
   Header header;
   uint64_t charged = 0;   // of the bucket's limit
@@ -34,6 +35,21 @@ struct BucketSet::Writer::State {
   bool finished = false;
   bool at_once = false;  // one batch, however large
 };
+
+// Memory of batches is used again: it is touched for the first time only once.
+std::unique_ptr<leveldb::WriteBatch> BucketSet::take_batch() {
+  const std::lock_guard lock(mutex_);
+  last_write_ = clock_;
+  if (batches_.empty()) return std::make_unique<leveldb::WriteBatch>();
+  auto batch = std::move(batches_.back());
+  batches_.pop_back();
+  return batch;
+}
+void BucketSet::give_batch(std::unique_ptr<leveldb::WriteBatch> batch) {
+  batch->Clear();
+  const std::lock_guard lock(mutex_);
+  if (batches_.size() < kSpareBatchesMax) batches_.push_back(std::move(batch));
+}
 
 BucketSet::Writer::Writer(BucketSet& set, uint8_t bucket, std::string name)
     : state_(std::make_unique<State>(set, bucket, std::move(name))) {}
@@ -59,7 +75,7 @@ Result<void> BucketSet::Writer::add(ByteView block) {
     return fail(Code::too_large, "a file has at most {} blocks of 64 KiB ({})", kKfsBlocksMax, format_size(kKfsBlocksMax * kKfsBlock));
   CHECK(!block.empty() && block.size() <= kKfsBlock && s.header.size % kKfsBlock == 0);
   if (s.batch_bytes >= (s.begun ? kBatchBytes : kOneBatchBytes) && !s.at_once) TRY(flush(false));
-  s.batch.Put(block_key(s.name, index), slice_of(block));
+  s.batch->Put(block_key(s.name, index), slice_of(block));
   s.batch_bytes += block.size();
   s.header.checksums.push_back(block_checksum(s.name, index, block));
   s.header.size += block.size();
@@ -80,8 +96,8 @@ Result<void> BucketSet::Writer::flush(bool last) {
   }
   const auto write_batch = [&s](Sync sync) -> Result<void> {
     s.begun = true;
-    auto written = s.set.commit(s.bucket, s.batch, sync);
-    s.batch.Clear();
+    auto written = s.set.commit(s.bucket, *s.batch, sync);
+    s.batch->Clear();
     s.batch_bytes = 0;
     if (written) return written;
     const std::lock_guard lock(s.set.mutex_);
@@ -97,7 +113,7 @@ Result<void> BucketSet::Writer::flush(bool last) {
       return fail(Code::io_error, "another write to {} failed while {} was written, and may have taken part of it along: write it again",
                   bucket_title(s.bucket), s.name);
   }
-  s.batch.Put(header_key(s.set.kind_, s.name), encode_header(s.name, s.header));
+  s.batch->Put(header_key(s.set.kind_, s.name), encode_header(s.name, s.header));
   return write_batch(Sync::yes);
 }
 
