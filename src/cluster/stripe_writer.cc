@@ -455,7 +455,10 @@ class StripeWriter final : public DataWriter {
     DataLayout& layout = state_->layout;
     const unsigned k = layout.redundancy.k, width = layout.redundancy.width();
     uint32_t largest = state_->plane.tuning.shard_bytes;
-    while (layout.redundancy.kind == RedundancyKind::whole && largest > kShardMin && uint64_t{largest} * k > kCopyChunkMax) largest /= 2;
+    if (layout.redundancy.kind == RedundancyKind::whole) {
+      largest *= 2;  // slices are written and seldom read: fewer of them
+      while (largest > kShardMin && uint64_t{largest} * k > kCopyChunkMax) largest /= 2;
+    }
     const TimePoint deadline = Executor::here().now() + kMemoryPatience;
     for (;;) {
       for (layout.shard_size = largest;; layout.shard_size /= 2) {

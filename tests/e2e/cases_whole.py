@@ -255,7 +255,7 @@ def test_mountpaths_come_and_go_under_writes():
         assert len(objects) > 20, len(objects)
         second = node.directories()[1]
         node.wait_for(lambda: shows_nothing(second) and not data_chunks(second), 120)
-        node.cli("device", "remove", "2")
+        node.wait_for(lambda: node.cli("device", "remove", "2", check=False).returncode == 0, 120)  # the map follows the data
         node.wait_for(lambda: node.admin("POST", "/v1/fsck")["sound"], 60)
         check(node, objects)
         expect_tree(node, "bkt", objects, copies=1)
