@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
-#include <thread>
 
 namespace quarry::chunk::kfs {
 
@@ -58,7 +57,6 @@ size_t RecordingFiles::now() const {
 }
 
 Result<std::unique_ptr<Files::Writable>> RecordingFiles::create(const std::string& path) {
-  if (path.ends_with(".ldb")) std::this_thread::sleep_for(table_delay_);
   uint64_t file;
   {
     const std::lock_guard lock(mutex_);

@@ -5,7 +5,6 @@
 // with rubbish. Names (create, rename, remove, make directory) are journalled by the file system: they survive in the order in which they
 // were made, up to some point, and at least up to the last sync of a directory, or of a file that was created before.
 #pragma once
-#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -33,8 +32,6 @@ class RecordingFiles : public Files {
   Result<void> sync_directory(const std::string& path) override;
   Result<Space> space(const std::string& path) override { return posix_files().space(path); }
 
-  // Each table takes so long to be begun: LevelDB's background work falls behind.
-  void slow_tables(std::chrono::milliseconds delay) { table_delay_ = delay; }
   // Takes what lies below root as made and synced. Before the first step.
   void adopt();
   size_t first_step() const { return first_step_; }
@@ -56,7 +53,6 @@ class RecordingFiles : public Files {
   void add(Step step);
 
   const std::string root_;
-  std::chrono::milliseconds table_delay_{0};
   mutable std::mutex mutex_;
   std::vector<Step> steps_;
   uint64_t next_file_ = 1;
