@@ -19,14 +19,14 @@ struct Thing {
   uint64_t other = 0;              // a place with a structure of the same kind
 };
 
-class ClusterCorruption : public StackTest {
+class ClusterCorruption : public StackTest, public ::testing::WithParamInterface<const char*> {
  protected:
   static constexpr int kObjects = 24;
 
   void SetUp() override {
     disks = make_disks(4, 64 * kMiB);
     for (auto& disk : disks) before.push_back(disk->copy());
-    ASSERT_TRUE(create(disks, temporary.sub("live"), "ec:2+2"));
+    ASSERT_TRUE(create(disks, temporary.sub("live"), GetParam()));
     for (int n = 0; n < kObjects; ++n) {
       if (n == kObjects / 2) {  // a clean close stores a checkpoint; the rest is in frames
         close();
@@ -154,7 +154,10 @@ class ClusterCorruption : public StackTest {
   int repaired = 0, unchanged = 0;
 };
 
-TEST_F(ClusterCorruption, what_has_redundancy_is_read_right_and_repaired) {
+INSTANTIATE_TEST_SUITE_P(Redundancies, ClusterCorruption, ::testing::Values("ec:2+2", "whole:2+1"),
+                         [](const auto& info) { return std::string(info.param)[0] == 'w' ? "copy_and_slices" : "slices"; });
+
+TEST_P(ClusterCorruption, what_has_redundancy_is_read_right_and_repaired) {
   ASSERT_EQ(things.size(), 8u);
   int number = 0;
   for (const Thing& thing : things) {
