@@ -115,6 +115,7 @@ class DirStoreImpl : public DirStore {
   Task<Result<bool>> let_go(ChunkId first);
 
   // check.cc
+  Task<Result<FsckReport>> fsck_once();
   Task<void> run_probe();
 
   // open.cc
