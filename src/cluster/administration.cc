@@ -448,14 +448,15 @@ void Administration::begin_checks(TimePoint now) {
     const bool suspicious = drive->suspicious();
     if (!drive->readable() || checking_.contains(drive) || !(all || suspicious || unwell_.contains(drive->number()))) continue;
     checking_.emplace(drive, now);
-    plane_.background.spawn_here(check_one(drive));
+    guarding_.spawn_here(check_one(drive));
   }
 }
 
 Task<void> Administration::guard() {
-  while (!guarding_.stopping()) {
+  // Drives are checked while the store closes, too: who waits for one that hangs could not come to an end otherwise.
+  while (!guarding_.stopping() || !checking_.empty()) {
     const TimePoint now = Executor::here().now();
-    if (!plane_.background.stopping()) begin_checks(now);
+    if (!guarding_.stopping()) begin_checks(now);
     const auto checking = checking_;
     for (const auto& [drive, since] : checking) {
       if (now - since >= kHealthPatience)
@@ -468,7 +469,11 @@ Task<void> Administration::guard() {
       if (oldest >= kHealthPatience && judged)
         give_up(*drive, fmt::format("a write has not come back for {}: it hangs", format_duration(oldest)));
     }
-    co_await guard_ends_.wait_until(Executor::here().now() + kLook / 4);
+    if (guarding_.stopping()) {
+      co_await sleep_for(std::chrono::milliseconds(5));
+    } else {
+      co_await guard_ends_.wait_until(Executor::here().now() + kLook / 4);
+    }
   }
 }
 
