@@ -3,6 +3,7 @@ gone. What was acknowledged stays readable throughout, the drive is disabled wit
 import errno
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -182,6 +183,9 @@ def give_back(path):
 
 
 def make_immutable(path):
+    run("chattr", "+i", path)
+    if "i" not in subprocess.run(["lsattr", "-d", path], capture_output=True, text=True).stdout.split(" ")[0]:
+        raise Skip("files cannot be made immutable here (CAP_LINUX_IMMUTABLE, or the file system)")
     run("chattr", "-R", "+i", path)  # files that vanish meanwhile are an error of chattr
 
 

@@ -12,7 +12,7 @@ import urllib.parse
 import xml.etree.ElementTree as xml
 
 from cases_drive_kinds import Pool, check, expect_tree, tree, work_through, work_with_versions
-from node import BINARY, random_bytes, scratch
+from node import BINARY, NO_NODE, Skip, random_bytes, scratch
 
 BIG = 6_000_001
 
@@ -335,6 +335,8 @@ def test_a_bucket_of_a_mixed_pool_has_copies_and_slices():
 
 
 def test_too_few_drives_for_slices_are_named():
+    if NO_NODE:
+        raise Skip(NO_NODE)
     home = scratch()
     try:
         devices = [a for i in range(3) for a in ("--device", f"dir:{home}/d{i}")]

@@ -42,4 +42,5 @@ def python(venv):
 def clean():
     """The environment without what bends S3 clients: certificate bundles break some SDKs, AWS_* and proxies redirect others."""
     dropped = {"CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
-    return {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MC_", "RESTIC_", "RCLONE_")) and k.upper() not in dropped}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MC_", "RESTIC_", "RCLONE_")) and k.upper() not in dropped}
+    return {"TMPDIR": "/var/tmp", **kept}  # clients keep whole uploads there
