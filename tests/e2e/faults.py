@@ -130,13 +130,6 @@ class FaultyPool(Pool):
     def place(self, i):
         return os.path.join(self.disks[i].path if i in self.disks else self.home, f"{self.kinds[i]}-{i}")
 
-    def __enter__(self):
-        try:
-            return super().__enter__()
-        except BaseException:
-            self.__exit__()
-            raise
-
     def __exit__(self, *details):
         for disk in self.disks.values():
             try:

@@ -53,8 +53,11 @@ class Node:
         self.process = None
 
     def __enter__(self):
-        self.start()
-        return self
+        try:
+            return self.start()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)  # nobody else does: its folders and processes go
+            raise
 
     def __exit__(self, *_):
         self.kill()
