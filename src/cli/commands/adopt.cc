@@ -14,6 +14,8 @@ struct Sum {
 };
 constexpr Duration kStepPatience = std::chrono::hours(24);  // a step may read one very large file
 constexpr size_t kProblemsShown = 1000;
+constexpr Duration kHomeWait = std::chrono::milliseconds(500);
+constexpr int kHomeWaitsMax = 60;
 
 void show(const AdoptOptions& options, const std::string& phase, const Sum& sum, const Sum& all) {
   if (options.target.quiet || options.target.json) return;
@@ -34,6 +36,7 @@ void show(const AdoptOptions& options, const std::string& phase, const Sum& sum,
 Task<Result<void>> run_phase(Session* session, const AdoptOptions* options, std::string directory, std::string phase, Sum* sum,
                              const Sum& all, std::vector<std::string>* problems) {
   std::string after;
+  int waits = 0;
   for (;;) {
     JsonWriter body;
     body.begin_object()
@@ -44,8 +47,14 @@ Task<Result<void>> run_phase(Session* session, const AdoptOptions* options, std:
         .field("attach", options->attach)
         .field("replace", options->replace)
         .end_object();
-    CO_TRY_ASSIGN(const std::string answer, co_await session->admin.call("POST", "/v1/adopt", body.take(), kStepPatience));
-    CO_TRY_ASSIGN(const JsonValue json, parse_json(answer));
+    auto answer = co_await session->admin.call("POST", "/v1/adopt", body.take(), kStepPatience);
+    // A drive that was just attached gets its part of the store within seconds; until then it is the home of nothing.
+    if (!answer && answer.error().code() == Code::unavailable && phase == "take" && waits++ < kHomeWaitsMax) {
+      co_await sleep_for(kHomeWait);
+      continue;
+    }
+    CO_TRY_ASSIGN(const std::string text, std::move(answer));
+    CO_TRY_ASSIGN(const JsonValue json, parse_json(text));
     const auto number = [&json](std::string_view name) { return json.u64_at(name).value_or(0); };
     sum->adopted += number("adopted");
     sum->bytes += number("bytes");
@@ -56,7 +65,8 @@ Task<Result<void>> run_phase(Session* session, const AdoptOptions* options, std:
     sum->skipped += number("skipped");
     if (const JsonValue* list = json.find("problems")) {
       for (const auto& one : list->items())
-        if (problems->size() < kProblemsShown) problems->push_back(fmt::format("{}: {}", one.string_at("name").value_or(""), one.string_at("reason").value_or("")));
+        if (problems->size() < kProblemsShown)
+          problems->push_back(fmt::format("{}: {}", one.string_at("name").value_or(""), one.string_at("reason").value_or("")));
     }
     show(*options, phase, *sum, all);
     const std::string next = json.string_at("next").value_or("");
