@@ -24,8 +24,8 @@ struct WriteDemand {
   uint32_t pack_limit = 0;  // up to here it is mirrored m + 1 times instead
 };
 
-// Bytes that the member at this position should have free for this write: its share if the size is known, and a margin for others that write
-// meanwhile.
+// Bytes that the member at this position should have free for this write: its share if the size is known, and a margin for others that
+// write meanwhile.
 uint64_t room_wanted(const WriteDemand& demand, unsigned shard, const Drive& drive);
 
 GroupFitness judge_group(const Topology& topology, const WriteDemand& demand, GroupId group);

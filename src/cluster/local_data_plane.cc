@@ -214,9 +214,9 @@ SpaceStatus LocalDataPlane::space_status() const {
   // With drives away, stripes go on with the shards there are.
   const auto width = std::min<size_t>(redundancy.width(), room.size());
   if (width >= redundancy.k) {
-    uint64_t sum = 0;
     const uint64_t largest = redundancy.kind == RedundancyKind::whole ? redundancy.k : 1;
     const uint64_t shards = width + largest - 1;  // of the code, that a stripe takes as much room as
+    uint64_t sum = 0;
     for (uint64_t bytes : room) sum += bytes;
     uint64_t per_shard = sum / shards;
     for (int round = 0; round < 8; ++round) {

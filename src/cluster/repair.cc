@@ -535,11 +535,11 @@ Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, Da
 }  // namespace
 
 Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth) {
+  OneAtATime alone(*this, layout.write_id);
+  co_await alone.enter();
   Outcome outcome;
   std::map<uint32_t, unsigned> lacking;
   std::optional<Error> error;
-  OneAtATime alone(*this, layout.write_id);
-  co_await alone.enter();
   // Copies that are files are made as a whole; the others stripe by stripe.
   CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(layout, shards, depth, &outcome, &error));
   std::vector<ShardJob> jobs;
@@ -644,11 +644,11 @@ Task<Result<Repairer::Outcome>> Repairer::repair_write(DataLayout layout, Depth 
 }
 
 Task<Result<void>> Repairer::repair_shard(DataLayout layout, uint32_t stripe, unsigned shard) {
+  OneAtATime alone(*this, layout.write_id);
+  co_await alone.enter();
   std::optional<Error> file_error;
   Outcome whole;
   std::vector<unsigned> one{shard};
-  OneAtATime alone(*this, layout.write_id);
-  co_await alone.enter();
   CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(layout, std::move(one), Depth::verify, &whole, &file_error));
   if (chunked.empty()) {
     if (file_error) co_return std::move(*file_error);

@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kHandlesPerInstance = 24;
 constexpr auto kTick = std::chrono::seconds(1);
 constexpr int kFilterBitsPerKey = 10;
+constexpr uint64_t kShortageTicks = 5;
 constexpr size_t kCompactionsMax = 2, kHousekeepingMax = 4;
 
 // A sixteenth of the memory for write buffers, two an instance, and 24 files each.
@@ -266,9 +267,12 @@ void BucketSet::keep() {
       --open_;
       changed_.notify_all();
     }
-    if (condition_ != Condition::read_only) continue;
+    const bool broken = condition_ == Condition::read_only;
+    const bool look = clock_ % kShortageTicks == 0;
+    if (!broken && !look) continue;
     lock.unlock();
-    probe();
+    if (broken) probe();
+    if (look) compact_where_space_is_short();
     lock.lock();
   }
 }
@@ -297,6 +301,7 @@ Result<void> BucketSet::room_for(uint64_t bytes) {
   const auto space = file_system();
   if (!space) return note_write_error(std::nullopt, space.error());
   if (space->free < reserve_ / (bytes == 0 ? 2 : 1) + bytes) {
+    short_of_space_ = true;
     return fail(Code::no_space,
                 "the file system of {} has {} free, and {} are kept back for removals and compaction: delete something, or make room",
                 directory_, format_size(space->free), format_size(reserve_));

@@ -141,6 +141,7 @@ class BucketSet {
     bool changing = false;  // being opened, closed or repaired: wait
     bool poisoned = false;  // a write failed
     bool compaction_queued = false;
+    uint64_t waste_kept = 0;  // what compaction left the last time that space was short
     size_t removing = 0;      // runs whose blocks are being removed
     bool look_again = false;  // runs without a header may be in it: looked through when it is opened next
     uint64_t write_failures = 0;
@@ -180,6 +181,7 @@ class BucketSet {
   Result<void> sync_ended_logs(uint8_t bucket);
   static Error full(uint8_t bucket, const BucketUse& use, uint64_t limit);
   void compact_deleted(uint8_t bucket);
+  void compact_where_space_is_short();
   Result<void> compact_ranges(uint8_t bucket);
   void write_out_behind(uint8_t bucket);
   void remove_behind(uint8_t bucket, const std::string& name, std::shared_ptr<NameHold> hold);
@@ -205,6 +207,7 @@ class BucketSet {
   std::unique_ptr<ElasticThreads> compactions_;   // ours
   std::unique_ptr<ElasticThreads> housekeeping_;  // what follows a write or a removal
   // orderly: it was closed properly, so nothing may be torn in it.
+  std::atomic<bool> short_of_space_{false};  // something was refused for want of room since the keeper looked
   std::array<std::atomic<bool>, kKfsBuckets> created_{}, orderly_{}, careless_{};
 
   mutable std::mutex mutex_;  // guards what follows; never held across a call into LevelDB or the file system

@@ -4,6 +4,7 @@
 namespace quarry::chunk::kfs {
 namespace {
 
+constexpr uint64_t kWorthCompacting = kKfsBlock;  // of a bucket, when space is short
 constexpr size_t kCompactionSteps = 17;  // of a whole bucket: records, then blocks by the first hex digit; closing waits for one step
 
 // The keys of a run whose header cannot be read; one more than are removed at once is enough to know.
@@ -334,6 +335,31 @@ void BucketSet::compact_deleted(uint8_t bucket) {
   }
   const std::lock_guard lock(mutex_);
   slots_[bucket].use.garbage_bytes -= std::min(slots_[bucket].use.garbage_bytes, garbage);
+}
+
+// Little garbage in each of 256 buckets is much in all, and on a full file system it must not wait for more. Called by the keeper.
+void BucketSet::compact_where_space_is_short() {
+  if (!marked_open_) return;
+  const auto space = file_system();
+  if (!space || space->read_only || (space->free >= 2 * reserve_ && !short_of_space_.exchange(false))) return;
+  for (const uint8_t bucket : existing()) {
+    if (!use(bucket).known) continue;
+    const auto on_disk = disk_bytes(bucket);
+    if (!on_disk) continue;
+    const std::lock_guard lock(mutex_);
+    Slot& slot = slots_[bucket];
+    const uint64_t waste = *on_disk - std::min(*on_disk, slot.use.stored_bytes);
+    if (closing_ || slot.compaction_queued || waste < slot.waste_kept + kWorthCompacting) continue;
+    slot.compaction_queued = true;
+    compactions_->submit([this, bucket] {
+      compact(bucket).ignore("it is tried again while space is short");
+      const auto left = disk_bytes(bucket);
+      const std::lock_guard done(mutex_);
+      Slot& compacted = slots_[bucket];
+      compacted.compaction_queued = false;
+      compacted.waste_kept = left ? *left - std::min(*left, compacted.use.stored_bytes) : 0;
+    });
+  }
 }
 
 Result<void> BucketSet::compact(uint8_t bucket) {

@@ -212,9 +212,13 @@ TEST_F(KfsFaults, a_full_file_system_reads_removes_and_takes_chunks_again) {
   for (const auto& [number, size] : before) {
     if (number % 2 == 0) ASSERT_TRUE(remove(number)) << number;
   }
+  // The space comes back by itself, though no bucket has much garbage; all that is left comes back when it is asked for.
+  Result<void> again;
+  for (int i = 0; i < 300 && !(again = put(10'000, 1'000'000)); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_TRUE(again) << again.error().to_string();
   const auto compacted = executor.run(store->compact());
   ASSERT_TRUE(compacted) << compacted.error().to_string();
-  for (int i = 0; i < 5; ++i) EXPECT_TRUE(put(10'000 + static_cast<uint64_t>(i), 1'000'000));
+  for (int i = 1; i < 5; ++i) EXPECT_TRUE(put(10'000 + static_cast<uint64_t>(i), 1'000'000));
   expect_all();
   close();
   open();

@@ -5,18 +5,20 @@ namespace quarry::object {
 namespace {
 
 constexpr size_t kBucketNameMax = 255;
-constexpr size_t kBucketListMax = 10000;     // a page; `after` continues
-constexpr int kCreateAttempts = 64;          // bucket ids come from one row: many who create at once take turns, for about a second
-constexpr size_t kUploadsPerSweep = 100;     // uploads aborted between two looks while a bucket is deleted
+constexpr size_t kBucketListMax = 10000;  // a page; `after` continues
+constexpr int kCreateAttempts = 1000;     // bucket ids come from one row: many who create at once take turns; on slow drives for up to 20 s
+constexpr size_t kUploadsPerSweep = 100;  // uploads aborted between two looks while a bucket is deleted
 
 Result<void> check_bucket(const BucketInfo& info) {
-  if (info.name.empty() || info.name.size() > kBucketNameMax) return fail(Code::invalid_argument, "bucket name of {} bytes", info.name.size());
+  if (info.name.empty() || info.name.size() > kBucketNameMax)
+    return fail(Code::invalid_argument, "bucket name of {} bytes", info.name.size());
   if (info.policy.inline_limit > kInlineLimitMax) {
     return fail(Code::invalid_argument, "inline limit {} is above {}", info.policy.inline_limit, kInlineLimitMax);
   }
   size_t attributes = 0;
   for (const auto& [name, value] : info.attributes) attributes += name.size() + value.size();
-  if (attributes > kAttributesMax) return fail(Code::too_large, "bucket attributes: {} bytes, at most {} are possible", attributes, kAttributesMax);
+  if (attributes > kAttributesMax)
+    return fail(Code::too_large, "bucket attributes: {} bytes, at most {} are possible", attributes, kAttributesMax);
   size_t tags = 0;
   for (const auto& [name, value] : info.tags) tags += name.size() + value.size();
   if (tags > kHeadersMax) return fail(Code::too_large, "bucket tags: {} bytes, at most {} are possible", tags, kHeadersMax);
@@ -32,7 +34,8 @@ Task<Result<void>> create_in(meta::Transaction& transaction, BucketRecord& recor
       record = std::move(other);
       co_return Result<void>();
     }
-    co_return fail(Code::already_exists, "bucket '{}'{}", record.info.name, other.info.owner == record.info.owner ? " is owned by you" : "");
+    co_return fail(Code::already_exists, "bucket '{}'{}", record.info.name,
+                   other.info.owner == record.info.owner ? " is owned by you" : "");
   }
   CO_TRY_ASSIGN(auto last_row, co_await transaction.get(last_bucket_id_key()));
   CO_TRY_ASSIGN(const uint64_t last, last_row ? decode_counter(*last_row) : Result<uint64_t>(0));
@@ -58,7 +61,8 @@ Task<Result<BucketInfo>> Engine::create_bucket(const RequestContext& ctx, Bucket
   record.info.created = wall_now();
   for (int unknowns = 0;;) {
     BucketRecord* slot = &record;
-    auto made = co_await meta::transact(meta(), [slot](meta::Transaction& transaction) { return create_in(transaction, *slot); }, kCreateAttempts);
+    auto made =
+        co_await meta::transact(meta(), [slot](meta::Transaction& transaction) { return create_in(transaction, *slot); }, kCreateAttempts);
     if (made) break;
     if (made.error().code() != Code::unknown_outcome) {
       if (unknowns > 0 && made.error().code() != Code::already_exists) {
@@ -128,7 +132,8 @@ Task<Result<void>> update_in(meta::Transaction& transaction, BucketEdit& edit) {
     edit.result = std::move(record);
     co_return Result<void>();
   }
-  if (edit.unknown && *row != edit.seen_then) co_return fail(Code::unknown_outcome, "bucket '{}': read it, then repeat if needed", edit.name);
+  if (edit.unknown && *row != edit.seen_then)
+    co_return fail(Code::unknown_outcome, "bucket '{}': read it, then repeat if needed", edit.name);
   const BucketInfo before = record.info;
   CO_TRY(edit.change(record.info));
   BucketInfo& info = record.info;
@@ -207,7 +212,8 @@ Task<Result<void>> Engine::delete_bucket(const RequestContext& ctx, std::string 
     forget_bucket(name);
     if (!done) {
       const bool unknown = done.error().code() == Code::unknown_outcome;
-      if (!unknown && removal.unknown) co_return fail(Code::unknown_outcome, "bucket '{}' may be deleted: {}", name, done.error().to_string());
+      if (!unknown && removal.unknown)
+        co_return fail(Code::unknown_outcome, "bucket '{}' may be deleted: {}", name, done.error().to_string());
       if (!unknown || ++unknowns > kUnknownRetriesMax) co_return std::move(done).error();
       removal.unknown = true;
       continue;
