@@ -50,10 +50,15 @@ def value_of(row):
     return row["seconds"] * 1000 if row["operation"] == "unlink" else row["size"] / MIB / row["seconds"]
 
 
-def cell(values):
+def mean_of(operation, values):
+    """All work over all time: a few slow operations weigh as much as they took. For rates that is the harmonic mean."""
+    return statistics.mean(values) if operation == "unlink" else statistics.harmonic_mean(values)
+
+
+def cell(operation, values):
     if not values:
         return "-"
-    mean = statistics.mean(values)
+    mean = mean_of(operation, values)
     spread = statistics.stdev(values) if len(values) > 1 else 0
     digits = 1 if mean < 100 else 0
     return f"{mean:.{digits}f} +- {spread:.{digits}f}"
@@ -62,7 +67,7 @@ def cell(values):
 def better(operation, ours, theirs):
     if not ours or not theirs:
         return None
-    a, b = statistics.mean(ours), statistics.mean(theirs)
+    a, b = mean_of(operation, ours), mean_of(operation, theirs)
     return b / a if operation == "unlink" else a / b
 
 
@@ -98,7 +103,7 @@ def report(options, rows, seconds):
            "All three are asked for the same: the name is the SHA-256 of the content and is computed while writing, a write is durable when it ends, checksums are verified on reads by kfs and LevelDB (plain files have none).",
            f"What differs: the one LevelDB writes batches of {options.batch} and syncs each, because LevelDB may lose an unsynced batch although a later, synced one survives. kfs writes one batch up to 8 MiB, and for larger files syncs at the end what is still in logs.",
            "An unlink is answered when the file is gone durably; kfs deletes the blocks of files above 16 MiB behind that.",
-           "The store fits into the page cache, so reads cost processor time, not disk time. Write and read: MiB/s of one stream, mean +- standard deviation. Unlink: ms. Ratio: kfs against one LevelDB, above 1 is faster.",
+           "The store fits into the page cache, so reads cost processor time, not disk time. Write and read: MiB/s of one stream (all bytes over all time) +- standard deviation of single operations. Unlink: ms. Ratio: kfs against one LevelDB, above 1 is faster.",
            f"A dash: the store ran into the limit of {options.limit:.0f} s before it came so far. {options.note}", ""]
     for count in streams:
         out += [f"## {count} stream{'s' if count > 1 else ' at a time'}", "", "| store | file | operation | kfs | one LevelDB | plain files | ratio |", "|---|---|---|---|---|---|---|"]
@@ -109,7 +114,7 @@ def report(options, rows, seconds):
                     if not any(found.values()):
                         continue
                     ratio = better(operation, found["kfs"], found["one"])
-                    out.append(f"| {gib(level)} | {size // MIB} MiB | {operation} | {cell(found['kfs'])} | {cell(found['one'])} | {cell(found['files'])} | "
+                    out.append(f"| {gib(level)} | {size // MIB} MiB | {operation} | {cell(operation, found['kfs'])} | {cell(operation, found['one'])} | {cell(operation, found['files'])} | "
                                + (f"{ratio:.1f} |" if ratio else "- |"))
         out += ["", "Longest stall, ms (of a 1 MiB step of a write or read, or of an unlink):", "", "| store | operation | kfs | one LevelDB | plain files | kfs / one |", "|---|---|---|---|---|---|"]
         for level in levels:
@@ -153,7 +158,7 @@ def plot(options, groups, levels, sizes, streams):
                 for size, style in ((sizes[0], "-"), (sizes[-1], "--")):
                     points = [(level / (1 << 30), groups[count, level, size, operation, store]) for level in levels if groups.get((count, level, size, operation, store))]
                     if points:
-                        at.errorbar([x for x, _ in points], [statistics.mean(v) for _, v in points], yerr=[statistics.stdev(v) if len(v) > 1 else 0 for _, v in points],
+                        at.errorbar([x for x, _ in points], [mean_of(operation, v) for _, v in points], yerr=[statistics.stdev(v) if len(v) > 1 else 0 for _, v in points],
                                     color=color, linestyle=style, marker="o", capsize=3, label=f"{STORES[store]}, {size // MIB} MiB")
             at.set_yscale("log")
             at.set_title(f"{operation}, {count} stream{'s' if count > 1 else ''}")
@@ -176,7 +181,7 @@ def main():
     parser.add_argument("--streams", default="1,4")
     parser.add_argument("--write-buffer", default="1MiB")
     parser.add_argument("--table", default="512KiB")
-    parser.add_argument("--batch", default="4MiB", help="synced batches of the one LevelDB")
+    parser.add_argument("--batch", default="8MiB", help="synced batches of the one LevelDB")
     parser.add_argument("--limit", type=float, default=280, help="seconds for one kind of store")
     parser.add_argument("--out", default=here)
     parser.add_argument("--note", default="", help="a sentence about the circumstances, for the report")

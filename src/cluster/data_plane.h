@@ -38,7 +38,8 @@ class DataWriter {
   virtual void settle() = 0;
 };
 
-// The name under which drives that keep files (chunk/dir) show the copies of a write (mirrors, and the full copy beside slices). Both empty: it has none.
+// The name under which drives that keep files (chunk/dir) show the copies of a write (mirrors, and the full copy beside slices). Both
+// empty: it has none.
 struct FileName {
   std::string directory;  // the bucket
   std::string name;       // the key: any bytes
@@ -50,7 +51,7 @@ using FileAttributes = std::vector<std::pair<std::string, std::string>>;
 
 struct WriteOptions {
   Redundancy redundancy;
-  uint64_t size_hint = 0;      // bytes, if known; 0: unknown
+  uint64_t size_hint = 0;            // bytes, if known; 0: unknown
   uint32_t pack_limit = 128 * 1024;  // writes up to this size are mirrored m + 1 times instead of striped
   FileName file = {};
 };
@@ -79,10 +80,10 @@ struct DriveStatus {
   Uuid id;
   std::string path;
   std::string domain;
-  std::string kind;    // raw, kfs, dir
-  std::string state;   // active, draining, disabled, failed, missing, removed
+  std::string kind;   // raw, kfs, dir
+  std::string state;  // active, draining, disabled, failed, missing, removed
   std::string reason;
-  std::string file_system;   // drives that name the same share its space, and its fate; empty: the space is its own
+  std::string file_system;  // drives that name the same share its space, and its fate; empty: the space is its own
   uint64_t size_bytes = 0, used_bytes = 0, free_bytes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
 };
@@ -91,21 +92,21 @@ struct DriveStatus {
 std::vector<std::string> shared_file_systems(const std::vector<DriveStatus>& drives);
 
 struct RepairStatus {
-  uint64_t pending_writes = 0;      // data rows still to look at or rebuild
+  uint64_t pending_writes = 0;  // data rows still to look at or rebuild
   uint64_t repaired_writes = 0;
   uint64_t repaired_bytes = 0;
-  uint64_t lost_writes = 0;         // known to be lost: fewer than k pieces survive
-  uint64_t changed_writes = 0;      // files of which there is no other copy, changed or removed by somebody: readable again once put back
-  unsigned lowest_redundancy = 0;   // losses the most endangered data can still survive
+  uint64_t lost_writes = 0;        // known to be lost: fewer than k pieces survive
+  uint64_t changed_writes = 0;     // files of which there is no other copy, changed or removed by somebody: readable again once put back
+  unsigned lowest_redundancy = 0;  // losses the most endangered data can still survive
   double bytes_per_second = 0;
-  int64_t eta_seconds = -1;         // -1: unknown
-  std::string activity;             // "idle", "repairing drive 3", "draining drive 1", "rebalancing"
+  int64_t eta_seconds = -1;  // -1: unknown
+  std::string activity;      // "idle", "repairing drive 3", "draining drive 1", "rebalancing"
 };
 
 struct ScrubStatus {
   std::string state;  // idle, running, paused
   uint64_t bytes_checked = 0, chunks_checked = 0, damaged = 0, repaired = 0;
-  double position = 0;      // 0..1 of this pass
+  double position = 0;        // 0..1 of this pass
   int64_t last_complete = 0;  // wall time ns; 0: never
 };
 
@@ -158,19 +159,24 @@ class DataPlane {
   // Keeps the layout's data in the read cache until unpinned, within the cache's pin limit (no_space beyond). Pinning reads it in.
   virtual Task<Result<void>> set_pinned(DataLayout layout, bool pinned);
 
-  // Files. Some drives keep the copies of writes as files (WriteOptions::file); their names are shown and hidden by whoever knows which version
-  // of an object is the current one, after its transaction committed.
-  virtual bool has_file_drives() const { return false; }   // cheap: an atomic
-  virtual bool whole_objects() const { return false; }     // every drive keeps files: each object should be one write of whole copies
-  // Durably on every drive of the layout that keeps files and is there; a drive that is away is seen to when it is back. Repeating is harmless.
+  // Files. Some drives keep the copies of writes as files (WriteOptions::file); their names are shown and hidden by whoever knows which
+  // version of an object is the current one, after its transaction committed.
+  virtual bool has_file_drives() const { return false; }  // cheap: an atomic
+  virtual bool whole_objects() const { return false; }    // every drive keeps files: each object should be one write of whole copies
+  // Durably on every drive of the layout that keeps files and is there; a drive that is away is seen to when it is back. Repeating is
+  // harmless.
   virtual Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes);
   virtual Task<Result<void>> hide_file(DataLayout layout);
   // Says whether a write is what is to be seen under the name (then with which attributes): asked after a crash, and for files that were
   // repaired. Without a judge whatever is recorded is shown.
   using FileJudge = std::function<Task<Result<std::optional<FileAttributes>>>(DataLayout layout, FileName file)>;
   virtual void set_file_judge(FileJudge) {}
-  // Takes a file in without copying it: reads it once for its checksums. Errors: not_found, already_exists (has a record), busy (it changes),
-  // invalid_argument (no drive of that kind, no plain file), unavailable.
+  // Shows and hides what is to be seen under a name, in turn with others who do. Called for a write whose file could not be shown or hidden
+  // while a drive was away, when the drive is back. What it holds must live as long as the data plane.
+  using NameSettler = std::function<Task<void>(FileName file, DataLayout layout)>;
+  virtual void set_name_settler(NameSettler) {}
+  // Takes a file in without copying it: reads it once for its checksums. Errors: not_found, already_exists (has a record), busy (it
+  // changes), invalid_argument (no drive of that kind, no plain file), unavailable.
   virtual Task<Result<Adoption>> adopt_file(AdoptOptions options);
   // Files of a mountpath that belong to no write, in order of path.
   virtual Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(uint32_t drive, std::string under, std::string after, size_t limit);
@@ -211,7 +217,7 @@ class DataPlane {
   // Administration; each is durable in the cluster map when it returns, the data movement goes on in the background.
   virtual Task<Result<void>> add_drive(std::string path, bool force) = 0;
   virtual Task<Result<void>> drain_drive(uint32_t number) = 0;
-  virtual Task<Result<void>> remove_drive(uint32_t number, bool force) = 0;   // refused while data has too few other pieces, unless forced
+  virtual Task<Result<void>> remove_drive(uint32_t number, bool force) = 0;  // refused while data has too few other pieces, unless forced
   virtual Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force) = 0;
   // Disabled: used for nothing until it is enabled; after the grace for missing drives its data is rebuilt elsewhere. Refused where data
   // would not be readable without it, unless forced. Enabling opens the drive anew if that is needed.
@@ -248,8 +254,12 @@ inline Task<Result<DataLayout>> DataPlane::widen(DataLayout, Redundancy, CommitL
 inline void DataPlane::record_widened(meta::Transaction&, const DataLayout&, const DataLayout&, std::string) {}
 inline Task<Result<bool>> DataPlane::awaits_repair(DataLayout) { co_return false; }
 inline Task<Result<void>> DataPlane::let_go(DataLayout) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
-inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) { co_return fail(Code::unsupported, "this data plane has no drives to disable"); }
-inline Task<Result<void>> DataPlane::enable_drive(uint32_t) { co_return fail(Code::unsupported, "this data plane has no drives to enable"); }
+inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) {
+  co_return fail(Code::unsupported, "this data plane has no drives to disable");
+}
+inline Task<Result<void>> DataPlane::enable_drive(uint32_t) {
+  co_return fail(Code::unsupported, "this data plane has no drives to enable");
+}
 
 inline Task<Result<void>> DataPlane::set_pinned(DataLayout, bool) {
   co_return fail(Code::unsupported, "this data plane has no read cache to pin in");

@@ -38,8 +38,12 @@ Task<Result<void>> on_all_places(Plane& plane, DataLayout layout, std::optional<
   for (auto& result : results) {
     if (!result) error = std::move(result).error();
   }
-  // What could not be shown now is looked at again at the next start: the session does not end cleanly.
-  if (away || error) plane.unsettled.store(true);
+  // What could not be shown now is looked at again when the drive is back, or at the next start: the session does not end cleanly.
+  if (away || error) {
+    plane.unsettled.store(true);
+    const std::lock_guard lock(plane.files_mutex);
+    if (plane.unsettled_files.size() < Plane::kUnsettledFilesMax) plane.unsettled_files.insert_or_assign(layout.write_id, layout);
+  }
   if (error) co_return std::move(*error);
   co_return Result<void>();
 }
@@ -113,6 +117,31 @@ Task<Result<void>> show_everywhere(Plane& plane, DataLayout layout, FileAttribut
   return on_all_places(plane, layout, std::move(attributes));
 }
 Task<Result<void>> hide_everywhere(Plane& plane, DataLayout layout) { return on_all_places(plane, layout, std::nullopt); }
+
+Task<void> settle_unsettled_files(Plane& plane) {
+  std::vector<DataLayout> waiting;
+  std::shared_ptr<const DataPlane::NameSettler> settler;
+  {
+    const std::lock_guard lock(plane.files_mutex);
+    settler = plane.name_settler;
+    for (const auto& [id, layout] : plane.unsettled_files) waiting.push_back(layout);
+  }
+  if (settler == nullptr) co_return;
+  for (const DataLayout& layout : waiting) {
+    if (plane.background.stopping()) co_return;
+    const auto topology = plane.drives.topology();
+    const auto places = file_places(*topology, layout);
+    if (std::ranges::any_of(places, [](const auto& place) { return !place.first->readable(); })) continue;
+    Result<std::optional<FileName>> file = co_await find_file_name(plane, layout);
+    if (!file) continue;
+    {
+      // Whoever fails once more remembers it once more.
+      const std::lock_guard lock(plane.files_mutex);
+      plane.unsettled_files.erase(layout.write_id);
+    }
+    if (*file) co_await (*settler)(std::move(**file), layout);
+  }
+}
 
 Task<Result<void>> show_if_current(Plane& plane, Drive& drive, DataLayout layout, unsigned shard, uint16_t term) {
   CO_TRY_ASSIGN(std::optional<FileName> file, co_await find_file_name(plane, layout));
@@ -195,7 +224,8 @@ Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(Plane& plane, uint32_
   // never finished; this one has been looked through by then.
   constexpr Duration kPatience = std::chrono::seconds(15);
   const TimePoint patience = Executor::here().now() + kPatience;
-  while (after.empty() && !plane.sessions_recovered.load() && Executor::here().now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
+  while (after.empty() && !plane.sessions_recovered.load() && Executor::here().now() < patience)
+    co_await sleep_for(std::chrono::milliseconds(20));
   co_return co_await drive->with_store([=](chunk::ChunkStore& store) { return unrecorded_in(store, under, after, limit); });
 }
 

@@ -129,6 +129,27 @@ TEST_F(FilesTest, a_copy_that_was_missed_is_made_whole_and_shown) {
   EXPECT_EQ(fsck(), "");
 }
 
+// Finished, and committed, and then its drive was away when it should have been shown.
+TEST_F(FilesTest, a_file_whose_drive_was_away_when_it_was_to_be_shown_is_shown_when_the_drive_is_back) {
+  add_file_media(3);
+  ASSERT_TRUE(create("mirror:3"));
+  const std::string bytes = random_bytes(7, 300'000);
+  auto layout = write_file("late", bytes, {RedundancyKind::mirror, 1, 2}, false);
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  cluster->data().set_name_settler([this](FileName file, DataLayout write) -> Task<void> {
+    EXPECT_EQ(file.name, "late");
+    auto settled = co_await cluster->data().show_file(write, {});
+    EXPECT_TRUE(settled);
+  });
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(2, "test", false)));
+  ASSERT_TRUE(executor.run(cluster->data().show_file(*layout, {})));
+  EXPECT_EQ(shown("bucket/late", bytes), 2u);
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  settle();
+  EXPECT_EQ(shown("bucket/late", bytes), 3u);
+  EXPECT_EQ(fsck(), "");
+}
+
 TEST_F(FilesTest, files_move_as_files_when_their_drive_is_drained) {
   add_file_media(3);
   ASSERT_TRUE(create("mirror:2"));

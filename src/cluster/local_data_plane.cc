@@ -132,8 +132,7 @@ void LocalDataPlane::retire(meta::Transaction& transaction, const DataLayout& la
   layout.encode(row);
   transaction.remove(keys::data(layout));
   if (chunk_stripes(layout) > 0) transaction.put(keys::retired(layout.write_id), std::move(row));
-  if (layout.redundancy.has_copies() && plane_.any_names.load(std::memory_order_relaxed))
-    transaction.remove(keys::file(layout.write_id));
+  if (layout.redundancy.has_copies() && plane_.any_names.load(std::memory_order_relaxed)) transaction.remove(keys::file(layout.write_id));
 }
 
 Task<Result<DataLayout>> LocalDataPlane::widen(DataLayout layout, Redundancy redundancy, CommitLayout commit) {
@@ -199,7 +198,8 @@ SpaceStatus LocalDataPlane::space_status() const {
     Drive* drive = topology->drive(number);
     if (known.state == DriveState::removed || known.state == DriveState::failed || drive == nullptr || !drive->readable()) continue;
     const chunk::SpaceReport space = drive->space();
-    const std::string_view shared = number < topology->file_system.size() ? std::string_view(topology->file_system[number]) : std::string_view();
+    const std::string_view shared =
+        number < topology->file_system.size() ? std::string_view(topology->file_system[number]) : std::string_view();
     if (shared.empty() || counted.insert(shared).second) {
       status.raw_bytes += space.device_bytes;
       status.free_bytes += space.free_bytes;
@@ -251,6 +251,11 @@ Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number) {
 void LocalDataPlane::set_file_judge(FileJudge judge) {
   std::lock_guard lock(plane_.files_mutex);
   plane_.file_judge = judge ? std::make_shared<const FileJudge>(std::move(judge)) : nullptr;
+}
+
+void LocalDataPlane::set_name_settler(NameSettler settler) {
+  std::lock_guard lock(plane_.files_mutex);
+  plane_.name_settler = settler ? std::make_shared<const NameSettler>(std::move(settler)) : nullptr;
 }
 
 Task<Result<void>> LocalDataPlane::start_scrub() {

@@ -12,8 +12,8 @@ namespace quarry::cluster {
 
 class LocalDataPlane final : public DataPlane {
  public:
-  LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels, const ClusterTuning& tuning,
-                 OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock);
+  LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels,
+                 const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock);
 
   // Before start: looks whether writes have names.
   Task<Result<void>> prepare();
@@ -46,9 +46,12 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<void>> enable_drive(uint32_t number) override;
   bool has_file_drives() const override { return plane_.drives.any_files(); }
   bool whole_objects() const override { return plane_.drives.all_files(); }
-  Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes) override { return show_everywhere(plane_, layout, std::move(attributes)); }
+  Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes) override {
+    return show_everywhere(plane_, layout, std::move(attributes));
+  }
   Task<Result<void>> hide_file(DataLayout layout) override { return hide_everywhere(plane_, layout); }
   void set_file_judge(FileJudge judge) override;
+  void set_name_settler(NameSettler settler) override;
   Task<Result<Adoption>> adopt_file(AdoptOptions options) override { return cluster::adopt_file(plane_, std::move(options)); }
   Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(uint32_t drive, std::string under, std::string after, size_t limit) override {
     return cluster::unrecorded_files(plane_, drive, std::move(under), std::move(after), limit);

@@ -69,8 +69,12 @@ struct Plane {
   // Names of mirrored writes that drives keep as files: from finish() until the writer is gone, for record(). By write.
   std::mutex files_mutex;
   std::unordered_map<WriteId, FileName> file_names;
-  std::atomic<bool> any_names{false};                      // rows of such names exist, or may
-  std::shared_ptr<const DataPlane::FileJudge> file_judge;  // guarded by files_mutex; null: whatever is recorded is shown
+  std::atomic<bool> any_names{false};                          // rows of such names exist, or may
+  std::shared_ptr<const DataPlane::FileJudge> file_judge;      // guarded by files_mutex; null: whatever is recorded is shown
+  std::shared_ptr<const DataPlane::NameSettler> name_settler;  // guarded by files_mutex; null: the next start settles names
+  // Writes whose files could not be shown or hidden everywhere; guarded by files_mutex. Beyond the limit they wait for the next start.
+  static constexpr size_t kUnsettledFilesMax = 64 * 1024;
+  std::unordered_map<WriteId, DataLayout> unsettled_files;
   // Copies of mirrored data take turns.
   std::atomic<uint32_t> read_rotation{0};
 

@@ -51,6 +51,14 @@ TEST_P(ObjectFiles, a_file_is_hidden_at_the_next_start_when_the_end_came_after_t
   EXPECT_EQ(f.restart(), 0u);
 }
 
+TEST_P(ObjectFiles, a_version_that_is_not_current_any_more_is_hidden_wherever_it_lies) {
+  Files f(GetParam());
+  for (char c = 'a'; c < 'e'; ++c) ASSERT_TRUE(f.put("b", "k", std::string(50'000, c)));
+  EXPECT_EQ(f.data.shown.size(), 1u);
+  ASSERT_TRUE(f.remove("b", "k"));
+  EXPECT_EQ(f.data.shown.size(), 0u);
+}
+
 TEST_P(ObjectFiles, an_older_version_that_became_current_is_shown_at_the_next_start) {
   Files f(GetParam());
   auto first = f.put("b", "k", std::string(50'000, 'x'));

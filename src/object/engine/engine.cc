@@ -21,7 +21,10 @@ Error after_unknown(Error error, bool unknown) {
 
 std::unique_ptr<ObjectEngine> make_object_engine(EngineOptions options) { return std::make_unique<Engine>(std::move(options)); }
 
-Engine::Engine(EngineOptions options) : options_(std::move(options)), hashes_(options_.compute) { data().set_file_judge(make_file_judge(meta())); }
+Engine::Engine(EngineOptions options) : options_(std::move(options)), hashes_(options_.compute) {
+  data().set_file_judge(make_file_judge(meta()));
+  data().set_name_settler(make_name_settler(meta(), data(), name_gates_));
+}
 
 Sequence Engine::next_time() {
   const auto wall = static_cast<Sequence>(std::max<WallTime>(options_.clock.wall_now(), 1));
@@ -111,7 +114,8 @@ Task<Result<void>> Engine::charge(meta::Transaction& transaction, const BucketIn
     CO_TRY_ASSIGN(auto row, co_await transaction.get(bytes_row));
     CO_TRY_ASSIGN(const uint64_t used, row ? decode_counter(*row) : Result<uint64_t>(0));
     if (used + static_cast<uint64_t>(usage.bytes) > bucket.quota.bytes) {
-      co_return fail(Code::quota_exceeded, "bucket '{}': {} of {} bytes used, {} more wanted", bucket.name, used, bucket.quota.bytes, usage.bytes);
+      co_return fail(Code::quota_exceeded, "bucket '{}': {} of {} bytes used, {} more wanted", bucket.name, used, bucket.quota.bytes,
+                     usage.bytes);
     }
   }
   if (bucket.quota.objects != 0 && usage.objects > 0) {
@@ -134,7 +138,8 @@ Task<Result<void>> Engine::run_change(const RequestContext& ctx, std::string buc
   const RequestContext::TimePoint deadline = ctx.deadline;
   for (;;) {
     if (Executor::here().now() >= deadline) {
-      co_return after_unknown(fail(Code::timed_out, "key '{}': the deadline passed before its change was committed", key), change.is_unknown());
+      co_return after_unknown(fail(Code::timed_out, "key '{}': the deadline passed before its change was committed", key),
+                              change.is_unknown());
     }
     auto begun = co_await meta().begin();
     if (!begun) co_return after_unknown(std::move(begun).error(), change.is_unknown());
@@ -173,7 +178,8 @@ Task<Result<void>> Engine::run_change(const RequestContext& ctx, std::string buc
       }
     }
     if (conflict && ++conflicts > options_.conflict_retries_max) {
-      co_return after_unknown(fail(Code::conflict, "key '{}': {} tries met concurrent changes; try again later", key, conflicts), change.is_unknown());
+      co_return after_unknown(fail(Code::conflict, "key '{}': {} tries met concurrent changes; try again later", key, conflicts),
+                              change.is_unknown());
     }
     begun->reset();  // its snapshot is of no more use, and the waits below may be long
     if (conflict && conflicts >= kConflictsBeforeGate && !key_pass.held()) {

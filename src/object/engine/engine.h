@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "object/engine/change.h"
+#include "object/engine/files.h"
 #include "object/engine/gate.h"
 #include "object/engine/hash_queue.h"
 #include "object/make_object_engine.h"
@@ -25,12 +26,12 @@ struct Bucket {
 };
 using BucketRef = std::shared_ptr<const Bucket>;
 
-inline constexpr size_t kBucketCacheMax = 4096;        // buckets; beyond, an arbitrary one is forgotten
-inline constexpr uint32_t kInlineLimitMax = 60 * 1024; // below the metadata store's limit for values
-inline constexpr size_t kAttributesMax = 32 * 1024;    // bytes of a bucket's attributes
-inline constexpr size_t kHeadersMax = 16 * 1024;       // bytes of an object's headers and tags together, but for user metadata
-inline constexpr int kUnknownRetriesMax = 3;           // tries to settle an unknown outcome before the caller hears it
-inline constexpr int kReadRetriesMax = 8;              // looks at a bucket that is deleted and made anew under a read
+inline constexpr size_t kBucketCacheMax = 4096;         // buckets; beyond, an arbitrary one is forgotten
+inline constexpr uint32_t kInlineLimitMax = 60 * 1024;  // below the metadata store's limit for values
+inline constexpr size_t kAttributesMax = 32 * 1024;     // bytes of a bucket's attributes
+inline constexpr size_t kHeadersMax = 16 * 1024;        // bytes of an object's headers and tags together, but for user metadata
+inline constexpr int kUnknownRetriesMax = 3;            // tries to settle an unknown outcome before the caller hears it
+inline constexpr int kReadRetriesMax = 8;               // looks at a bucket that is deleted and made anew under a read
 
 class Engine final : public ObjectEngine {
  public:
@@ -39,26 +40,32 @@ class Engine final : public ObjectEngine {
   Task<Result<BucketInfo>> create_bucket(const RequestContext& ctx, BucketInfo wanted) override;
   Task<Result<BucketInfo>> get_bucket(const RequestContext& ctx, std::string name) override;
   Task<Result<BucketUsage>> bucket_usage(const RequestContext& ctx, std::string name) override;
-  Task<Result<std::vector<BucketInfo>>> list_buckets(const RequestContext& ctx, std::string prefix, std::string after, size_t limit) override;
+  Task<Result<std::vector<BucketInfo>>> list_buckets(const RequestContext& ctx, std::string prefix, std::string after,
+                                                     size_t limit) override;
   Task<Result<BucketInfo>> update_bucket(const RequestContext& ctx, std::string name, BucketChange change) override;
   Task<Result<void>> delete_bucket(const RequestContext& ctx, std::string name) override;
 
-  Task<Result<std::unique_ptr<ObjectWriter>>> put(const RequestContext& ctx, std::string bucket, std::string key, PutOptions options) override;
+  Task<Result<std::unique_ptr<ObjectWriter>>> put(const RequestContext& ctx, std::string bucket, std::string key,
+                                                  PutOptions options) override;
   Task<Result<ObjectInfo>> head(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id) override;
-  Task<Result<std::unique_ptr<ObjectReader>>> get(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id) override;
+  Task<Result<std::unique_ptr<ObjectReader>>> get(const RequestContext& ctx, std::string bucket, std::string key,
+                                                  std::string version_id) override;
   Task<Result<DeleteOutcome>> remove(const RequestContext& ctx, std::string bucket, DeleteTarget target) override;
-  Task<std::vector<Result<DeleteOutcome>>> remove_many(const RequestContext& ctx, std::string bucket, std::vector<DeleteTarget> targets) override;
-  Task<Result<ObjectInfo>> set_tags(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id, Tags tags) override;
+  Task<std::vector<Result<DeleteOutcome>>> remove_many(const RequestContext& ctx, std::string bucket,
+                                                       std::vector<DeleteTarget> targets) override;
+  Task<Result<ObjectInfo>> set_tags(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id,
+                                    Tags tags) override;
 
   Task<Result<ListPage>> list(const RequestContext& ctx, std::string bucket, ListOptions options) override;
   Task<Result<VersionListPage>> list_versions(const RequestContext& ctx, std::string bucket, VersionListOptions options) override;
 
-  Task<Result<UploadInfo>> create_upload(const RequestContext& ctx, std::string bucket, std::string key, PutOptions options, ChecksumType type) override;
+  Task<Result<UploadInfo>> create_upload(const RequestContext& ctx, std::string bucket, std::string key, PutOptions options,
+                                         ChecksumType type) override;
   Task<Result<UploadInfo>> get_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id) override;
-  Task<Result<std::unique_ptr<ObjectWriter>>> put_part(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id,
-                                                       uint32_t number, PutOptions options) override;
-  Task<Result<PartListPage>> list_parts(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id, uint32_t after,
-                                        size_t limit) override;
+  Task<Result<std::unique_ptr<ObjectWriter>>> put_part(const RequestContext& ctx, std::string bucket, std::string key,
+                                                       std::string upload_id, uint32_t number, PutOptions options) override;
+  Task<Result<PartListPage>> list_parts(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id,
+                                        uint32_t after, size_t limit) override;
   Task<Result<UploadListPage>> list_uploads(const RequestContext& ctx, std::string bucket, UploadListOptions options) override;
   Task<Result<ObjectInfo>> complete_upload(const RequestContext& ctx, std::string bucket, std::string key, std::string upload_id,
                                            CompleteOptions options) override;
@@ -102,9 +109,8 @@ class Engine final : public ObjectEngine {
   // Errors: not_found ("upload ...").
   Task<Result<UploadRecord>> read_upload(BucketId bucket, std::string key, UploadId upload_id);
 
-  // The readable tree of drives that keep files follows the rows of a key; after each commit that changed its current version. previous: the
-  // layout that was current before.
-  // True: the tree is as the rows say.
+  // The readable tree of drives that keep files follows the rows of a key; after each commit that changed its current version. previous:
+  // the layout that was current before. True: the tree is as the rows say.
   Task<bool> settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous);
 
   // The same after a removal, whose row of kind f goes when the file is hidden.
@@ -126,9 +132,9 @@ class Engine final : public ObjectEngine {
   std::atomic<unsigned> domains_{0};
   std::mutex cache_mutex_;
   std::unordered_map<std::string, BucketRef> cache_;
-  GateTable<64> quota_gates_;   // by bucket: puts into a bucket with a quota read its counters and would conflict
-  GateTable<256> name_gates_;   // by key, while its file is shown or hidden
-  GateTable<256> key_gates_;    // by key, after a first conflict
+  GateTable<64> quota_gates_;  // by bucket: puts into a bucket with a quota read its counters and would conflict
+  std::shared_ptr<NameGates> name_gates_ = std::make_shared<NameGates>();  // by key, while its file is shown or hidden
+  GateTable<256> key_gates_;                                               // by key, after a first conflict
 };
 
 ObjectInfo to_info(const VersionRecord& record, std::string key, bool is_latest);

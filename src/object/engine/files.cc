@@ -36,8 +36,34 @@ Task<Result<void>> forget_row(meta::Transaction* transaction, std::string key, s
   co_return Result<void>();
 }
 
-bool may_be_file(const std::optional<cluster::DataLayout>& layout) {
-  return layout && layout->redundancy.has_copies();
+bool may_be_file(const std::optional<cluster::DataLayout>& layout) { return layout && layout->redundancy.has_copies(); }
+
+// previous: was current before, or may be seen for another reason. Versions of a key lie on different drives, so what is shown on one does
+// not take the place of what is still to be seen on another.
+Task<Result<void>> settle(meta::MetaStore* meta, cluster::DataPlane* data, NameGates* gates, BucketId bucket, std::string key,
+                          std::optional<cluster::DataLayout> previous) {
+  // Shown and hidden by one at a time: the last to look sees what the last commit left.
+  Gate::Pass pass = co_await gates->at(hash64(bytes_of(key), bucket)).enter();
+  CO_TRY_ASSIGN(const std::optional<VersionRecord> current, co_await current_version(meta, bucket, std::move(key)));
+  const bool is_file = current && may_be_file(current->layout);
+  Result<void> settled;
+  if (is_file) settled = co_await data->show_file(*current->layout, file_attributes(*current));
+  if (may_be_file(previous) && !(is_file && current->layout->write_id == previous->write_id)) {
+    Result<void> hidden = co_await data->hide_file(*previous);
+    if (!hidden) settled = std::move(hidden);
+  }
+  co_return settled;
+}
+
+Task<void> settle_from_below(meta::MetaStore* meta, cluster::DataPlane* data, std::shared_ptr<NameGates> gates, cluster::FileName file,
+                             cluster::DataLayout layout) {
+  Result<std::optional<std::string>> row = co_await meta->get(bucket_name_key(file.directory));
+  if (!row || !*row) co_return;
+  const Result<BucketRecord> bucket = decode_bucket(**row);
+  if (!bucket) co_return;
+  const BucketId id = bucket->info.id;
+  Result<void> settled = co_await settle(meta, data, gates.get(), id, std::move(file.name), layout);
+  if (!settled) LOG_WARNING("the file of an object could not be shown or hidden", {"error", settled.error().to_string()});
 }
 
 }  // namespace
@@ -54,19 +80,15 @@ cluster::DataPlane::FileJudge make_file_judge(meta::MetaStore& meta) {
   return [store = &meta](cluster::DataLayout layout, cluster::FileName file) { return judge(store, layout, std::move(file)); };
 }
 
+cluster::DataPlane::NameSettler make_name_settler(meta::MetaStore& meta, cluster::DataPlane& data, std::shared_ptr<NameGates> gates) {
+  return [store = &meta, plane = &data, gates = std::move(gates)](cluster::FileName file, cluster::DataLayout layout) {
+    return settle_from_below(store, plane, gates, std::move(file), std::move(layout));
+  };
+}
+
 Task<bool> Engine::settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous) {
   if (!data().has_file_drives()) co_return true;
-  // Shown and hidden by one at a time: the last to look sees what the last commit left.
-  Gate::Pass pass = co_await name_gates_.at(hash64(bytes_of(key), bucket)).enter();
-  Result<std::optional<VersionRecord>> current = co_await current_version(&meta(), bucket, key);
-  Result<void> settled;
-  if (!current) {
-    settled = std::move(current).error();
-  } else if (*current && may_be_file((*current)->layout)) {
-    settled = co_await data().show_file(*(*current)->layout, file_attributes(**current));
-  } else if (may_be_file(previous)) {
-    settled = co_await data().hide_file(*previous);
-  }
+  Result<void> settled = co_await settle(&meta(), &data(), name_gates_.get(), bucket, key, std::move(previous));
   // The object itself is committed; the tree is looked at again when the drive is back, or at the next start.
   if (!settled)
     LOG_WARNING("the file of an object could not be shown or hidden", {"key", key.substr(0, 100)}, {"error", settled.error().to_string()});

@@ -3,6 +3,7 @@
 #pragma once
 #include "cluster/data_plane.h"
 #include "meta/meta_store.h"
+#include "object/engine/gate.h"
 #include "object/engine/records.h"
 
 namespace quarry::object {
@@ -13,5 +14,9 @@ cluster::FileAttributes file_attributes(const VersionRecord& record);
 // Whether a write is the current version of the key it is named after: asked by the data plane after a crash and by repair. `meta` outlives
 // it.
 cluster::DataPlane::FileJudge make_file_judge(meta::MetaStore& meta);
+
+using NameGates = GateTable<256>;
+// Brings the tree in line with the rows of a key, for the data plane. `meta` and `data` outlive it.
+cluster::DataPlane::NameSettler make_name_settler(meta::MetaStore& meta, cluster::DataPlane& data, std::shared_ptr<NameGates> gates);
 
 }  // namespace quarry::object
