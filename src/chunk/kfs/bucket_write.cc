@@ -4,6 +4,7 @@
 namespace quarry::chunk::kfs {
 namespace {
 
+constexpr uint64_t kTightBytes = 256 * kMiB;
 constexpr uint64_t kWorthCompacting = kKfsBlock;  // of a bucket, when space is short
 constexpr size_t kCompactionSteps = 17;  // of a whole bucket: records, then blocks by the first hex digit; closing waits for one step
 
@@ -341,7 +342,11 @@ void BucketSet::compact_deleted(uint8_t bucket) {
 void BucketSet::compact_where_space_is_short() {
   if (!marked_open_) return;
   const auto space = file_system();
-  if (!space || space->read_only || (space->free >= 2 * reserve_ && !short_of_space_.exchange(false))) return;
+  if (!space || space->read_only) return;
+  // Short: nearly nothing is left. Tight: the layers above may keep a quarter of a drive free, and refuse writes before we do.
+  const bool is_short = short_of_space_.exchange(false) || space->free < 2 * reserve_;
+  const bool is_tight = space->free < space->total / 4 + kTightBytes;
+  if (!is_short && !is_tight) return;
   for (const uint8_t bucket : existing()) {
     if (!use(bucket).known) continue;
     const auto on_disk = disk_bytes(bucket);
@@ -350,6 +355,7 @@ void BucketSet::compact_where_space_is_short() {
     Slot& slot = slots_[bucket];
     const uint64_t waste = *on_disk - std::min(*on_disk, slot.use.stored_bytes);
     if (closing_ || slot.compaction_queued || waste < slot.waste_kept + kWorthCompacting) continue;
+    if (!is_short && waste < slot.use.stored_bytes / 8) continue;
     slot.compaction_queued = true;
     compactions_->submit([this, bucket] {
       compact(bucket).ignore("it is tried again while space is short");
