@@ -128,6 +128,10 @@ Result<void> BucketSet::recover(uint8_t bucket, Instance& instance, bool writabl
   }
   BucketCount count;
   bool left = false;
+  if (!known) {
+    // What was deleted in an earlier life and not compacted: whatever the files hold beyond what is alive, known below.
+    if (const auto on_disk = disk_bytes(bucket)) count.garbage_bytes = *on_disk;
+  }
   if (look) {
     if (kind_ == StoreKind::files) TRY(move_headers(bucket, db, writable));
     TRY_ASSIGN(const auto strays, look_through(bucket, instance, count));
@@ -145,6 +149,7 @@ Result<void> BucketSet::recover(uint8_t bucket, Instance& instance, bool writabl
   }
   if (look) slot.look_again = left;
   if (!known) {
+    count.garbage_bytes -= std::min(count.garbage_bytes, count.stored_bytes);
     static_cast<BucketCount&>(slot.use) = count;
     slot.use.known = true;
   }

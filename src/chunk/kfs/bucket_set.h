@@ -141,7 +141,6 @@ class BucketSet {
     bool changing = false;  // being opened, closed or repaired: wait
     bool poisoned = false;  // a write failed
     bool compaction_queued = false;
-    uint64_t waste_kept = 0;  // what compaction left the last time that space was short
     size_t removing = 0;      // runs whose blocks are being removed
     bool look_again = false;  // runs without a header may be in it: looked through when it is opened next
     uint64_t write_failures = 0;

@@ -65,9 +65,12 @@ BucketSet::Writer::~Writer() {
     removed = lease && s.set.remove_run(lease->instance(), s.name);
   }
   const std::lock_guard lock(s.set.mutex_);
-  // Where it cannot be removed now, that is done when the bucket is opened next.
-  if (!removed) s.set.slots_[s.bucket].doubtful.insert(s.name);
-  s.set.slots_[s.bucket].use.stored_bytes -= s.charged;
+  Slot& slot = s.set.slots_[s.bucket];
+  slot.use.stored_bytes -= s.charged;
+  if (removed) return;
+  // Where it cannot be removed now, that is done when the bucket is opened next, which is before anybody can write the name again.
+  slot.doubtful.insert(s.name);
+  if (slot.instance) slot.poisoned = true;
 }
 
 Result<void> BucketSet::Writer::add(ByteView block) {
@@ -252,10 +255,13 @@ Result<size_t> BucketSet::remove(uint8_t bucket, const std::vector<std::string>&
 
 // The file is gone already. Whoever wants its name waits until its blocks are, too.
 void BucketSet::remove_behind(uint8_t bucket, const std::string& name, std::shared_ptr<NameHold> hold) {
-  {
-    const std::lock_guard lock(mutex_);
-    ++slots_[bucket].removing;
+  // The hold is the caller's parameter: it outlives the lock, which letting go of the name takes.
+  const std::lock_guard begin(mutex_);
+  if (closing_) {
+    slots_[bucket].look_again = true;
+    return;
   }
+  ++slots_[bucket].removing;
   housekeeping_->submit([this, bucket, name, hold = std::move(hold)]() mutable {
     bool removed = false;
     if (auto lease = acquire(bucket, For::writing)) {
@@ -345,25 +351,17 @@ void BucketSet::compact_where_space_is_short() {
   if (!space || space->read_only) return;
   // Short: nearly nothing is left. Tight: the layers above may keep a quarter of a drive free, and refuse writes before we do.
   const bool is_short = short_of_space_.exchange(false) || space->free < 2 * reserve_;
-  const bool is_tight = space->free < space->total / 4 + kTightBytes;
-  if (!is_short && !is_tight) return;
-  for (const uint8_t bucket : existing()) {
-    if (!use(bucket).known) continue;
-    const auto on_disk = disk_bytes(bucket);
-    if (!on_disk) continue;
-    const std::lock_guard lock(mutex_);
+  if (!is_short && space->free >= space->total / 4 + kTightBytes) return;
+  const std::lock_guard lock(mutex_);
+  for (size_t bucket = 0; bucket < kKfsBuckets && !closing_; ++bucket) {
     Slot& slot = slots_[bucket];
-    const uint64_t waste = *on_disk - std::min(*on_disk, slot.use.stored_bytes);
-    if (closing_ || slot.compaction_queued || waste < slot.waste_kept + kWorthCompacting) continue;
-    if (!is_short && waste < slot.use.stored_bytes / 8) continue;
+    const uint64_t worth = is_short ? kWorthCompacting : std::max(kWorthCompacting, slot.use.stored_bytes / 8);
+    if (slot.compaction_queued || slot.use.garbage_bytes < worth) continue;
     slot.compaction_queued = true;
-    compactions_->submit([this, bucket] {
-      compact(bucket).ignore("it is tried again while space is short");
-      const auto left = disk_bytes(bucket);
+    compactions_->submit([this, number = static_cast<uint8_t>(bucket)] {
+      compact(number).ignore("it is tried again while space is short");
       const std::lock_guard done(mutex_);
-      Slot& compacted = slots_[bucket];
-      compacted.compaction_queued = false;
-      compacted.waste_kept = left ? *left - std::min(*left, compacted.use.stored_bytes) : 0;
+      slots_[number].compaction_queued = false;
     });
   }
 }

@@ -359,6 +359,34 @@ TEST_F(KfsFaults, a_large_file_does_not_survive_half_when_another_write_to_its_b
   EXPECT_TRUE(report->damaged.empty());
 }
 
+// What a dropped writer could not remove must not be removed later, when somebody has written the file after all.
+TEST_F(KfsFaults, a_file_written_after_a_dropped_writer_could_not_clean_up_stays) {
+  options.tuning.write_buffer_bytes = 64 * kKiB;
+  options.tuning.idle_close = std::chrono::seconds(1);
+  auto created = KfsStore::create(path(), {.key = "k"}, options.tuning);
+  ASSERT_TRUE(created) << created.error().to_string();
+  KfsStore& files_store = **created;
+  const std::string text = test_payload(1, 17'000'000), hash = sha256_hex(bytes_of(text));
+  auto writer = files_store.write(hash);
+  ASSERT_TRUE(writer);
+  ASSERT_TRUE((*writer)->append(bytes_of(text).first(16'000'000)));
+  files.read_error = static_cast<int>(Code::io_error);
+  writer->reset();  // looks for the blocks in tables, which cannot be read
+  files.read_error = 0;
+  auto again = files_store.write(hash);
+  ASSERT_TRUE(again) << again.error().to_string();
+  ASSERT_TRUE((*again)->append(bytes_of(text)));
+  ASSERT_TRUE((*again)->finish());
+  std::this_thread::sleep_for(std::chrono::seconds(4));  // idle: closed, and opened by the next reader
+  std::string got;
+  const auto read = files_store.read(hash, 0, UINT64_MAX, [&got](ByteView piece) -> Result<void> {
+    got += text_of(piece);
+    return {};
+  });
+  ASSERT_TRUE(read) << read.error().to_string();
+  EXPECT_TRUE(got == text);
+}
+
 TEST_F(KfsFaults, directories_that_are_not_ours_are_refused) {
   const auto nothing = executor.run(KfsChunkStore::identify(path()));
   ASSERT_FALSE(nothing);
