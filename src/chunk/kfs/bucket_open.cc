@@ -64,7 +64,7 @@ Result<std::shared_ptr<Instance>> BucketSet::open_instance(uint8_t bucket, For p
   const bool create = !created_[bucket];
   if (create) {
     TRY(writable());
-    TRY(room_for(tuning_.write_buffer_bytes));
+    TRY(room_for(purpose == For::writing ? tuning_.write_buffer_bytes : 0, kept_for(purpose)));
     TRY(files_.make_directory(directory_ + "/buckets"));
     TRY(files_.sync_directory(directory_));
     TRY(files_.make_directory(path));
@@ -310,7 +310,7 @@ Result<void> BucketSet::rebuild(uint8_t bucket, const std::string& path, std::ve
 }
 
 Result<size_t> BucketSet::remove_stray_runs(uint8_t bucket) {
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+  TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
   std::vector<std::string> strays;
   if (kind_ == StoreKind::files) {
     BucketCount count;

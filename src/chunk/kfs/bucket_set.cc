@@ -173,7 +173,7 @@ Result<BucketSet::Lease> BucketSet::acquire(uint8_t bucket, For purpose) {
     }
     // To be opened anew for writing. While that cannot succeed, readers keep what they have.
     lock.unlock();
-    TRY(room_for(0));
+    TRY(room_for(0, reserve_ / 4));
     TRY(writable());
     lock.lock();
     if (slot.changing || !slot.instance || (slot.instance->writable && !slot.poisoned)) continue;
@@ -205,7 +205,7 @@ Result<BucketSet::Lease> BucketSet::acquire(uint8_t bucket, For purpose) {
   if (!opened) {
     --open_;
     lock.unlock();
-    if (purpose == For::writing) return note_write_error(bucket, std::move(opened).error());
+    if (purpose != For::reading) return note_write_error(bucket, std::move(opened).error());
     return note_read_error(std::move(opened).error());
   }
   slot.instance = *opened;
@@ -297,14 +297,14 @@ Result<void> BucketSet::writable() const {
 
 Result<Files::Space> BucketSet::file_system() const { return files_.space(directory_); }
 
-Result<void> BucketSet::room_for(uint64_t bytes) {
+Result<void> BucketSet::room_for(uint64_t bytes, uint64_t kept) {
   const auto space = file_system();
   if (!space) return note_write_error(std::nullopt, space.error());
-  if (space->free < reserve_ / (bytes == 0 ? 2 : 1) + bytes) {
+  if (space->free < kept + bytes) {
     short_of_space_ = true;
     return fail(Code::no_space,
                 "the file system of {} has {} free, and {} are kept back for removals and compaction: delete something, or make room",
-                directory_, format_size(space->free), format_size(reserve_));
+                directory_, format_size(space->free), format_size(kept));
   }
   return {};
 }

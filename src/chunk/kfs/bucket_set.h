@@ -77,6 +77,10 @@ class BucketSet {
   // Durable when it returns. A failure counts as a failed write. Errors: device_gone (closed), no_space, read_only, io_error.
   Result<void> change_descriptor(const std::function<void(Descriptor&)>& change);
 
+  // What a bucket is used for. Writing leaves the whole reserve of the file system alone; upkeep (removals, compaction, and the records of
+  // the layers above without which nothing could be removed) may use half of it.
+  enum class For : uint8_t { reading, writing, upkeep };
+
   // A run being written. One thread at a time; dropped without finish it leaves nothing.
   class Writer {
    public:
@@ -88,7 +92,7 @@ class BucketSet {
 
    private:
     friend class BucketSet;
-    Writer(BucketSet& set, uint8_t bucket, std::string name);
+    Writer(BucketSet& set, uint8_t bucket, std::string name, For purpose);
     Result<void> flush(bool last);
     struct State;
     std::unique_ptr<State> state_;
@@ -96,9 +100,9 @@ class BucketSet {
   // size: what it will take, if known (a full bucket refuses at once). Waits while another writer has the same name.
   // Errors: already_exists, no_space (the bucket, with number and fill level; or the file system), read_only, device_gone, corrupt (the
   // bucket cannot be opened), io_error.
-  Result<std::unique_ptr<Writer>> write(uint8_t bucket, std::string name, uint64_t size);
+  Result<std::unique_ptr<Writer>> write(uint8_t bucket, std::string name, uint64_t size, For purpose = For::writing);
   // The same, but all of it goes into one batch, so that it takes one sync. For sizes up to 16 MiB: it is in memory until finish.
-  Result<std::unique_ptr<Writer>> write_at_once(uint8_t bucket, std::string name, uint64_t size);
+  Result<std::unique_ptr<Writer>> write_at_once(uint8_t bucket, std::string name, uint64_t size, For purpose = For::writing);
 
   Result<Header> header(uint8_t bucket, std::string_view name);
   // Verified bytes in pieces of at most 64 KiB. Errors: not_found, out_of_range, corrupt, io_error, those of `piece`.
@@ -153,7 +157,6 @@ class BucketSet {
   };
   class Lease;
   class NameHold;
-  enum class For : uint8_t { reading, writing };
   enum class Sync : uint8_t { no, yes };
   Result<Lease> acquire(uint8_t bucket, For purpose);
   void release(uint8_t bucket);
@@ -170,7 +173,8 @@ class BucketSet {
   Result<std::vector<std::string>> look_through(uint8_t bucket, Instance& instance, BucketCount& count);
   Result<void> rebuild(uint8_t bucket, const std::string& path, std::vector<std::string>& findings);
   Result<void> remove_run(Instance& instance, std::string_view name);
-  Result<void> room_for(uint64_t bytes);
+  Result<void> room_for(uint64_t bytes, uint64_t kept);
+  uint64_t kept_for(For purpose) const { return purpose == For::writing ? reserve_ : reserve_ / 2; }
   Error note_write_error(std::optional<uint8_t> bucket, Error error);
   Error note_read_error(Error error);
   void deleted(uint8_t bucket, const Header& header);

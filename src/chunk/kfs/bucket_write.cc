@@ -21,12 +21,13 @@ std::vector<std::string> some_blocks(leveldb::DB& db, const std::string& name) {
 }  // namespace
 
 struct BucketSet::Writer::State {
-  State(BucketSet& owner, uint8_t number, std::string file)
-      : set(owner), bucket(number), name(file), hold(owner, number, std::move(file)), batch(owner.take_batch()) {}
+  State(BucketSet& owner, uint8_t number, std::string file, For use)
+      : set(owner), bucket(number), name(file), purpose(use), hold(owner, number, std::move(file)), batch(owner.take_batch()) {}
   ~State() { set.give_batch(std::move(batch)); }
   BucketSet& set;
   const uint8_t bucket;
   const std::string name;
+  const For purpose;
   NameHold hold;
   std::unique_ptr<leveldb::WriteBatch> batch;
   size_t batch_bytes = 0;
@@ -53,15 +54,15 @@ void BucketSet::give_batch(std::unique_ptr<leveldb::WriteBatch> batch) {
   if (batches_.size() < kSpareBatchesMax) batches_.push_back(std::move(batch));
 }
 
-BucketSet::Writer::Writer(BucketSet& set, uint8_t bucket, std::string name)
-    : state_(std::make_unique<State>(set, bucket, std::move(name))) {}
+BucketSet::Writer::Writer(BucketSet& set, uint8_t bucket, std::string name, For purpose)
+    : state_(std::make_unique<State>(set, bucket, std::move(name), purpose)) {}
 
 BucketSet::Writer::~Writer() {
   State& s = *state_;
   if (s.finished) return;
   bool removed = true;
   if (s.begun) {
-    auto lease = s.set.acquire(s.bucket, For::writing);
+    auto lease = s.set.acquire(s.bucket, For::upkeep);
     removed = lease && s.set.remove_run(lease->instance(), s.name);
   }
   const std::lock_guard lock(s.set.mutex_);
@@ -89,7 +90,7 @@ Result<void> BucketSet::Writer::add(ByteView block) {
 
 Result<void> BucketSet::Writer::flush(bool last) {
   State& s = *state_;
-  TRY(s.set.room_for(s.batch_bytes));
+  TRY(s.set.room_for(s.batch_bytes, s.set.kept_for(s.purpose)));
   {
     const uint64_t needed = stored_size(s.header.size) - s.charged;
     const uint64_t limit = s.set.descriptor_limit_;
@@ -129,7 +130,7 @@ Result<void> BucketSet::commit(uint8_t bucket, leveldb::WriteBatch& batch, Sync 
   leveldb::WriteOptions options;
   options.sync = sync == Sync::yes;
   for (int attempt = 0;; ++attempt) {
-    TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+    TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
     auto& announced = lease.instance().env.syncs_announced;
     if (options.sync) ++announced;
     const auto written = lease.db().Write(options, &batch);
@@ -141,7 +142,7 @@ Result<void> BucketSet::commit(uint8_t bucket, leveldb::WriteBatch& batch, Sync 
 }
 
 Result<void> BucketSet::sync_ended_logs(uint8_t bucket) {
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+  TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
   auto synced = lease.instance().env.sync_ended_logs();
   if (!synced) return note_write_error(bucket, std::move(synced).error());
   return {};
@@ -165,12 +166,12 @@ Result<Header> BucketSet::Writer::finish() {
   return std::move(s.header);
 }
 
-Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write(uint8_t bucket, std::string name, uint64_t size) {
+Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write(uint8_t bucket, std::string name, uint64_t size, For purpose) {
   if (size > kKfsBlocksMax * kKfsBlock)
     return fail(Code::too_large, "a file has at most {} blocks of 64 KiB ({})", kKfsBlocksMax, format_size(kKfsBlocksMax * kKfsBlock));
-  std::unique_ptr<Writer> writer(new Writer(*this, bucket, name));
-  TRY(room_for(size));
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+  std::unique_ptr<Writer> writer(new Writer(*this, bucket, name, purpose));
+  TRY(room_for(size, kept_for(purpose)));
+  TRY_ASSIGN(const Lease lease, acquire(bucket, purpose));
   std::string value;
   const auto found = lease.db().Get(reading_records(), header_key(kind_, name), &value);
   if (found.ok()) return fail(Code::already_exists, "{}", name);
@@ -182,8 +183,9 @@ Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write(uint8_t bucket, std:
   return writer;
 }
 
-Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write_at_once(uint8_t bucket, std::string name, uint64_t size) {
-  TRY_ASSIGN(auto writer, write(bucket, std::move(name), size));
+Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write_at_once(uint8_t bucket, std::string name, uint64_t size,
+                                                                           For purpose) {
+  TRY_ASSIGN(auto writer, write(bucket, std::move(name), size, purpose));
   writer->state_->at_once = true;
   return writer;
 }
@@ -234,7 +236,7 @@ Result<size_t> BucketSet::remove(uint8_t bucket, const std::vector<std::string>&
     std::vector<std::string> blocks;
     Result<Header> header = Header();
     {
-      TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+      TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
       found = lease.db().Get(reading_records(), header_key(kind_, name), &value);
       if (found.IsNotFound()) continue;
       header = found.ok() ? decode_header(name, value) : Result<Header>(from_status(found, name));
@@ -264,7 +266,7 @@ void BucketSet::remove_behind(uint8_t bucket, const std::string& name, std::shar
   ++slots_[bucket].removing;
   housekeeping_->submit([this, bucket, name, hold = std::move(hold)]() mutable {
     bool removed = false;
-    if (auto lease = acquire(bucket, For::writing)) {
+    if (auto lease = acquire(bucket, For::upkeep)) {
       auto run = remove_run(lease->instance(), name);
       removed = run.has_value();
       if (!run) (void)note_write_error(bucket, std::move(run).error());  // the bucket is looked through when it is opened next
@@ -281,7 +283,7 @@ void BucketSet::remove_behind(uint8_t bucket, const std::string& name, std::shar
 // The next write to the bucket would have to wait until the memtable is a table, and another log is kept so long.
 void BucketSet::write_out_behind(uint8_t bucket) {
   housekeeping_->submit([this, bucket] {
-    if (auto lease = acquire(bucket, For::writing)) lease->db().Write({}, nullptr);  // a null batch ends the log and the memtable
+    if (auto lease = acquire(bucket, For::upkeep)) lease->db().Write({}, nullptr);  // a null batch ends the log and the memtable
   });
 }
 
@@ -330,7 +332,7 @@ void BucketSet::compact_deleted(uint8_t bucket) {
   }
   std::sort(names.begin(), names.end());
   {
-    auto lease = acquire(bucket, For::writing);
+    auto lease = acquire(bucket, For::upkeep);
     if (!lease) return;
     for (const auto& name : names) {
       const std::string begin = run_begin(name), end = run_end(name);
@@ -383,7 +385,7 @@ Result<void> BucketSet::compact(uint8_t bucket) {
     nothing.Put(identity_key(), encode_identity(descriptor().drive, bucket));
     leveldb::Status written;
     {
-      TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+      TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
       written = lease.db().Write(synced(), &nothing);
     }
     if (written.ok()) break;
@@ -397,7 +399,7 @@ Result<void> BucketSet::compact(uint8_t bucket) {
 }
 
 Result<void> BucketSet::compact_ranges(uint8_t bucket) {
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::writing));
+  TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
   const std::string_view edges = "#0123456789abcdefg";
   static_assert(kCompactionSteps == 17);
   for (size_t step = 0; step < kCompactionSteps; ++step) {

@@ -21,8 +21,9 @@ using kfs::Descriptor;
 using kfs::TableEntry;
 
 // Records are at most 16 MiB of payload: one batch, so whole or not at all.
-Result<void> write_chunk(BucketSet& set, uint8_t bucket, const std::string& name, const std::vector<ByteView>& parts, uint64_t size) {
-  TRY_ASSIGN(auto writer, set.write_at_once(bucket, name, size));
+Result<void> write_chunk(BucketSet& set, uint8_t bucket, const std::string& name, const std::vector<ByteView>& parts, uint64_t size,
+                         Stream stream) {
+  TRY_ASSIGN(auto writer, set.write_at_once(bucket, name, size, stream == Stream::data ? BucketSet::For::writing : BucketSet::For::upkeep));
   Buffer assembled;
   size_t filled = 0;
   for (ByteView part : parts) {
@@ -133,15 +134,15 @@ class Store : public KfsChunkStore {
   const KfsOpenReport& open_report() const override { return report_; }
   std::string label() const override { return descriptor_.label; }
 
-  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, PutOptions /*options*/) override {
+  Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, PutOptions options) override {
     uint64_t size = 0;
     for (const auto& part : parts) size += part.size();
     if (size > kChunkSizeMax) co_return fail(Code::too_large, "a chunk of {} bytes; the limit is {}", size, kChunkSizeMax);
     Call call(*this);
     CO_TRY(call.permitted());
     if (table_.find(id) != nullptr || !being_put_.insert(id).second) co_return fail(Code::already_exists, "chunk {}", id.to_string());
-    auto written = co_await blocking(pool_, [set = set_.get(), bucket = bucket_of(id), id, &parts, size] {
-      return with_repair(*set, bucket, [&] { return write_chunk(*set, bucket, id.to_string(), parts, size); });
+    auto written = co_await blocking(pool_, [set = set_.get(), bucket = bucket_of(id), id, &parts, size, stream = options.stream] {
+      return with_repair(*set, bucket, [&] { return write_chunk(*set, bucket, id.to_string(), parts, size, stream); });
     });
     being_put_.erase(id);
     if (!written) co_return written;
