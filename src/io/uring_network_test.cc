@@ -201,7 +201,7 @@ TEST_F(UringNetworkTest, a_peer_that_vanishes_is_an_error_or_an_end) {
     Pair pair = co_await connected(net);
     Result<void> sent = co_await write_text(*pair.client, "unread");
     EXPECT_TRUE(sent);
-    co_await sleep_for(milliseconds(2));
+    co_await sleep_for(milliseconds(100));
     pair.server->close();  // with unread bytes: the kernel resets the connection
     Result<std::string> got = co_await read_text(*pair.client, seconds(5));
     EXPECT_TRUE(!got && got.error().code() == Code::connection_closed);
@@ -219,13 +219,20 @@ TEST_F(UringNetworkTest, connect_says_why_it_failed) {
     auto taken = net.listen(address, false);
     EXPECT_EQ(taken.error().code(), Code::busy);
     listener->close();
-    co_await sleep_for(milliseconds(2));
     auto refused = co_await net.connect(address, in(seconds(5)));
+    for (int i = 0; i < 200 && refused; ++i) {  // the kernel ends it a moment later
+      co_await sleep_for(milliseconds(10));
+      refused = co_await net.connect(address, in(seconds(5)));
+    }
     EXPECT_FALSE(refused);
+    if (refused) co_return;
     EXPECT_EQ(refused.error().code(), Code::unavailable);
     SocketAddress nowhere{"no-such-host.invalid", 1};
     auto unknown = co_await net.connect(nowhere, in(seconds(5)));
-    EXPECT_EQ(unknown.error().code(), Code::not_found);
+    EXPECT_FALSE(unknown);
+    if (unknown) co_return;
+    const Code code = unknown.error().code();
+    EXPECT_TRUE(code == Code::not_found || code == Code::timed_out) << unknown.error().to_string();  // a machine's name service may be away
     auto late = co_await net.connect(address, in(seconds(-1)));
     EXPECT_EQ(late.error().code(), Code::timed_out);
   }(network));

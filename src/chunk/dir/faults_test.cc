@@ -3,6 +3,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "chunk/dir/testing/store_fixture.h"
 
 namespace quarry::chunk::dir {
@@ -308,12 +311,14 @@ TEST(DirKill, acknowledged_files_survive_kill_minus_9) {
       }
     }
     ::close(pipe_ends[1]);
-    std::thread killer([child, round] {
+    std::atomic<uint64_t> told = 0;
+    std::thread killer([child, round, &told] {
       std::this_thread::sleep_for(std::chrono::milliseconds(150 + 37 * round));
+      for (int i = 0; i < 10'000 && told < 3; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // a slow machine
       ::kill(child, SIGKILL);
     });
     uint64_t serial = 0;
-    while (::read(pipe_ends[0], &serial, sizeof serial) == sizeof serial) acknowledged.push_back(serial);
+    for (; ::read(pipe_ends[0], &serial, sizeof serial) == sizeof serial; ++told) acknowledged.push_back(serial);
     ::close(pipe_ends[0]);
     killer.join();
     int status = 0;
