@@ -189,8 +189,8 @@ Result<void> UringBlockDevice::check(const char* verb, uint64_t offset, uint64_t
 Error UringBlockDevice::failure(int error_number, const char* verb, uint64_t offset, uint64_t length) {
   add(counters_.errors, 1);
   const auto what = fmt::format("{}: {} of {} bytes at {}", info_.path, verb, length, offset);
-  if (error_number == EIO && is_block_) {
-    // A drive that was pulled out fails like a bad sector, but has no size any more.
+  if ((error_number == EIO || error_number == ENOSPC) && is_block_) {
+    // A drive that was pulled out fails like a bad sector or, when written to, like a full disk; but it has no size any more.
     uint64_t size = 0;
     if (ioctl(fd_, BLKGETSIZE64, &size) != 0 || size == 0) return fail(Code::device_gone, "{}: the device is gone", what);
   }

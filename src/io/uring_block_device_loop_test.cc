@@ -124,7 +124,7 @@ TEST_F(LoopDeviceTest, growth_is_seen_after_a_refresh) {
   executor_->run(device->close());
 }
 
-TEST_F(LoopDeviceTest, a_device_that_vanished_is_gone_not_a_bad_sector) {
+TEST_F(LoopDeviceTest, a_device_that_vanished_is_gone_not_a_bad_sector_and_not_full) {
   auto device = open();
   ASSERT_NE(device, nullptr);
   // As if pulled out: the capacity becomes zero under the open device.
@@ -134,6 +134,14 @@ TEST_F(LoopDeviceTest, a_device_that_vanished_is_gone_not_a_bad_sector) {
   const auto result = executor_->run(device->read(8192, into.mutable_view()));
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code(), Code::device_gone) << result.error().to_string();
+  for (const Durability durability : {Durability::volatile_, Durability::durable}) {
+    const auto written = executor_->run(device->write(8192, into, durability));
+    ASSERT_FALSE(written);
+    EXPECT_EQ(written.error().code(), Code::device_gone) << written.error().to_string();
+  }
+  const auto gathered = executor_->run(device->write_gather(8192, {into.view(), into.view()}, Durability::durable));
+  ASSERT_FALSE(gathered);
+  EXPECT_EQ(gathered.error().code(), Code::device_gone) << gathered.error().to_string();
   executor_->run(device->close());
 }
 

@@ -229,10 +229,11 @@ def test_rewrite_survives_kill_9_and_users_meanwhile():
             deadline = time.time() + 0.25 + 0.2 * round
             i = round * 100
             while time.time() < deadline:
-                path = f"d{i % 7}/f{i}"
+                path = f"d{i % len(files) % 7}/f{i % len(files)}"
                 node.put("bkt", path, b"new %d" % i)
                 current[path] = b"new %d" % i
-                other = f"d{(i + 750) % 7}/f{i + 750}"
+                other = (i + 750) % len(files)
+                other = f"d{other % 7}/f{other}"
                 assert node.get("bkt", other) == current[other], other
                 i += 1
             node.kill()

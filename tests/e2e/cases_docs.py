@@ -46,7 +46,7 @@ def test_the_commands_of_the_guide_work():
                 environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "QUARRY_"))}
                 environment.update(HOME=home, PATH=os.path.join(home, "bin") + ":" + os.environ["PATH"])
                 script = "set -euo pipefail\n" + "\n".join(blocks)
-                done = subprocess.run(["bash", "-x"], input=script, text=True, cwd=work, env=environment, capture_output=True, timeout=60)
+                done = subprocess.run(["bash", "-x"], input=script, text=True, cwd=work, env=environment, capture_output=True, timeout=300)
                 assert done.returncode == 0, f"{os.path.basename(page)}: {done.stderr[-1500:]}"
                 ran += len(blocks)
         finally:

@@ -22,7 +22,7 @@ def data_bytes(node):
     return node.admin("GET", "/v1/status")["space"]["payload_bytes"]
 
 
-def raw(node, data, wait=5.0):
+def raw(node, data, wait=60.0):
     """Sends bytes, returns what comes back until the peer closes or `wait` seconds pass."""
     with socket.create_connection(("127.0.0.1", node.ports[0])) as s:
         s.settimeout(wait)
@@ -41,10 +41,10 @@ def raw(node, data, wait=5.0):
 
 def test_garbage_and_oversized_heads_are_refused():
     with Node("--drives", "2", "--drive-size", "256MiB") as node:
-        assert raw(node, b"\x16\x03\x01 nonsense\r\n\r\n", 2)[:12] in (b"", b"HTTP/1.1 400")
-        assert b" 400 " in raw(node, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 2)
+        assert raw(node, b"\x16\x03\x01 nonsense\r\n\r\n")[:12] in (b"", b"HTTP/1.1 400")
+        assert b" 400 " in raw(node, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
         big = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 200_000 + b"\r\n\r\n"
-        first = raw(node, big, 2).split(b"\r\n")[0]
+        first = raw(node, big).split(b"\r\n")[0]
         assert b" 431" in first or b" 400" in first, first
         status, _, _ = node.s3("GET", "/")
         assert status == 200
@@ -81,7 +81,7 @@ def test_a_client_that_vanishes_mid_upload_leaves_nothing():
             head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + f"content-length: {len(body)}\r\n\r\n"
             with socket.create_connection((url.hostname, url.port)) as s:
                 s.sendall(head.encode() + body[: len(body) // 2])
-        deadline = time.time() + 30
+        deadline = time.time() + 120
         while True:
             report = node.admin("POST", "/v1/fsck")
             if report["data_rows"] == 0 and report["orphan_chunks"] == 0 and report["sound"] and data_bytes(node) < 100_000:
@@ -126,7 +126,7 @@ def test_slow_heads_are_cut_off_and_others_are_served():
             s.sendall(b"GET / HTTP/1.1\r\nHo")
             slow.append(s)
         node.put("bkt", "x", b"1")
-        slow[0].settimeout(30)
+        slow[0].settimeout(60)
         assert slow[0].recv(100)[:12] in (b"", b"HTTP/1.1 408"), "a head that never ends is waited for without end"
         for s in slow:
             s.close()

@@ -13,16 +13,35 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.parse
 
 BINARY = os.environ.get("QUARRY", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/release/quarry"))
 
 
+handed_out, handing_out = set(), threading.Lock()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port for a server that starts later. Not one of those that the kernel gives to whoever asks for any: a client of another case, run side by
+    side, might have it by then. None is given twice."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        low, high = map(int, f.read().split())
+    places = [*range(10_000, low), *range(high + 1, 65_536)] or range(low, high + 1)
+    with handing_out:
+        while True:
+            port = random.choice(places)
+            if port in handed_out:
+                continue
+            handed_out.add(port)
+            with socket.socket() as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: the remains of connections do not matter
+                try:
+                    s.bind(("127.0.0.1", port))
+                    return port
+                except OSError:
+                    pass
 
 
 def scratch():
@@ -43,7 +62,7 @@ def why_no_node():
 
 
 class Node:
-    patience_s = 60  # until it must be ready
+    patience_s = 120  # until it must be ready
     prefix = ()  # what the node runs under: setpriv and the like
 
     def __init__(self, *args, root=None, env=None):
@@ -90,7 +109,7 @@ class Node:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout=60)
+        status = self.process.wait(timeout=120)
         self.process = None
         return status
 
@@ -123,7 +142,7 @@ class Node:
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         signature = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
         signed["authorization"] = f"AWS4-HMAC-SHA256 Credential={self.endpoints['access_key']}/{scope}, SignedHeaders={names}, Signature={signature}"
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=120)
         try:
             connection.request(method, quoted + ("?" + query if query else ""), body=body, headers=signed)
             answer = connection.getresponse()
