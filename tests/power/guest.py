@@ -1,135 +1,148 @@
-"""Runs inside the guest: starts a node on raw drives, reads back everything that is there, checks the store, then writes, overwrites and
-deletes until the power goes. Speaks to the host in lines on standard output:
-
-    BOOT                         the node is about to be started
-    UP SECONDS                   it serves
-    STATE KEY VERSION SIZE       the object is there; every byte is what that version of the key has
-    WRONG KEY REASON             it is there, with something else
-    CHECKED OBJECTS              all were read, fsck found nothing
-    LOAD                         writing begins
-    TRY KEY VERSION SIZE         a put is about to be sent; size -1: a delete
-    ACK KEY VERSION SIZE         it was acknowledged
-    FAIL TEXT                    the round cannot go on
-
-Contents are a function of key, version and size alone, so that no line that is lost on the way makes an object unknown. Each key has one
-writer, and its versions only grow.
-"""
+#!/usr/bin/env python3
+"""Runs inside the guest: mounts the drives' file systems, starts a node on them, reads back everything that is there, checks the store, looks
+at the mountpaths with the node stopped, then writes, overwrites and deletes until the power goes. What it says: guest_load.py."""
+import json
 import os
-import random
-import re
 import subprocess
 import sys
-import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
-from node import Node  # noqa: E402
+import guest_disks
+from guest_load import BUCKETS, Writers, abort_uploads, bucket_of, contents, listed, read_back, say, versions_of
 
-BUCKET = "power"
-SIZES = [0, 17, 900, 4096, 9_000, 60_000, 70_000, 200_000, 700_000, 1_500_000]
-lock = threading.Lock()
+from node import Node  # found by guest_load's path
 
 
-def say(*words):
-    with lock:
-        os.write(1, (" ".join(str(w) for w in words) + "\n").encode())
+def start(node):
+    say("BOOT")
+    began = time.time()
+    log = os.path.join(node.root, "node.log")
+    node.log_begins = os.path.getsize(log) if os.path.exists(log) else 0
+    node.start()
+    say("UP", round(time.time() - began, 1))
 
 
-def contents(key, version, size):
-    head = f"{key} {version} {size}\n".encode()
-    return (head + random.Random(f"{key} {version}").randbytes(max(0, size - len(head))))[:size] if size >= len(head) else b"v%d" % version
-
-
-def read_back(node):
-    """Every object: which version it is, and whether all of it is. Returns {key: version}."""
-    found = {}
-    token = ""
+def nothing_was_masked(node):
+    """Redundancy hides what one drive lost. So: every stored byte is checked, every chunk is looked for, and nothing had to be repaired."""
+    before = node.admin("GET", "/v1/status")["scrub"]["last_complete"]
+    node.cli("scrub")
+    deadline = time.time() + 300
     while True:
-        status, _, text = node.s3("GET", f"/{BUCKET}", query="list-type=2" + token)
-        if status == 404 and b"NoSuchBucket" in text:
-            say("STATE", "-", 0, 0)
-            return found
-        assert status == 200, f"list: {status} {text[:200]}"
-        for key in re.findall(rb"<Key>([^<]*)</Key>", text):
-            found[key.decode()] = 0
-        more = re.search(rb"<NextContinuationToken>([^<]*)<", text)
-        if not more:
+        status = node.admin("GET", "/v1/status")
+        if status["scrub"]["last_complete"] != before and status["scrub"]["state"] == "idle":
             break
-        token = "&continuation-token=" + more[1].decode().replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
-    for key in found:
-        status, _, body = node.s3("GET", f"/{BUCKET}/{key}")
-        if status != 200:
-            say("WRONG", key, f"GET answers {status} {body[:120]!r}")
-            continue
-        head = body.split(b"\n", 1)[0].split()
-        small = re.fullmatch(rb"v(\d+)", body)
-        if small:
-            version, size = int(small[1]), 0
-        elif len(head) == 3 and head[0].decode() == key:
-            version, size = int(head[1]), int(head[2])
-        else:
-            say("WRONG", key, f"{len(body)} bytes that nobody wrote: {body[:40]!r}")
-            continue
-        if body != contents(key, version, size):
-            say("WRONG", key, f"version {version}: {len(body)} bytes differ from the {size} that were written")
-            continue
-        found[key] = version
-        say("STATE", key, version, size)
-    return found
+        assert time.time() < deadline, f"the scrub does not end: {status['scrub']}"
+        time.sleep(0.3)
+    counts = {f"repair: {name}": status["repair"][name] for name in ("repaired_writes", "lost_writes", "changed_writes")}
+    counts |= {f"scrub: {name}": status["scrub"][name] for name in ("damaged", "repaired")}
+    counts |= {f"drive {d['number']}: {name}": d[name] for d in status["drives"] for name in ("read_errors", "write_errors", "checksum_errors")}
+    for name, count in counts.items():
+        if count:
+            say("WRONG", "-", f"{name}: {count}: something was lost, and redundancy hid it")
+    with open(os.path.join(node.root, "node.log"), errors="replace") as f:
+        f.seek(node.log_begins)
+        for line in f:
+            if "level=warning" in line or "level=error" in line:
+                say("WARNED", line.strip()[:400])
 
 
-def write_for_ever(node, worker, versions, seed):
-    rng = random.Random(f"{seed} {worker}")
+def comes_to_rest(node, hidden, mountpaths, seconds=120):
+    """Until repair is done, and what uncommitted writes left is swept."""
+    deadline = time.time() + seconds
     while True:
-        key = f"w{worker}-{rng.randrange(12)}"
-        version = versions.get(key, 0) + 1
-        versions[key] = version
-        try:
-            if rng.random() < 0.15:
-                say("TRY", key, version, -1)
-                status, _, text = node.s3("DELETE", f"/{BUCKET}/{key}")
-                size, good = -1, status == 204
-            else:
-                size = rng.choice(SIZES)
-                say("TRY", key, version, size)
-                status, _, text = node.s3("PUT", f"/{BUCKET}/{key}", contents(key, version, size))
-                good = status == 200
-        except OSError as error:
-            say("FAIL", "request:", error)
+        status = node.admin("GET", "/v1/status")
+        waiting = sum(len(guest_disks.must("find", f"{m}/.quarry/hidden", "-type", "f").split()) for m in mountpaths) if hidden is not None else 0
+        if status["repair"]["pending_writes"] == 0 and status["repair"]["activity"] == "idle" and waiting == (hidden or 0):
             return
-        if not good:
-            say("FAIL", f"{key}: {status} {text[:200]!r}")
-            return
-        say("ACK", key, version, size)
+        if time.time() > deadline:
+            say("FAIL", f"no rest after {seconds} s: {json.dumps(status['repair'])[:600]}, {waiting} files are hidden instead of {hidden}")
+            sys.exit(1)
+        time.sleep(0.5)
+
+
+def compare_trees(node, what, found, older):
+    """With the node stopped. Returns whether there are mountpaths."""
+    mountpaths = [f"{guest_disks.MOUNTED}/{d['name']}/store" for d in what["drives"] if d["kind"] == "dir"]
+    if not mountpaths:
+        return False
+    whole = what["copies"] is not None  # every object is a file, on so many drives
+    hidden = older * what["copies"] if whole else None
+    abort_uploads(node)
+    comes_to_rest(node, hidden, mountpaths)
+    assert node.stop() == 0, "SIGTERM does not end the node cleanly"
+    expected = {f"{bucket_of(key)}/{key}": contents(key, *one) for key, one in found.items()}
+    complaints, files = guest_disks.complaints_of_trees(mountpaths, expected, what["copies"], hidden)
+    for path, complaint in complaints[:20]:
+        say("WRONG", path.replace(" ", "_"), complaint)
+    say("TREE", files)
+    return True
+
+
+def make_buckets(node, mirrored):
+    for bucket in BUCKETS:
+        if node.s3("HEAD", f"/{bucket}")[0] == 200:
+            continue
+        node.create_bucket(bucket)
+        if bucket == "versions":
+            # In a mixed pool only mirrored objects are files.
+            node.cli("bucket", "set", bucket, "--versioning", "enabled", *(["--redundancy", "mirror:2", "--inline-limit", "0"] if mirrored else []))
+        say("ACK", "-" + bucket, 0, 0)
+
+
+def put_away(node, what, mountpaths):
+    """At the end: everything is deleted, and then nothing is left."""
+    for bucket in BUCKETS:
+        for key in listed(node, bucket) or []:
+            assert node.s3("DELETE", f"/{bucket}/{key}")[0] == 204
+    for key, version in versions_of(node, "versions"):
+        assert node.s3("DELETE", f"/versions/{key}", query=f"versionId={version}")[0] == 204
+    comes_to_rest(node, 0 if mountpaths else None, mountpaths)
+    node.fsck()
+    assert node.stop() == 0, "SIGTERM does not end the node cleanly"
+    for drive in what["devices"]:
+        kind = drive.split(":")[0]
+        guest_disks.must(os.environ["QUARRY"], "device", "fsck", drive)
+        if kind == "dir":
+            complaints, files = guest_disks.complaints_of_trees([drive[4:]], {}, None, 0)
+            for path, complaint in complaints:
+                say("WRONG", path, f"all was deleted, and {complaint}")
 
 
 def main():
-    root, seed, first_version, load, workers = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "load", int(sys.argv[5])
-    drives = sys.argv[6:]
+    what = json.loads(sys.argv[1])
+    os.makedirs("/run/root", exist_ok=True)
+    if what["kept_root"]:
+        fresh = subprocess.run(["blkid", guest_disks.disk("root")], capture_output=True).returncode != 0
+        try:
+            os.symlink(guest_disks.mount("root", "ext4", "defaults", fresh), "/run/root/disk")
+        except AssertionError:  # cut while it was made
+            os.symlink(guest_disks.mount("root", "ext4", "defaults", True), "/run/root/disk")
+    root = "/run/root/disk/node" if what["kept_root"] else "/run/root/node"
     os.makedirs(root, exist_ok=True)
-    node = Node(*[a for d in drives for a in ("--device", os.path.realpath(d))], root=root)
+    what["devices"] = [guest_disks.prepare(d, what["fresh"]) for d in what["drives"]]
+    more = ["--profile", what["profile"]] if what["profile"] else []
+    node = Node(*[a for d in what["devices"] for a in ("--device", d)], *more, root=root)
     node.patience_s = 300
-    say("BOOT")
-    started = time.time()
-    node.start()
-    say("UP", round(time.time() - started, 1))
-    found = read_back(node)
+    start(node)
+    found, older = read_back(node)
     node.fsck()
+    nothing_was_masked(node)
+    stopped = compare_trees(node, what, found, older)
     say("CHECKED", len(found))
-    if not load:
-        assert node.stop() == 0, "SIGTERM does not end the node cleanly"
+    if what["last"]:
+        if stopped:
+            start(node)
+        put_away(node, what, [d[4:] for d in what["devices"] if d.startswith("dir:")] if what["copies"] is not None else [])
+        for drive in what["drives"]:
+            if drive["kind"] != "raw":
+                guest_disks.check_file_system(drive["name"], drive["fs"], f"{guest_disks.MOUNTED}/{drive['name']}")
         say("STOPPED")
         return
-    if node.s3("HEAD", f"/{BUCKET}")[0] != 200:
-        node.create_bucket(BUCKET)
-        say("ACK", "-", 0, 0)
+    if stopped:
+        start(node)
+    make_buckets(node, what["mirrored"])
     say("LOAD")
-    versions = {f"w{w}-{i}": first_version for w in range(workers) for i in range(12)}
-    threads = [threading.Thread(target=write_for_ever, args=(node, w, versions, seed), daemon=True) for w in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    Writers(node, what["workers"], what["seed"], what["first_version"]).join()
 
 
 try:
