@@ -31,7 +31,7 @@ def run(context):
 
 def self_test(context, program):
     """The checker must reject the histories that are known to be bad."""
-    for line in context.run([program, "self-test"], check=False).stdout.splitlines():
+    for line in context.run([program, "self-test"], timeout=1200, check=False).stdout.splitlines():
         verdict, _, name = line.partition(" ")
         if context.wants("self_test." + name.replace(" ", "_")):
             context.report("self_test." + name, PASSED if verdict == "PASS" else FAILED, line)

@@ -50,7 +50,7 @@ func selfTest() (failures int) {
 			op("put", "a", "", "ok", "", 0, 1), op("put", "b", "", "ok", "", 2, 3), op("put", "c", "", "unknown", "", 4, 0), op("get", "", "", "ok", "a", 6, 7)}},
 	}
 	for _, test := range tests {
-		verdict := check(test.history, 10*time.Second)
+		verdict := check(test.history, time.Minute)
 		if len(verdict.undecided) > 0 || verdict.linearizable() != test.good {
 			fmt.Printf("FAIL %s: %v\n", test.name, verdict)
 			failures++

@@ -21,7 +21,7 @@ func main() {
 		os.Exit(2)
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
-	limit := flags.Duration("limit", time.Minute, "time limit of the check, for each key")
+	limit := flags.Duration("limit", 4*time.Minute, "time limit of the check, for each key")
 	o := options{}
 	flags.StringVar(&o.endpoint, "endpoint", "", "URL of the server")
 	flags.StringVar(&o.access, "access", "", "access key")

@@ -198,9 +198,9 @@ func loadTest() (failures int) {
 	for _, f := range []fault{faultNone, faultDrops, faultStaleGet, faultStaleList, faultLostWrite, faultRace, faultTorn} {
 		server := httptest.NewServer(&referenceServer{fault: f, now: map[string]string{}, before: map[string]string{}})
 		history, violations, _, err := run(options{endpoint: server.URL, access: "a", secret: "s", region: "r", bucket: "b", clients: 8, keys: 3,
-			operationsMax: 4000, duration: 10 * time.Second, conditionalDelete: true, seed: 1})
+			operationsMax: 4000, duration: time.Minute, conditionalDelete: true, seed: 1})
 		server.Close()
-		v := check(history, 30*time.Second)
+		v := check(history, 2*time.Minute)
 		good := err == nil && v.linearizable() && len(violations) == 0
 		correct := f == faultNone || f == faultDrops
 		found := len(v.illegal) > 0 || len(violations) > 0
