@@ -54,6 +54,7 @@ struct ClusterTuning {
   Duration scrub_interval = std::chrono::hours(24 * 7);  // between complete passes; 0: only when asked for
   Duration sweep_interval = std::chrono::seconds(5);
   bool hedge_reads = true;
+  bool files_have_judge = false;  // DataPlane::set_file_judge will be called: until then no file is shown by the store itself
 };
 
 struct ClusterOptions {

@@ -163,10 +163,10 @@ class DataPlane {
   // version of an object is the current one, after its transaction committed.
   virtual bool has_file_drives() const { return false; }  // cheap: an atomic
   virtual bool whole_objects() const { return false; }    // every drive keeps files: each object should be one write of whole copies
-  // Durably on every drive of the layout that keeps files and is there; a drive that is away is seen to when it is back. Repeating is
-  // harmless.
-  virtual Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes);
-  virtual Task<Result<void>> hide_file(DataLayout layout);
+  // Durably on every drive of the layout that keeps files and is there. False: a drive is away; it is seen to when it is back, or at the
+  // next start if the caller then asks once more. Repeating is harmless.
+  virtual Task<Result<bool>> show_file(DataLayout layout, FileAttributes attributes);
+  virtual Task<Result<bool>> hide_file(DataLayout layout);
   // Says whether a write is what is to be seen under the name (then with which attributes): asked after a crash, and for files that were
   // repaired. Without a judge whatever is recorded is shown.
   using FileJudge = std::function<Task<Result<std::optional<FileAttributes>>>(DataLayout layout, FileName file)>;
@@ -240,8 +240,8 @@ class DataPlane {
   virtual Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit);
 };
 
-inline Task<Result<void>> DataPlane::show_file(DataLayout, FileAttributes) { co_return Result<void>(); }
-inline Task<Result<void>> DataPlane::hide_file(DataLayout) { co_return Result<void>(); }
+inline Task<Result<bool>> DataPlane::show_file(DataLayout, FileAttributes) { co_return true; }
+inline Task<Result<bool>> DataPlane::hide_file(DataLayout) { co_return true; }
 inline Task<Result<Adoption>> DataPlane::adopt_file(AdoptOptions) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
 inline Task<Result<std::vector<UnrecordedFile>>> DataPlane::unrecorded_files(uint32_t, std::string, std::string, size_t) {
   co_return fail(Code::unsupported, "this data plane keeps no files");

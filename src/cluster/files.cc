@@ -22,7 +22,7 @@ std::vector<std::pair<Drive*, ChunkName>> file_places(const Topology& topology, 
   return places;
 }
 
-Task<Result<void>> on_all_places(Plane& plane, DataLayout layout, std::optional<FileAttributes> attributes) {
+Task<Result<bool>> on_all_places(Plane& plane, DataLayout layout, std::optional<FileAttributes> attributes) {
   const auto topology = plane.drives.topology();
   std::vector<Task<Result<void>>> tasks;
   bool away = false;
@@ -45,7 +45,7 @@ Task<Result<void>> on_all_places(Plane& plane, DataLayout layout, std::optional<
     if (plane.unsettled_files.size() < Plane::kUnsettledFilesMax) plane.unsettled_files.insert_or_assign(layout.write_id, layout);
   }
   if (error) co_return std::move(*error);
-  co_return Result<void>();
+  co_return !away;
 }
 
 Task<Result<chunk::DirStore::Adopted>> adopt_in(chunk::ChunkStore& store, chunk::DirStore::Adoption adoption) {
@@ -113,10 +113,10 @@ Task<Result<std::optional<FileName>>> find_file_name(Plane& plane, DataLayout la
   co_return name;
 }
 
-Task<Result<void>> show_everywhere(Plane& plane, DataLayout layout, FileAttributes attributes) {
+Task<Result<bool>> show_everywhere(Plane& plane, DataLayout layout, FileAttributes attributes) {
   return on_all_places(plane, layout, std::move(attributes));
 }
-Task<Result<void>> hide_everywhere(Plane& plane, DataLayout layout) { return on_all_places(plane, layout, std::nullopt); }
+Task<Result<bool>> hide_everywhere(Plane& plane, DataLayout layout) { return on_all_places(plane, layout, std::nullopt); }
 
 Task<void> settle_unsettled_files(Plane& plane) {
   std::vector<DataLayout> waiting;
@@ -147,16 +147,30 @@ Task<Result<void>> show_if_current(Plane& plane, Drive& drive, DataLayout layout
   CO_TRY_ASSIGN(std::optional<FileName> file, co_await find_file_name(plane, layout));
   if (!file) co_return Result<void>();
   std::shared_ptr<const DataPlane::FileJudge> judge;
-  {
-    std::lock_guard lock(plane.files_mutex);
-    judge = plane.file_judge;
+  std::shared_ptr<const DataPlane::NameSettler> settler;
+  for (;;) {
+    {
+      std::lock_guard lock(plane.files_mutex);
+      judge = plane.file_judge;
+      settler = plane.name_settler;
+    }
+    if (judge != nullptr || !plane.tuning.files_have_judge) break;
+    // The owner of the writes is still being made: without it an older version would do as well.
+    if (plane.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
+    co_await sleep_for(std::chrono::milliseconds(5));
   }
   std::optional<FileAttributes> attributes = FileAttributes();
   if (judge != nullptr) {
     CO_TRY_ASSIGN(attributes, co_await (*judge)(layout, *file));
   }
   if (!attributes) co_return Result<void>();
-  co_return co_await drive.show_shard_file(shard_name(layout, 0, shard, term), std::move(*attributes));
+  CO_TRY(co_await drive.show_shard_file(shard_name(layout, 0, shard, term), std::move(*attributes)));
+  if (judge == nullptr || settler == nullptr) co_return Result<void>();
+  // A commit may have come between, and whoever made it may have shown its file before this one took its place. A later one has still to
+  // show its own.
+  CO_TRY_ASSIGN(attributes, co_await (*judge)(layout, *file));
+  if (!attributes) co_await (*settler)(std::move(*file), layout);
+  co_return Result<void>();
 }
 
 Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {

@@ -15,14 +15,15 @@ namespace quarry::cluster {
 // The name that was recorded with a write; none: no drive keeps it as a file.
 Task<Result<std::optional<FileName>>> find_file_name(Plane& plane, DataLayout layout);
 
-// On every place of the layout that keeps files and is there. Errors: of the last drive that could not.
-Task<Result<void>> show_everywhere(Plane& plane, DataLayout layout, FileAttributes attributes);
-Task<Result<void>> hide_everywhere(Plane& plane, DataLayout layout);
+// On every place of the layout that keeps files and is there. False: one is away. Errors: of the last drive that could not.
+Task<Result<bool>> show_everywhere(Plane& plane, DataLayout layout, FileAttributes attributes);
+Task<Result<bool>> hide_everywhere(Plane& plane, DataLayout layout);
 
 // What could not be shown or hidden while a drive was away, as far as the drives are back.
 Task<void> settle_unsettled_files(Plane& plane);
 
-// Shows the file of one shard if the owner says that it is the one to be seen under its name.
+// Shows the file of one shard if the owner says that it is the one to be seen under its name. Errors: cancelled (the store closes before
+// the owner could be asked).
 Task<Result<void>> show_if_current(Plane& plane, Drive& drive, DataLayout layout, unsigned shard, uint16_t term);
 
 // See DataPlane::adopt_file.

@@ -102,6 +102,80 @@ TEST_F(FilesTest, the_judge_decides_what_is_shown_after_a_crash) {
   EXPECT_EQ(shown("bucket/k", "old"), 2u);
 }
 
+// Whoever commits meanwhile has shown its own file already, and this one took its place.
+TEST_F(FilesTest, a_commit_between_the_judgement_and_the_showing_of_a_recovered_file_wins) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  auto recovered = write_file("k", "recovered", twice, false);
+  auto newer = write_file("k", "newer", twice);
+  ASSERT_TRUE(recovered && newer);
+  crash();
+  ASSERT_TRUE(open());
+  int asked = 0;
+  cluster->data().set_file_judge([&, newest = newer->write_id](DataLayout layout, FileName) -> Task<Result<std::optional<FileAttributes>>> {
+    std::optional<FileAttributes> shown;
+    if (layout.write_id == newest || asked++ == 0) shown = FileAttributes();
+    co_return shown;
+  });
+  cluster->data().set_name_settler([&](FileName, DataLayout layout) -> Task<void> {
+    EXPECT_EQ(layout.write_id, recovered->write_id);
+    auto done = co_await cluster->data().show_file(*newer, {});
+    EXPECT_TRUE(done);
+  });
+  settle();
+  EXPECT_GE(asked, 2);
+  EXPECT_EQ(shown("bucket/k", "newer"), 2u);
+}
+
+TEST_F(FilesTest, nothing_is_shown_before_the_judge_is_there) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  auto layout = write_file("k", "content", twice, false);
+  ASSERT_TRUE(layout);
+  crash();
+  tuning.files_have_judge = true;
+  ASSERT_TRUE(open());
+  executor.run(sleep_for(std::chrono::seconds(3)));
+  EXPECT_EQ(shown("bucket/k", "content"), 0u);
+  cluster->data().set_file_judge([](DataLayout, FileName) -> Task<Result<std::optional<FileAttributes>>> {
+    co_return std::optional<FileAttributes>(FileAttributes());
+  });
+  executor.run(sleep_for(std::chrono::seconds(3)));
+  EXPECT_EQ(shown("bucket/k", "content"), 2u);
+}
+
+TEST_F(FilesTest, a_store_without_a_judge_can_be_closed) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  ASSERT_TRUE(write_file("k", "content", twice, false));
+  crash();
+  tuning.files_have_judge = true;
+  ASSERT_TRUE(open());
+  executor.run(sleep_for(std::chrono::seconds(1)));
+  close();
+  EXPECT_EQ(shown("bucket/k", "content"), 0u);
+}
+
+// No restart is needed: the blocks of the session that crashed are looked through on each drive once it is there.
+TEST_F(FilesTest, a_drive_that_was_away_at_the_start_after_a_crash_shows_its_files_when_it_is_back) {
+  add_file_media(3);
+  ASSERT_TRUE(create("mirror:3"));
+  const std::string bytes = random_bytes(3, 200'000);
+  auto layout = write_file("late", bytes, {RedundancyKind::mirror, 1, 2}, false);
+  ASSERT_TRUE(layout);
+  crash();
+  media[1]->gone = true;
+  ASSERT_TRUE(open());
+  executor.run(sleep_for(std::chrono::seconds(10)));
+  EXPECT_EQ(shown("bucket/late", bytes), 2u);
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_EQ(shown("bucket/late", bytes), 3u);
+  settle();
+  EXPECT_EQ(fsck(), "");
+}
+
 TEST_F(FilesTest, an_unacknowledged_write_leaves_nothing) {
   add_file_media(2);
   ASSERT_TRUE(create(""));

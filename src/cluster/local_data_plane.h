@@ -46,10 +46,10 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<void>> enable_drive(uint32_t number) override;
   bool has_file_drives() const override { return plane_.drives.any_files(); }
   bool whole_objects() const override { return plane_.drives.all_files(); }
-  Task<Result<void>> show_file(DataLayout layout, FileAttributes attributes) override {
+  Task<Result<bool>> show_file(DataLayout layout, FileAttributes attributes) override {
     return show_everywhere(plane_, layout, std::move(attributes));
   }
-  Task<Result<void>> hide_file(DataLayout layout) override { return hide_everywhere(plane_, layout); }
+  Task<Result<bool>> hide_file(DataLayout layout) override { return hide_everywhere(plane_, layout); }
   void set_file_judge(FileJudge judge) override;
   void set_name_settler(NameSettler settler) override;
   Task<Result<Adoption>> adopt_file(AdoptOptions options) override { return cluster::adopt_file(plane_, std::move(options)); }

@@ -25,11 +25,9 @@ std::string after(std::string key) {
 }  // namespace
 
 Task<void> Sweeper::run() {
-  bool recovered = false;
   while (!plane_.background.stopping()) {
-    if (!recovered) {
+    if (!plane_.sessions_recovered.load()) {  // also while a drive is away: it may be back
       Result<size_t> removed = co_await recover_sessions();
-      recovered = removed.has_value();
       if (!removed) LOG_WARNING("orphan recovery failed; it will be tried again", {"error", removed.error().to_string()});
     }
     Result<size_t> left = co_await sweep();
@@ -101,7 +99,8 @@ Task<Result<size_t>> Sweeper::remove_orphans(Drive& drive, WriteId first, WriteI
       if (rows[2 * i] && drive.keeps_files() && name.stripe == 0) {  // committed; perhaps the end came before its file was shown
         Decoder in(*rows[2 * i]);
         CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
-        if (layout.redundancy.is_copy(name.shard)) CO_TRY(co_await show_if_current(plane_, drive, layout, name.shard, term_of(name.generation)));
+        if (layout.redundancy.is_copy(name.shard))
+          CO_TRY(co_await show_if_current(plane_, drive, layout, name.shard, term_of(name.generation)));
       }
       if (!rows[2 * i] && !rows[2 * i + 1]) orphans.push_back(chunks[i].id);
     }
@@ -139,11 +138,15 @@ Task<Result<size_t>> Sweeper::recover_sessions() {
           complete = false;
           continue;
         }
+        if (looked_through_.contains({number, first})) continue;
         CO_TRY_ASSIGN(size_t count, co_await remove_orphans(*drive, first, end));
+        looked_through_.emplace(number, first);
         removed += count;
       }
       all = all && complete;
-      if (complete) done.push_back(row.key);
+      if (!complete) continue;
+      done.push_back(row.key);
+      std::erase_if(looked_through_, [first](const auto& one) { return one.second == first; });
     }
     if (done.empty()) continue;
     auto body = [&done](meta::Transaction& transaction) { return remove_keys(transaction, done); };

@@ -1,6 +1,8 @@
 // Sweeper: gives back the space of what is referenced no more: retired writes, and writes of sessions that ended uncleanly and were never
 // committed. Confined to the home executor.
 #pragma once
+#include <set>
+
 #include "cluster/alarm.h"
 #include "cluster/plane.h"
 
@@ -14,8 +16,8 @@ class Sweeper {
   Task<void> run();
   // One pass over all retire rows. Returns how many are left (read at the moment, or partly on drives that are away).
   Task<Result<size_t>> sweep();
-  // Looks through the id blocks of older sessions and removes data chunks that no row names. Blocks stay for another time while a drive is
-  // away. Returns the number of chunks removed.
+  // Looks through the id blocks of older sessions and removes data chunks that no row names. Blocks stay while a drive is away, until that
+  // one was looked through, too. Returns the number of chunks removed.
   Task<Result<size_t>> recover_sessions();
   // Removes data chunks of writes in [first, end) on one drive that neither a data row nor a retire row names.
   Task<Result<size_t>> remove_orphans(Drive& drive, WriteId first, WriteId end);
@@ -23,6 +25,7 @@ class Sweeper {
  private:
   Plane& plane_;
   Semaphore turn_{1};
+  std::set<std::pair<uint32_t, WriteId>> looked_through_;  // drives, and the blocks of older sessions that need no second look there
 
  public:
   Alarm alarm;

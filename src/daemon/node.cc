@@ -143,6 +143,7 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
   options.blocking_pool = blocking_.get();
   options.tuning.cache_bytes = config_.cache_bytes;
   options.tuning.cache_pin_bytes = config_.cache_bytes / 4;
+  options.tuning.files_have_judge = true;  // the object engine
   ThreadPool* pool = blocking_.get();
   const size_t meta_cache = std::clamp<uint64_t>(memory_bytes() / 16, 64 * kMiB, kGiB);
   options.open_meta = [pool, meta_cache](meta::CommitLog& log, std::string directory) -> Task<Result<std::unique_ptr<meta::MetaStore>>> {

@@ -1,6 +1,8 @@
 // The readable tree of drives that keep files follows the rows, also when the end comes between a commit and its change of names.
 #include <gtest/gtest.h>
 
+#include "meta/transact.h"
+#include "object/engine/keys.h"
 #include "object/testing/harness.h"
 
 namespace quarry::object {
@@ -83,6 +85,74 @@ TEST_P(ObjectFiles, what_was_put_again_meanwhile_stays_shown) {
   EXPECT_EQ(f.data.shown.size(), 1u);
   EXPECT_EQ(f.restart(), 1u);
   EXPECT_EQ(f.data.shown.size(), 1u);
+}
+
+// What the rows say after each step, also when the end comes between the commit and the change of names.
+TEST_P(ObjectFiles, a_version_that_was_overwritten_is_hidden_at_the_next_start_when_the_end_came_after_the_commit) {
+  Files f(GetParam());
+  ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'x')));
+  const std::set<cluster::WriteId> before = f.data.shown;
+  ASSERT_EQ(before.size(), 1u);
+  f.data.names_fail = true;
+  ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'y')));
+  ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'z')));
+  EXPECT_EQ(f.data.shown, before);
+  EXPECT_EQ(f.restart(), 2u);
+  EXPECT_EQ(f.data.shown.size(), 1u);
+  EXPECT_NE(f.data.shown, before);
+  EXPECT_EQ(f.restart(), 0u);
+  EXPECT_TRUE(f.violations().empty());
+}
+
+TEST_P(ObjectFiles, a_version_whose_successor_is_no_file_is_hidden_at_the_next_start) {
+  Files f(GetParam());
+  ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'x')));
+  f.data.names_fail = true;
+  ASSERT_TRUE(f.put("b", "k", "inside the metadata"));
+  EXPECT_EQ(f.data.shown.size(), 1u);
+  EXPECT_EQ(f.restart(), 1u);
+  EXPECT_EQ(f.data.shown.size(), 0u);
+}
+
+TEST_P(ObjectFiles, an_overwrite_leaves_no_row_behind_when_all_went_well) {
+  Files f(GetParam());
+  for (char c = 'a'; c < 'e'; ++c) ASSERT_TRUE(f.put("b", "k", std::string(50'000, c)));
+  EXPECT_EQ(f.restart(), 0u);
+}
+
+TEST_P(ObjectFiles, a_version_to_be_hidden_on_a_drive_that_is_away_is_not_forgotten) {
+  Files f(GetParam());
+  ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'x')));
+  const std::set<cluster::WriteId> before = f.data.shown;
+  f.data.names_away = true;
+  ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'y')));
+  EXPECT_EQ(f.restart(), 1u);  // still away
+  EXPECT_EQ(f.data.shown, before);
+  f.data.names_away = false;
+  EXPECT_EQ(f.restart(), 1u);
+  EXPECT_EQ(f.data.shown.size(), 1u);
+  EXPECT_NE(f.data.shown, before);
+  EXPECT_EQ(f.restart(), 0u);
+}
+
+TEST_P(ObjectFiles, rows_of_the_first_version_without_a_write_id_are_understood) {
+  Files f(GetParam());
+  ASSERT_TRUE(f.put("b", "k", std::string(50'000, 'x')));
+  f.data.names_fail = true;
+  ASSERT_TRUE(f.remove("b", "k"));
+  auto body = [](meta::Transaction& transaction) -> Task<Result<void>> {
+    meta::ScanOptions all{.range = shown_files_range(), .limit = 10};
+    CO_TRY_ASSIGN(auto rows, co_await transaction.scan(std::move(all)));
+    for (auto& row : rows) {
+      transaction.remove(row.key);
+      transaction.put(row.key.substr(0, row.key.size() - 8), row.value.substr(0, row.value.size() - 8));
+    }
+    co_return Result<void>();
+  };
+  ASSERT_TRUE(f.executor.run(meta::transact(*f.meta, body)));
+  EXPECT_EQ(f.restart(), 1u);
+  EXPECT_EQ(f.data.shown.size(), 0u);
+  EXPECT_EQ(f.restart(), 0u);
 }
 
 TEST_P(ObjectFiles, an_upload_in_parts_becomes_one_shown_write) {

@@ -230,7 +230,7 @@ Task<Result<ObjectInfo>> Engine::complete_upload(const RequestContext& ctx, std:
   if (merged.writer && !done && done.error().code() == Code::unknown_outcome) merged.writer->settle();
   if (done) {
     CO_TRY_ASSIGN(auto owner, co_await open_bucket(bucket));
-    co_await settle_name(owner->info.id, key, change.replaced());
+    co_await settle_name(owner->info.id, key, change.former());
     co_return to_info(change.record(), std::move(key), true);
   }
   // Completing again, as a client does that lost the answer, finds the object made the first time, while it is the current one.

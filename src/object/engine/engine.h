@@ -109,12 +109,9 @@ class Engine final : public ObjectEngine {
   // Errors: not_found ("upload ...").
   Task<Result<UploadRecord>> read_upload(BucketId bucket, std::string key, UploadId upload_id);
 
-  // The readable tree of drives that keep files follows the rows of a key; after each commit that changed its current version. previous:
-  // the layout that was current before. True: the tree is as the rows say.
-  Task<bool> settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous);
-
-  // The same after a removal, whose row of kind f goes when the file is hidden.
-  Task<void> settle_removal(BucketId bucket, std::string key, std::optional<cluster::DataLayout> gone);
+  // The readable tree of drives that keep files follows the rows of a key; after each commit that changed its current version. The row that
+  // asked for it goes when the former version's file is hidden everywhere.
+  Task<void> settle_name(BucketId bucket, std::string key, FormerFile former);
 
   Task<Result<size_t>> settle_names() override;
 
@@ -122,6 +119,7 @@ class Engine final : public ObjectEngine {
   Task<Result<void>> charge(meta::Transaction& transaction, const BucketInfo& bucket, UsageDelta usage);
 
  private:
+  Task<bool> settle_row(meta::KeyValue row, BucketId bucket, std::string key, cluster::DataLayout former);
   unsigned failure_domains();
   Task<Result<BucketRef>> bucket_in(meta::Transaction& transaction, std::string name);
 

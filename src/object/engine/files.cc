@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "codec/digest.h"
+#include "io/sync.h"
 #include "meta/transact.h"
 #include "object/engine/engine.h"
 
@@ -27,30 +28,37 @@ Task<Result<std::optional<cluster::FileAttributes>>> judge(meta::MetaStore* meta
   co_return attributes;
 }
 
-constexpr size_t kSettleBatch = 1000;
+constexpr size_t kSettleBatch = 1000;  // rows read at a time
+constexpr size_t kSettleAtOnce = 32;   // of those, settled side by side
 
-// A later removal may have put its own row there.
+// A later commit may have put its own row there.
 Task<Result<void>> forget_row(meta::Transaction* transaction, std::string key, std::string value) {
   CO_TRY_ASSIGN(const auto row, co_await transaction->get(key));
   if (row && *row == value) transaction->remove(std::move(key));
   co_return Result<void>();
 }
 
+Task<void> forget(meta::MetaStore* meta, std::string key, std::string value) {
+  auto body = [&](meta::Transaction& transaction) { return forget_row(&transaction, key, value); };
+  Result<meta::Version> forgotten = co_await meta::transact(*meta, body);
+  if (!forgotten) LOG_DEBUG("a row that asks for a file to be hidden stays", {"error", forgotten.error().to_string()});
+}
+
 bool may_be_file(const std::optional<cluster::DataLayout>& layout) { return layout && layout->redundancy.has_copies(); }
 
 // previous: was current before, or may be seen for another reason. Versions of a key lie on different drives, so what is shown on one does
-// not take the place of what is still to be seen on another.
-Task<Result<void>> settle(meta::MetaStore* meta, cluster::DataPlane* data, NameGates* gates, BucketId bucket, std::string key,
+// not take the place of what is still to be seen on another. false: not yet where a drive is away.
+Task<Result<bool>> settle(meta::MetaStore* meta, cluster::DataPlane* data, NameGates* gates, BucketId bucket, std::string key,
                           std::optional<cluster::DataLayout> previous) {
   // Shown and hidden by one at a time: the last to look sees what the last commit left.
   Gate::Pass pass = co_await gates->at(hash64(bytes_of(key), bucket)).enter();
   CO_TRY_ASSIGN(const std::optional<VersionRecord> current, co_await current_version(meta, bucket, std::move(key)));
   const bool is_file = current && may_be_file(current->layout);
-  Result<void> settled;
+  Result<bool> settled = true;
   if (is_file) settled = co_await data->show_file(*current->layout, file_attributes(*current));
   if (may_be_file(previous) && !(is_file && current->layout->write_id == previous->write_id)) {
-    Result<void> hidden = co_await data->hide_file(*previous);
-    if (!hidden) settled = std::move(hidden);
+    Result<bool> hidden = co_await data->hide_file(*previous);
+    if (!hidden || (settled && !*hidden)) settled = std::move(hidden);
   }
   co_return settled;
 }
@@ -62,8 +70,11 @@ Task<void> settle_from_below(meta::MetaStore* meta, cluster::DataPlane* data, st
   const Result<BucketRecord> bucket = decode_bucket(**row);
   if (!bucket) co_return;
   const BucketId id = bucket->info.id;
-  Result<void> settled = co_await settle(meta, data, gates.get(), id, std::move(file.name), layout);
+  const std::string asks = shown_file_key(id, file.name, layout.write_id);
+  Result<std::optional<std::string>> asked = co_await meta->get(asks);
+  Result<bool> settled = co_await settle(meta, data, gates.get(), id, std::move(file.name), layout);
   if (!settled) LOG_WARNING("the file of an object could not be shown or hidden", {"error", settled.error().to_string()});
+  if (settled && *settled && asked && *asked) co_await forget(meta, asks, std::move(**asked));
 }
 
 }  // namespace
@@ -86,25 +97,32 @@ cluster::DataPlane::NameSettler make_name_settler(meta::MetaStore& meta, cluster
   };
 }
 
-Task<bool> Engine::settle_name(BucketId bucket, std::string key, std::optional<cluster::DataLayout> previous) {
-  if (!data().has_file_drives()) co_return true;
-  Result<void> settled = co_await settle(&meta(), &data(), name_gates_.get(), bucket, key, std::move(previous));
+void ask_to_hide(meta::Transaction& transaction, cluster::DataPlane& data, BucketId bucket, std::string_view key, Sequence time,
+                 FormerFile& former) {
+  former.row.clear();
+  if (!may_be_file(former.layout) || !data.has_file_drives()) return;
+  former.layout->encode(former.row);
+  Encoder(former.row).u64(time);  // should the same version be current once more: the row of that time is another one
+  transaction.put(shown_file_key(bucket, key, former.layout->write_id), former.row);
+}
+
+Task<void> Engine::settle_name(BucketId bucket, std::string key, FormerFile former) {
+  if (!data().has_file_drives()) co_return;
+  Result<bool> settled = co_await settle(&meta(), &data(), name_gates_.get(), bucket, key, former.layout);
   // The object itself is committed; the tree is looked at again when the drive is back, or at the next start.
   if (!settled)
     LOG_WARNING("the file of an object could not be shown or hidden", {"key", key.substr(0, 100)}, {"error", settled.error().to_string()});
-  co_return settled.has_value();
+  if (settled && *settled && !former.row.empty())
+    co_await forget(&meta(), shown_file_key(bucket, key, former.layout->write_id), std::move(former.row));
 }
 
-Task<void> Engine::settle_removal(BucketId bucket, std::string key, std::optional<cluster::DataLayout> gone) {
-  if (!data().has_file_drives()) co_return;
-  const bool settled = co_await settle_name(bucket, key, gone);
-  if (!settled || !may_be_file(gone)) co_return;
-  const std::string row = shown_file_key(bucket, key);
-  std::string value;
-  gone->encode(value);
-  auto forget = [&](meta::Transaction& transaction) { return forget_row(&transaction, row, value); };
-  Result<meta::Version> forgotten = co_await meta::transact(meta(), forget);
-  if (!forgotten) LOG_DEBUG("a row that asks for a file to be hidden stays", {"error", forgotten.error().to_string()});
+Task<bool> Engine::settle_row(meta::KeyValue row, BucketId bucket, std::string key, cluster::DataLayout former) {
+  Result<bool> settled = co_await settle(&meta(), &data(), name_gates_.get(), bucket, key, former);
+  if (!settled)
+    LOG_WARNING("the file of an object could not be hidden", {"key", key.substr(0, 100)}, {"error", settled.error().to_string()});
+  const bool done = settled && *settled;
+  if (done) co_await forget(&meta(), std::move(row.key), std::move(row.value));
+  co_return done;
 }
 
 Task<Result<size_t>> Engine::settle_names() {
@@ -114,12 +132,16 @@ Task<Result<size_t>> Engine::settle_names() {
   for (;;) {
     CO_TRY_ASSIGN(const auto rows, co_await meta().scan({.range = range, .limit = kSettleBatch}));
     if (rows.empty()) co_return settled;
-    for (const auto& row : rows) {
-      CO_TRY_ASSIGN(const ParsedKey key, parse_row_key(row.key));
-      Decoder in(row.value);
-      CO_TRY_ASSIGN(const cluster::DataLayout gone, cluster::DataLayout::decode(in));
-      co_await settle_removal(key.bucket, key.key, gone);
-      ++settled;
+    for (size_t begin = 0; begin < rows.size(); begin += kSettleAtOnce) {
+      std::vector<Task<bool>> tasks;
+      for (size_t i = begin; i < std::min(begin + kSettleAtOnce, rows.size()); ++i) {
+        CO_TRY_ASSIGN(ParsedKey key, parse_row_key(rows[i].key));
+        Decoder in(rows[i].value);
+        CO_TRY_ASSIGN(const cluster::DataLayout former, cluster::DataLayout::decode(in));
+        tasks.push_back(settle_row(rows[i], key.bucket, std::move(key.key), former));
+      }
+      settled += tasks.size();
+      co_await when_all(std::move(tasks));
     }
     range.begin = rows.back().key + '\0';
   }

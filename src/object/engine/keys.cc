@@ -43,7 +43,11 @@ std::string counter_key(BucketId bucket, UsageCounter counter) {
 }
 
 std::string current_key(BucketId bucket, std::string_view key) { return keyed(RowKind::current, bucket, key); }
-std::string shown_file_key(BucketId bucket, std::string_view key) { return keyed(RowKind::shown_file, bucket, key); }
+std::string shown_file_key(BucketId bucket, std::string_view key, uint64_t write_id) {
+  std::string out = keyed(RowKind::shown_file, bucket, key);
+  Encoder(out).key_u64(write_id);
+  return out;
+}
 meta::KeyRange shown_files_range() { return {"f", prefix_end("f")}; }
 std::string null_pointer_key(BucketId bucket, std::string_view key) { return keyed(RowKind::null_pointer, bucket, key); }
 std::string version_key(BucketId bucket, std::string_view key, Sequence sequence) {
@@ -100,8 +104,10 @@ Result<ParsedKey> parse_row_key(std::string_view row_key) {
   parsed.key = in.key_text();
   switch (kind) {
     case 'o':
-    case 'n':
-    case 'f': break;
+    case 'n': break;
+    case 'f':
+      if (in.remaining() > 0) parsed.write_id = in.key_u64();  // rows of the first version end with the key
+      break;
     case 'v': parsed.sequence = ~in.key_u64(); break;
     case 'i':
       parsed.slot = in.key_u64();

@@ -8,7 +8,7 @@
 //   v    bucket id, key, ~sequence     noncurrent versions and delete markers, newest first
 //   n    bucket id, key                sequence of the null version, while its row is a v row
 //   i    bucket id, key, slot, page    payload of an inline object, or part list of a multipart object
-//   f    bucket id, key                the file of a former current version may still be shown (drives that keep files)
+//   f    bucket id, key, write id      the file of a former current version may still be shown (drives that keep files)
 //   u    bucket id, key, upload id     upload in progress
 //   p    upload id, part number        part of an upload in progress
 //
@@ -42,7 +42,7 @@ std::string last_bucket_id_key();
 std::string counter_key(BucketId bucket, UsageCounter counter);
 std::string current_key(BucketId bucket, std::string_view key);
 std::string version_key(BucketId bucket, std::string_view key, Sequence sequence);
-std::string shown_file_key(BucketId bucket, std::string_view key);
+std::string shown_file_key(BucketId bucket, std::string_view key, uint64_t write_id);
 meta::KeyRange shown_files_range();
 std::string null_pointer_key(BucketId bucket, std::string_view key);
 std::string payload_key(BucketId bucket, std::string_view key, PayloadSlot slot, uint32_t page);
@@ -53,8 +53,8 @@ std::string part_key(std::string_view upload_id, uint32_t number);
 enum class RowKind : char { current = 'o', version = 'v', null_pointer = 'n', payload = 'i', upload = 'u', shown_file = 'f' };
 
 meta::KeyRange bucket_names_range();
-meta::KeyRange bucket_rows(RowKind kind, BucketId bucket);                       // all of one bucket
-meta::KeyRange key_rows(RowKind kind, BucketId bucket, std::string_view key);    // all of one key
+meta::KeyRange bucket_rows(RowKind kind, BucketId bucket);                           // all of one bucket
+meta::KeyRange key_rows(RowKind kind, BucketId bucket, std::string_view key);        // all of one key
 meta::KeyRange prefix_rows(RowKind kind, BucketId bucket, std::string_view prefix);  // all keys that begin with prefix
 meta::KeyRange part_rows(std::string_view upload_id);
 // First row after every row of `key`, and of every key that begins with `prefix`.
@@ -65,10 +65,11 @@ std::string after_prefix(RowKind kind, BucketId bucket, std::string_view prefix)
 struct ParsedKey {
   BucketId bucket = 0;
   std::string key;
-  Sequence sequence = 0;   // v
-  PayloadSlot slot = 0;    // i
-  uint32_t page = 0;       // i
-  std::string upload_id;   // u
+  Sequence sequence = 0;  // v
+  PayloadSlot slot = 0;   // i
+  uint32_t page = 0;      // i
+  std::string upload_id;  // u
+  uint64_t write_id = 0;  // f
 };
 Result<ParsedKey> parse_row_key(std::string_view row_key);
 

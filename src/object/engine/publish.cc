@@ -37,12 +37,14 @@ Task<Result<Applied>> PublishVersion::apply(ChangeContext& context) {
   CO_TRY(check_write_conditions(conditions_, rows.current() ? &*rows.current() : nullptr, key_));
   CO_TRY(co_await prepare(context));
 
-  replaced_ = rows.current() ? rows.current()->layout : std::nullopt;
+  former_ = {.layout = rows.current() ? rows.current()->layout : std::nullopt, .row = {}};
   record_.sequence = sequence;
   record_.null_version = versioning != Versioning::enabled;
   if (record_.null_version) {
     CO_TRY(co_await rows.discard_null());
   }
+  // What is discarded is retired, and goes with its file. What stays is known to no other row as perhaps still shown.
+  if (rows.current()) ask_to_hide(context.transaction, context.data, context.bucket.id, key_, context.now, former_);
   rows.demote_current();
   CO_TRY(co_await write_payload(context, rows));
   rows.count(record_);

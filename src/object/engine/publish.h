@@ -2,6 +2,7 @@
 #pragma once
 #include "object/engine/change.h"
 #include "object/engine/engine.h"
+#include "object/engine/files.h"
 
 namespace quarry::object {
 
@@ -13,7 +14,7 @@ class PublishVersion : public KeyChange {
 
   Task<Result<Applied>> apply(ChangeContext& context) override;
   const VersionRecord& record() const { return record_; }
-  const std::optional<cluster::DataLayout>& replaced() const { return replaced_; }  // of the version that was current before
+  const FormerFile& former() const { return former_; }
 
  protected:
   // Checks before the first edit; in the transaction. May fill the record.
@@ -22,7 +23,7 @@ class PublishVersion : public KeyChange {
   virtual Task<Result<void>> write_payload(ChangeContext& context, KeyRows& rows) = 0;
 
   VersionRecord record_;
-  std::optional<cluster::DataLayout> replaced_;
+  FormerFile former_;
   const std::string key_;
 
  private:

@@ -58,7 +58,7 @@ class PutWriter final : public ObjectWriter {
       co_return std::move(done).error();
     }
     body_.keep();
-    co_await engine_.settle_name(bucket_->info.id, key_, change.replaced());
+    co_await engine_.settle_name(bucket_->info.id, key_, change.former());
     co_return to_info(change.record(), key_, true);
   }
 
@@ -130,9 +130,10 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
       CO_TRY_ASSIGN(state, co_await data().file_state(*current.layout));
     }
     if (!source.replace && state != cluster::FileState::changed && state != cluster::FileState::vanished) {
-      co_return fail(Code::already_exists,
-                     "bucket '{}' has an object '{}' already: both were left as they are; adopt into another bucket, or again with --replace",
-                     bucket->info.name, key);
+      co_return fail(
+          Code::already_exists,
+          "bucket '{}' has an object '{}' already: both were left as they are; adopt into another bucket, or again with --replace",
+          bucket->info.name, key);
     }
     conditions.if_match.push_back(current.etag());
   }
@@ -154,7 +155,7 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
     co_return std::move(done).error();
   }
   adoption.writer->keep();
-  co_await settle_name(bucket->info.id, key, change.replaced());
+  co_await settle_name(bucket->info.id, key, change.former());
   co_return to_info(change.record(), std::move(key), true);
 }
 

@@ -14,7 +14,7 @@ class RemoveObject : public KeyChange {
   Task<Result<Applied>> apply(ChangeContext& context) override {
     KeyRows rows(context.transaction, context.data, context.bucket.id, target_.key, context.usage);
     CO_TRY(co_await rows.load());
-    if (rows.current() && rows.current()->layout) gone_ = rows.current()->layout;
+    FormerFile former{.layout = rows.current() ? rows.current()->layout : std::nullopt, .row = {}};
     bucket_ = context.bucket.id;
     Result<Applied> applied = Applied::nothing_to_write;
     if (version_) {
@@ -24,18 +24,16 @@ class RemoveObject : public KeyChange {
     } else {
       applied = co_await add_marker(context, rows);
     }
-    // Committed with the removal: should the end come before the file is hidden, the next start does it.
-    if (applied && *applied == Applied::commit && gone_ && gone_->redundancy.has_copies() && context.data.has_file_drives()) {
-      std::string layout;
-      gone_->encode(layout);
-      context.transaction.put(shown_file_key(bucket_, target_.key), std::move(layout));
+    if (applied && *applied == Applied::commit) {
+      ask_to_hide(context.transaction, context.data, bucket_, target_.key, context.now, former);
+      former_ = std::move(former);
     }
     co_return applied;
   }
   const DeleteOutcome& outcome() const { return outcome_; }
   const std::string& key() const { return target_.key; }
   BucketId bucket() const { return bucket_; }
-  const std::optional<cluster::DataLayout>& gone() const { return gone_; }  // of the version that was current before
+  const FormerFile& former() const { return former_; }  // of the latest try that had something to write
 
  private:
   Task<Result<Applied>> remove_plain(KeyRows& rows) {
@@ -104,7 +102,7 @@ class RemoveObject : public KeyChange {
   VersionRecord marker_;
   DeleteOutcome outcome_;
   BucketId bucket_ = 0;
-  std::optional<cluster::DataLayout> gone_;
+  FormerFile former_;
 };
 
 Result<std::unique_ptr<RemoveObject>> prepare(Engine& engine, DeleteTarget target) {
@@ -118,7 +116,8 @@ Result<std::unique_ptr<RemoveObject>> prepare(Engine& engine, DeleteTarget targe
 
 class ChangeTags : public KeyChange {
  public:
-  ChangeTags(std::string key, std::optional<VersionId> version, Tags tags) : key_(std::move(key)), version_(version), tags_(std::move(tags)) {}
+  ChangeTags(std::string key, std::optional<VersionId> version, Tags tags)
+      : key_(std::move(key)), version_(version), tags_(std::move(tags)) {}
 
   Task<Result<Applied>> apply(ChangeContext& context) override {
     KeyRows rows(context.transaction, context.data, context.bucket.id, key_, context.usage);
@@ -141,7 +140,8 @@ class ChangeTags : public KeyChange {
     const std::string after = encode(*record);
     if (is_unknown() && before == after) co_return Applied::nothing_to_write;
     if (is_unknown() && before != before_) {
-      co_return fail(Code::unknown_outcome, "key '{}': its tags may have changed before another change; read them, then repeat if needed", key_);
+      co_return fail(Code::unknown_outcome, "key '{}': its tags may have changed before another change; read them, then repeat if needed",
+                     key_);
     }
     before_ = before;
     if (is_current) {
@@ -166,11 +166,12 @@ class ChangeTags : public KeyChange {
 Task<Result<DeleteOutcome>> Engine::remove(const RequestContext& ctx, std::string bucket, DeleteTarget target) {
   CO_TRY_ASSIGN(auto change, prepare(*this, std::move(target)));
   CO_TRY(co_await run_change(ctx, std::move(bucket), 0, change->key(), *change));
-  co_await settle_removal(change->bucket(), change->key(), change->gone());
+  co_await settle_name(change->bucket(), change->key(), change->former());
   co_return change->outcome();
 }
 
-Task<std::vector<Result<DeleteOutcome>>> Engine::remove_many(const RequestContext& ctx, std::string bucket, std::vector<DeleteTarget> targets) {
+Task<std::vector<Result<DeleteOutcome>>> Engine::remove_many(const RequestContext& ctx, std::string bucket,
+                                                             std::vector<DeleteTarget> targets) {
   const RequestContext context = ctx;
   std::vector<Result<DeleteOutcome>> results(targets.size(), Result<DeleteOutcome>(DeleteOutcome()));
   size_t next = 0;
@@ -208,14 +209,15 @@ Task<std::vector<Result<DeleteOutcome>>> Engine::remove_many(const RequestContex
       } else if (change.failure) {
         done = std::move(*change.failure);
       }
-      if (done) co_await settle_removal(change.bucket(), change.key(), change.gone());
+      if (done) co_await settle_name(change.bucket(), change.key(), change.former());
       results[places[i]] = done ? Result<DeleteOutcome>(change.outcome()) : Result<DeleteOutcome>(std::move(done).error());
     }
   }
   co_return results;
 }
 
-Task<Result<ObjectInfo>> Engine::set_tags(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id, Tags tags) {
+Task<Result<ObjectInfo>> Engine::set_tags(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id,
+                                          Tags tags) {
   CO_TRY(check_object_key(key));
   CO_TRY(check_put_options(PutOptions{.tags = tags}));
   std::optional<VersionId> version;

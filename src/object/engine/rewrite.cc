@@ -248,7 +248,7 @@ Task<Result<Rewritten>> Engine::rewrite(const RequestContext& ctx, std::string b
   }
   for (auto& copy : copies) copy.writer->keep();
   outcome.what = What::copied;
-  co_await settle_name(bucket->info.id, key, std::nullopt);
+  co_await settle_name(bucket->info.id, key, {});
   co_return outcome;
 }
 

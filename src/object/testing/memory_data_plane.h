@@ -28,12 +28,13 @@ class MemoryDataPlane final : public cluster::DataPlane {
 
   // Looks at the data rows and forgets the bytes of writes that no row names, as recovery and the sweep do. Returns how many.
   Task<Result<size_t>> collect();
-  size_t writes_held() const;    // whose bytes are in memory
+  size_t writes_held() const;  // whose bytes are in memory
   uint64_t bytes_held() const;
-  size_t writers_open() const;   // not yet kept, settled or dropped
+  size_t writers_open() const;  // not yet kept, settled or dropped
 
   Result<std::unique_ptr<cluster::DataWriter>> begin_write(const cluster::WriteOptions& options) override;
-  std::unique_ptr<cluster::DataReader> read(const cluster::DataLayout& layout, uint64_t offset, uint64_t length, cluster::CachePolicy policy) override;
+  std::unique_ptr<cluster::DataReader> read(const cluster::DataLayout& layout, uint64_t offset, uint64_t length,
+                                            cluster::CachePolicy policy) override;
   std::unique_ptr<cluster::ReadGuard> guard_reads() override;
   Task<Result<void>> set_pinned(cluster::DataLayout layout, bool pinned) override;
   size_t pinned() const;
@@ -57,18 +58,22 @@ class MemoryDataPlane final : public cluster::DataPlane {
   bool keeps_files = false;
   bool whole = false;  // all of them do
   bool names_fail = false;
+  bool names_away = false;  // as if their drives were away
   std::set<cluster::WriteId> shown;
   bool has_file_drives() const override { return keeps_files; }
   bool whole_objects() const override { return whole; }
-  Task<Result<void>> show_file(cluster::DataLayout layout, cluster::FileAttributes) override { co_return rename(layout, true); }
-  Task<Result<void>> hide_file(cluster::DataLayout layout) override { co_return rename(layout, false); }
+  Task<Result<bool>> show_file(cluster::DataLayout layout, cluster::FileAttributes) override { co_return rename(layout, true); }
+  Task<Result<bool>> hide_file(cluster::DataLayout layout) override { co_return rename(layout, false); }
 
  private:
-  Result<void> rename(const cluster::DataLayout& layout, bool show) {
+  Result<bool> rename(const cluster::DataLayout& layout, bool show) {
     if (names_fail) return fail(Code::unavailable, "planned: no name changes");
-    if (show) shown.insert(layout.write_id);
-    else shown.erase(layout.write_id);
-    return {};
+    if (names_away) return false;
+    if (show)
+      shown.insert(layout.write_id);
+    else
+      shown.erase(layout.write_id);
+    return true;
   }
   struct State;
   class Writer;
