@@ -120,7 +120,7 @@ class Node:
             self.process = None
 
     def cli(self, *command, check=True, input=None):
-        done = subprocess.run([BINARY, *command, "--root", self.root], capture_output=True, text=True, input=input, timeout=300)
+        done = subprocess.run([BINARY, *command, "--root", self.root], capture_output=True, text=True, input=input, timeout=900)
         if check and done.returncode != 0:
             raise AssertionError(f"{command}: status {done.returncode}: {done.stderr} {done.stdout[-600:]}")
         return done
