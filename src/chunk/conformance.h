@@ -206,6 +206,18 @@ TEST_P(ChunkStoreConformance, a_closed_store_answers_device_gone) {
   EXPECT_TRUE(executor.run(store->close()));
 }
 
+// As the operator's `device enable` meets the guard's look.
+TEST_P(ChunkStoreConformance, health_checks_may_meet) {
+  const auto all = [this]() -> Task<std::vector<Result<void>>> {
+    std::vector<Task<Result<void>>> checks;
+    for (int i = 0; i < 8; ++i) checks.push_back(store->check_health());
+    co_return co_await when_all(std::move(checks));
+  };
+  for (int round = 0; round < 20; ++round) {
+    for (const auto& healthy : executor.run(all())) ASSERT_TRUE(healthy) << healthy.error().to_string();
+  }
+}
+
 // Random operations against a map, with reopening in between.
 TEST_P(ChunkStoreConformance, behaves_like_a_map) {
   for (const uint64_t seed : {1, 2, 3}) {

@@ -6,7 +6,7 @@ namespace quarry::chunk::kfs {
 namespace {
 
 bool is_remnant(const std::string& name) {
-  return name == "kfs.lock" || name == "kfs.probe" || name == "kfs.probe.new" || name == std::string(kDescriptorName) + ".new";
+  return name == "kfs.lock" || name.starts_with("kfs.probe") || name == std::string(kDescriptorName) + ".new";
 }
 
 }  // namespace

@@ -314,17 +314,20 @@ class Store : public KfsChunkStore {
   Task<Result<void>> check_health() override {
     Call call(*this);
     CO_TRY(call.permitted());
-    co_return co_await blocking(pool_, [files = &files_, directory = directory_, drive = descriptor_.drive]() -> Result<void> {
+    co_await probe_turn_.acquire();  // one at a time: they write the same file, and each removes it
+    auto healthy = co_await blocking(pool_, [files = &files_, directory = directory_, drive = descriptor_.drive]() -> Result<void> {
       auto found = kfs::read_descriptor(*files, directory);
       if (!found && found.error().code() == Code::not_found) return fail(Code::device_gone, "{} is gone", directory);
       if (!found) return std::move(found).error();
       if (found->drive != drive) return fail(Code::device_gone, "{} is another store by now", directory);
-      const std::string probe = directory + "/kfs.probe";
+      const std::string probe = directory + "/kfs.probe-health";  // kfs.probe is the set's own
       const auto written = kfs::replace_file(*files, probe, bytes_of("probe"));
       if (!written && written.error().code() != Code::no_space) return written;  // full is not broken
-      files->remove(probe).ignore("the next look, or the next start, removes it");
+      files->remove(probe).ignore("the next look removes it");
       return {};
     });
+    probe_turn_.release();
+    co_return healthy;
   }
 
   Task<Result<void>> set_label(std::string label) override {
@@ -477,6 +480,7 @@ class Store : public KfsChunkStore {
   size_t calls_ = 0;
   bool closed_ = false;
   Event idle_;
+  Semaphore probe_turn_{1};
 };
 
 kfs::Files& files_of(const KfsTuning& tuning) { return tuning.files != nullptr ? *tuning.files : kfs::posix_files(); }
