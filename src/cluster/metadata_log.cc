@@ -51,7 +51,8 @@ Result<Root> decode_root(ByteView bytes, uint64_t epoch, uint32_t sequence) {
   TRY(in.check("metadata root"));
   if (magic != kRootMagic) return fail(Code::corrupt, "metadata root {}.{}: wrong magic", epoch, sequence);
   if (version != kVersion) return fail(Code::incompatible, "metadata root of version {}; this program reads {}", version, kVersion);
-  if (root.epoch != epoch || stored_sequence != sequence) return fail(Code::corrupt, "metadata root {}.{} says it is {}.{}", epoch, sequence, root.epoch, stored_sequence);
+  if (root.epoch != epoch || stored_sequence != sequence)
+    return fail(Code::corrupt, "metadata root {}.{} says it is {}.{}", epoch, sequence, root.epoch, stored_sequence);
   if (has_manifest != 0) {
     meta::CheckpointManifest manifest;
     manifest.frame = in.u64();
@@ -140,7 +141,8 @@ Result<void> MetadataLog::check_absent() const {
     return {};
   }
   return fail(Code::data_lost,
-              "drives {} are absent, and the metadata has {} copies: what was written last may be on them alone; bring back at least {} of them, or "
+              "drives {} are absent, and the metadata has {} copies: what was written last may be on them alone; bring back at least {} of "
+              "them, or "
               "accept the loss explicitly",
               names, writable_copies_min(), lost - writable_copies_min() + 1);
 }
@@ -248,7 +250,8 @@ Task<Result<void>> MetadataLog::recover() {
     for (const meta::CheckpointFile& file : checkpoint_->files) {
       if (file.handle == key.first) file_name = file.name;
     }
-    co_return fail(Code::data_lost, "piece {} of metadata file '{}' is on none of the {} drives present", key.second, file_name, options_.drives.size());
+    co_return fail(Code::data_lost, "piece {} of metadata file '{}' is on none of the {} drives present", key.second, file_name,
+                   options_.drives.size());
   }
   // What the current checkpoint makes obsolete.
   for (auto it = roots_.begin(); it != roots_.end();) {
@@ -294,7 +297,8 @@ std::vector<Drive*> MetadataLog::candidates(const Copies& have, const std::set<u
   const uint64_t start = rotation_++;
   for (size_t i = 0; i < count; ++i) {
     Drive* drive = options_.drives[(start + i) % count];
-    if (!drive->writable() || leaving_.contains(drive->number()) || holding.contains(drive->number()) || refused.contains(drive->number())) continue;
+    if (!drive->writable() || leaving_.contains(drive->number()) || holding.contains(drive->number()) || refused.contains(drive->number()))
+      continue;
     (domains.insert(drive->domain()).second ? first : second).push_back(drive);
   }
   first.insert(first.end(), second.begin(), second.end());
@@ -329,7 +333,10 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
       if (done[i] || done[i].error().code() == Code::already_exists) {
         result.copies.at.emplace_back(targets[i]->number(), name.shard);
       } else {
-        LOG_WARNING("metadata copy moves to another drive", {"chunk", describe(name)}, {"drive", targets[i]->number()}, {"error", done[i].error().to_string()});
+        if (!stall_) {  // else it is told already, and tried over and over
+          LOG_WARNING("metadata copy moves to another drive", {"chunk", describe(name)}, {"drive", targets[i]->number()},
+                      {"error", done[i].error().to_string()});
+        }
         refused.insert(targets[i]->number());
         result.error = std::move(done[i]).error();
       }
@@ -359,36 +366,47 @@ Task<Result<SharedBytes>> MetadataLog::fetch(ChunkName name, Copies copies, uint
 }
 
 Task<Result<void>> MetadataLog::append(meta::FrameNumber number, std::vector<ByteView> parts) {
-  if (failed_) co_return *failed_;
   if (!writable_) {
-    co_return fail(Code::unavailable, "the metadata is read-only: {} copies are needed and too few drives are there; add or bring back a drive",
+    co_return fail(Code::unavailable,
+                   "the metadata is read-only: {} copies are needed and too few drives are there; add or bring back a drive",
                    writable_copies_min());
   }
-  CHECK(number == last_frame_ + 1, "frames are appended in order");
-  last_frame_ = number;
+  CHECK(number == last_frame_ + 1 || frames_.contains(number), "frames are appended in order");
+  CHECK(number > durable_frame_, "a durable frame is appended again");
+  last_frame_ = std::max(last_frame_, number);
   size_t length = 0;
   for (ByteView part : parts) length += part.size();
   CHECK(length <= meta::kFrameSizeMax);
   const std::string header = frame_header(epoch_, number, length);
   parts.insert(parts.begin(), bytes_of(header));
   ++appends_;
-  Spread spread_result = co_await spread(frame_name(number, epoch_), std::move(parts), chunk::Stream::log, Copies{});
-  frames_[number] = {epoch_, std::move(spread_result.copies)};
-  if (spread_result.counted < writable_copies_min() && !failed_) {
-    const Code code = spread_result.error && spread_result.error->code() == Code::no_space ? Code::no_space : Code::unavailable;
-    failed_ = fail(code, "metadata frame {} reached {} of {} copies ({}); nothing later can be acknowledged until the store is opened again", number,
-                   spread_result.counted, writable_copies_min(), spread_result.error ? spread_result.error->to_string() : "no further drive");
-    LOG_ERROR("metadata log failed", {"error", failed_->to_string()});
+  // The copies that an earlier attempt made; drives may come and go meanwhile.
+  const Copies before = frames_[number].second;
+  frames_[number].first = epoch_;
+  Spread result = co_await spread(frame_name(number, epoch_), std::move(parts), chunk::Stream::log, before);
+  Copies& copies = frames_[number].second;
+  copies.size = result.copies.size;
+  copies.at.insert(copies.at.end(), result.copies.at.begin() + static_cast<ptrdiff_t>(before.at.size()), result.copies.at.end());
+  const auto enough = [&] { return counted(copies) >= writable_copies_min(); };
+  const auto stall = [&] {
+    if (stall_ && stall_->frame < number) return;
+    const Code code = result.error && result.error->code() == Code::no_space ? Code::no_space : Code::unavailable;
+    stall_ = Stall{number, fail(code, "metadata frame {} reached {} of {} copies ({})", number, counted(copies), writable_copies_min(),
+                                result.error ? result.error->to_string() : "no further drive")};
     durable_changed_.pulse();
-  }
-  while (durable_frame_ + 1 < number && !failed_) co_await durable_changed_.wait();
-  if (!failed_) {
-    durable_frame_ = number;
-    durable_changed_.pulse();
-  }
+  };
+  if (!enough()) stall();
+  while (durable_frame_ + 1 < number && !(stall_ && stall_->frame < number)) co_await durable_changed_.wait();
   --appends_;
-  if (failed_) co_return *failed_;
-  co_return Result<void>();
+  if (durable_frame_ + 1 == number && enough()) {
+    durable_frame_ = number;
+    if (stall_ && stall_->frame <= number) stall_.reset();
+    durable_changed_.pulse();
+    co_return Result<void>();
+  }
+  if (!enough()) stall();  // also when a drive went away while it waited
+  if (stall_) co_return stall_->error;
+  co_return fail(Code::unavailable, "a metadata frame before frame {} has too few copies", number);
 }
 
 Task<Result<Buffer>> MetadataLog::read(meta::FrameNumber number) {
@@ -405,7 +423,8 @@ Task<Result<Buffer>> MetadataLog::read(meta::FrameNumber number) {
   const uint64_t stored_number = in.u64();
   const uint64_t length = in.u64();
   CO_TRY(in.check(describe(name)));
-  if (magic == kFrameMagic && version != kVersion) co_return fail(Code::incompatible, "{} has version {}; this program reads {}", describe(name), version, kVersion);
+  if (magic == kFrameMagic && version != kVersion)
+    co_return fail(Code::incompatible, "{} has version {}; this program reads {}", describe(name), version, kVersion);
   if (magic != kFrameMagic || stored_epoch != epoch || stored_number != number || length != in.remaining()) {
     co_return fail(Code::corrupt, "{} says it is frame {} of epoch {} with {} bytes", describe(name), stored_number, stored_epoch, length);
   }
@@ -421,7 +440,8 @@ Task<Result<uint32_t>> MetadataLog::store_piece(ChunkName name, ReadPiece read_p
   const unsigned copies = result.counted;
   pieces_[{name.serial, name.stripe}] = std::move(result.copies);
   if (copies < writable_copies_min()) {
-    co_return result.error ? std::move(*result.error).with(describe(name)) : fail(Code::unavailable, "{} reached {} copies", describe(name), copies);
+    co_return result.error ? std::move(*result.error).with(describe(name))
+                           : fail(Code::unavailable, "{} reached {} copies", describe(name), copies);
   }
   co_return length;
 }
@@ -439,7 +459,8 @@ Task<Result<meta::CheckpointFile>> MetadataLog::store_file(std::string name, uin
     std::vector<Task<Result<uint32_t>>> stores;
     for (uint32_t p = piece; p < std::min(piece + kParallel, count); ++p) {
       const uint64_t offset = uint64_t{p} * kPieceSize;
-      stores.push_back(store_piece(piece_name(file.handle, p), read_piece, offset, static_cast<uint32_t>(std::min<uint64_t>(kPieceSize, size - offset))));
+      stores.push_back(store_piece(piece_name(file.handle, p), read_piece, offset,
+                                   static_cast<uint32_t>(std::min<uint64_t>(kPieceSize, size - offset))));
     }
     std::vector<Result<uint32_t>> stored = co_await when_all(std::move(stores));
     for (auto& result : stored) {
@@ -482,12 +503,11 @@ Task<Result<void>> MetadataLog::put_root(uint32_t sequence, std::string payload)
   Spread result = co_await spread(root_name(epoch_, sequence), std::move(parts), chunk::Stream::log, Copies{});
   roots_[{epoch_, sequence}] = std::move(result.copies);
   if (result.counted >= writable_copies_min()) co_return Result<void>();
-  co_return fail(Code::unavailable, "metadata root {}.{} reached {} of {} copies ({})", epoch_, sequence, result.counted, writable_copies_min(),
-                 result.error ? result.error->to_string() : "no further drive");
+  co_return fail(Code::unavailable, "metadata root {}.{} reached {} of {} copies ({})", epoch_, sequence, result.counted,
+                 writable_copies_min(), result.error ? result.error->to_string() : "no further drive");
 }
 
 Task<Result<void>> MetadataLog::publish_checkpoint(meta::CheckpointManifest manifest) {
-  if (failed_) co_return *failed_;
   if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives");
   CHECK(manifest.frame <= durable_frame_, "a checkpoint contains only durable frames");
   CHECK(next_root_ < kStripesMax, "too many checkpoints in one log epoch");
@@ -560,14 +580,10 @@ bool MetadataLog::uses(uint32_t drive, ChunkId id) const {
 bool MetadataLog::in_flight(ChunkId id) const {
   const ChunkName name = chunk_name(id);
   switch (name.kind) {
-    case ChunkKind::metadata_frame:
-      return name.serial > durable_frame_ && name.serial <= last_frame_;
-    case ChunkKind::metadata_file:
-      return file_sizes_.contains(name.serial) && !pieces_.contains({name.serial, name.stripe});
-    case ChunkKind::metadata_root:
-      return name.serial == epoch_ && name.stripe + 1 == next_root_;
-    default:
-      return false;
+    case ChunkKind::metadata_frame: return name.serial > durable_frame_ && name.serial <= last_frame_;
+    case ChunkKind::metadata_file: return file_sizes_.contains(name.serial) && !pieces_.contains({name.serial, name.stripe});
+    case ChunkKind::metadata_root: return name.serial == epoch_ && name.stripe + 1 == next_root_;
+    default: return false;
   }
 }
 

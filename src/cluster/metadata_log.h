@@ -154,7 +154,12 @@ class MetadataLog : public meta::CommitLog {
   meta::FrameNumber durable_frame_ = 0;
   Event durable_changed_;
   bool writable_ = false;
-  std::optional<Error> failed_;
+  // The first frame that has too few copies, and why: nothing after it is durable until it was appended again.
+  struct Stall {
+    meta::FrameNumber frame = 0;
+    Error error;
+  };
+  std::optional<Stall> stall_;
   std::map<meta::FrameNumber, std::pair<uint64_t, Copies>> frames_;  // epoch, copies
   std::map<std::pair<uint64_t, uint32_t>, Copies> pieces_;           // handle, piece
   std::map<std::pair<uint64_t, uint32_t>, Copies> roots_;            // epoch, sequence

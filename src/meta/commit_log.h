@@ -36,8 +36,10 @@ class CommitLog {
  public:
   virtual ~CommitLog() = default;
 
-  // Frames are appended strictly in order, several may be in flight; each is durable (at full redundancy) when its append
-  // returns. An error is final for the log: nothing later may be acknowledged. Errors: unavailable (too few drives), no_space.
+  // Frames are appended strictly in order, several may be in flight; each is durable (at full redundancy), as are all before it, when its
+  // append returns. After an error the frame may be found at recovery; nothing later becomes durable until the same frame, with the same
+  // bytes, was appended again with success, which may be tried as often as one likes (each frame for
+  // itself: an append may wait for one before it to be tried again). Errors: unavailable (too few drives), no_space.
   virtual Task<Result<void>> append(FrameNumber number, std::vector<ByteView> parts) = 0;
 
   // Recovery, before any append: the number of the last whole frame, and each frame's bytes. Frames after the newest

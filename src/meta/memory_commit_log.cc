@@ -26,12 +26,13 @@ void MemoryCommitLog::settle() {
 
 Task<Result<void>> MemoryCommitLog::append(FrameNumber number, std::vector<ByteView> parts) {
   if (crashed_ || failed_) co_return gone();
-  CHECK(number == next_append_, "frames are appended in order");
-  ++next_append_;
+  CHECK(number == next_append_ || (number < next_append_ && in_flight_.contains(number)), "frames are appended in order");
+  next_append_ = std::max(next_append_, number + 1);
   ++appends_;
   std::string bytes;
   for (const ByteView part : parts) bytes.append(text_of(part));
   CHECK(!bytes.empty() && bytes.size() <= kFrameSizeMax);
+  CHECK(!in_flight_.contains(number) || in_flight_[number] == bytes, "a frame is appended again with other bytes");
   in_flight_[number] = std::move(bytes);
   Duration delay = faults_.append_delay;
   if (faults_.append_jitter > Duration::zero()) {
@@ -39,6 +40,7 @@ Task<Result<void>> MemoryCommitLog::append(FrameNumber number, std::vector<ByteV
   }
   if (delay > Duration::zero()) co_await sleep_for(delay);
   if (crashed_ || failed_) co_return gone();
+  if (faults_.full) co_return fail(Code::no_space, "no room for frame {}", number);
   if (faults_.fail_append && number >= *faults_.fail_append) {
     // It may have reached enough drives all the same.
     if (random_.below(2) == 0) {
@@ -54,6 +56,7 @@ Task<Result<void>> MemoryCommitLog::append(FrameNumber number, std::vector<ByteV
   while (media_->last_frame < number) {
     co_await sleep_for(std::chrono::microseconds(10));
     if (crashed_ || failed_) co_return gone();
+    if (faults_.full) co_return fail(Code::no_space, "a frame before frame {} found no room", number);
   }
   co_return Result<void>();
 }

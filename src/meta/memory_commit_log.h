@@ -38,6 +38,7 @@ struct MemoryLogFaults {
   Duration append_jitter{0};  // plus up to this, drawn
   uint64_t seed = 1;
   std::optional<FrameNumber> fail_append;    // this append and all later answer unavailable (the frame itself survives or not, drawn)
+  bool full = false;                         // appends answer no_space; the frames are taken when they are appended again after this ended
   std::optional<uint64_t> fail_store_after;  // so many store_file calls work, then no_space
   bool fail_publish = false;
   ThreadPool* pool = nullptr;  // where pieces of files are read; null: in place

@@ -10,6 +10,11 @@ namespace {
 constexpr size_t kGatherPerFrame = 8;
 // Groups up to this size are applied on the event loop (tens of microseconds); larger ones on the pool.
 constexpr size_t kApplyInPlaceMax = 128u << 10;
+// What cannot be written is tried again after growing pauses.
+constexpr Duration kPauseMin = std::chrono::milliseconds(20), kPauseMax = std::chrono::milliseconds(500);
+// So long commits wait for a log that cannot go on. A full file system often has room again a moment later; a client does not wait for
+// ever.
+constexpr Duration kStallPatience = std::chrono::seconds(5);
 
 Error stopped_error() { return fail(Code::cancelled, "the metadata store is closed"); }
 }  // namespace
@@ -29,6 +34,7 @@ struct Committer::Frame {
   std::string bytes;
   Applied applied;  // what the database is at after it
   Version first_version = 0;
+  size_t commits = 0;
   std::vector<Pending*> pending;    // in order of versions
   std::vector<Pending*> conflicts;  // answered after this frame, so that the next attempt sees what was in its way
   enum class State : uint8_t { writing, durable, failed } state = State::writing;
@@ -45,8 +51,8 @@ struct Committer::Submit {
     std::coroutine_handle<> wake;
     {
       const std::lock_guard lock(to.queue_mutex_);
-      if (to.refuse_) {
-        pending.result = *to.refuse_;
+      if (to.refuse_ || to.stalled_) {
+        pending.result = to.refuse_ ? *to.refuse_ : *to.stalled_;
         return false;
       }
       const size_t bytes = pending.writes.ops().size();
@@ -128,7 +134,8 @@ size_t Committer::queued() const {
 
 std::string Committer::failure() const {
   const std::lock_guard lock(queue_mutex_);
-  return refuse_ ? refuse_->to_string() : std::string();
+  if (refuse_) return refuse_->to_string();
+  return stalled_ ? stalled_->to_string() : std::string();
 }
 
 size_t Committer::wake_threshold() const {
@@ -246,6 +253,7 @@ bool Committer::form_group() {
   header.first_version = frame->first_version = assigned_.version + 1;
   header.store = assigned_.store;
   header.previous_check = assigned_.check;
+  frame->commits = frame->pending.size();
   frame->bytes = writer.seal(header);
   assigned_.frame = header.number;
   assigned_.version = version;
@@ -257,25 +265,63 @@ bool Committer::form_group() {
 }
 
 Task<void> Committer::append(Frame* frame) {
-  if (die("append.before")) {
-    frame->state = Frame::State::failed;
-  } else {
-    std::vector<ByteView> parts{bytes_of(frame->bytes)};
-    Task<Result<void>> work = log_.append(frame->number, std::move(parts));
-    Result<void> appended = co_await std::move(work);
-    if (appended) {
-      frame->state = Frame::State::durable;
-    } else {
-      frame->state = Frame::State::failed;
-      if (!broken_) {
-        LOG_ERROR("metadata log failed: no more commits until the store is opened again", {"frame", frame->number},
-                  {"error", appended.error().to_string()});
-        broken_ = fail(Code::unavailable, "the metadata log failed ({}): restart once the drives are back", appended.error().to_string());
-        fail_with(*broken_);
+  frame->state = Frame::State::failed;
+  if (!die("append.before")) {
+    frame->state = Frame::State::writing;
+    for (int attempt = 0;; ++attempt) {
+      std::vector<ByteView> parts{bytes_of(frame->bytes)};
+      Task<Result<void>> work = log_.append(frame->number, std::move(parts));
+      const Result<void> appended = co_await std::move(work);
+      if (appended) {
+        frame->state = Frame::State::durable;
+        break;
+      }
+      stalls(*frame, appended.error());
+      if (!ending()) co_await pause(attempt);
+      if (ending()) {
+        frame->state = Frame::State::failed;
+        break;
       }
     }
   }
   co_await drain();
+}
+
+Task<void> Committer::pause(int attempt) { co_await sleep_for(std::min(kPauseMax, kPauseMin * (1 << std::min(attempt, 10)))); }
+
+void Committer::stalls(const Frame& frame, const Error& error) {
+  const TimePoint now = home_.now();
+  if (!stalls_since_) {
+    stalls_since_ = now;
+    LOG_WARNING("metadata cannot be written: commits wait", {"frame", frame.number}, {"error", error.to_string()});
+  }
+  if (now - *stalls_since_ < kStallPatience) return;
+  // Too long to wait: who asked is told what is known.
+  const Error refusal(error.code() == Code::no_space ? Code::no_space : Code::unavailable,
+                      fmt::format("the metadata cannot be written ({}); commits are taken again once it can", error.to_string()));
+  std::deque<Pending*> dropped;
+  {
+    const std::lock_guard lock(queue_mutex_);
+    if (!stalled_)
+      LOG_ERROR("metadata cannot be written: commits are refused until it can", {"frame", frame.number}, {"error", error.to_string()});
+    stalled_ = refusal;
+    dropped.swap(queue_);
+    queued_bytes_ = 0;
+  }
+  for (Pending* pending : dropped) answer(*pending, refusal);
+  const Error unknown = fail(Code::unknown_outcome, "the commit is seen later, or not at all: {}", refusal.context());
+  for (const auto& waiting : in_flight_) {
+    for (Pending* pending : std::exchange(waiting->pending, {})) answer(*pending, unknown);
+    for (Pending* pending : std::exchange(waiting->conflicts, {})) answer(*pending, refusal);
+  }
+}
+
+void Committer::goes_on(const Frame& frame) {
+  if (!stalls_since_) return;
+  stalls_since_.reset();
+  const std::lock_guard lock(queue_mutex_);
+  stalled_.reset();
+  LOG_INFO("metadata can be written again", {"frame", frame.number});
 }
 
 // Applies durable frames in order; whoever finds it running leaves the rest to it.
@@ -287,7 +333,7 @@ Task<void> Committer::drain() {
     const bool lost = frame.state == Frame::State::failed || broken_ || die("append.after");
     if (lost) {
       // Frames after a failed one are given up too, even if they are durable: recovery may not find them.
-      if (!broken_) broken_ = fail(Code::unavailable, "the metadata store is dead");
+      if (!broken_) broken_ = fail(Code::unavailable, "the metadata store was closed before");
       const Error unknown = fail(Code::unknown_outcome, "the commit may be found when the store is opened again: {}", broken_->context());
       finish(frame, &unknown);
     } else {
@@ -302,6 +348,7 @@ Task<void> Committer::drain() {
             fail(Code::unknown_outcome, "the commit is durable but cannot be shown before a restart: {}", broken_->context());
         finish(frame, &unknown);
       } else {
+        goes_on(frame);
         finish(frame, nullptr);
       }
     }
@@ -318,8 +365,19 @@ Task<Result<void>> Committer::apply(Frame& frame) {
   if (!decoded) co_return std::move(decoded).error();
   Result<void> applied = fail(Code::busy, "not tried yet");
   if (frame.bytes.size() <= kApplyInPlaceMax) applied = database_->apply(decoded->transactions, frame.applied, false);
-  if (!applied && applied.error().code() == Code::busy) {
-    const auto slowly = [this, &decoded, &frame] { return database_->apply(decoded->transactions, frame.applied, true); };
+  for (int attempt = 0; !applied; ++attempt) {
+    const Code code = applied.error().code();
+    if (code == Code::no_space) {  // in the root directory
+      stalls(frame, applied.error());
+      if (!ending()) co_await pause(attempt);
+      if (ending()) break;
+    } else if (code != Code::busy || attempt > 0) {
+      break;
+    }
+    const auto slowly = [this, &decoded, &frame, code]() -> Result<void> {
+      if (code == Code::no_space) TRY(database_->resume());
+      return database_->apply(decoded->transactions, frame.applied, true);
+    };
     Task<Result<void>> work = blocking(pool_, slowly);
     applied = co_await std::move(work);
   }
@@ -335,7 +393,7 @@ Task<Result<void>> Committer::apply(Frame& frame) {
 void Committer::finish(Frame& frame, const Error* error) {
   Version version = frame.first_version;
   if (error == nullptr) {
-    counters_.commits += frame.pending.size();
+    counters_.commits += frame.commits;
     ++counters_.groups;
     counters_.log_bytes = frame.applied.log_bytes;
   }

@@ -6,8 +6,9 @@
 // Everything in brackets and after it runs on the log's executor. Invariants:
 //   - versions and frames are given in one order, and applied in that order;
 //   - nothing is visible before its frame is durable, and nothing is acknowledged before it is visible;
-//   - after the log's first error nothing is applied or acknowledged any more: frames handed to the log answer unknown_outcome
-//     (they may be found at recovery), everything else unavailable.
+//   - a frame that the log could not take is appended again until it can, and nothing is applied or acknowledged before it. Commits wait
+//     for that kStallPatience long; then those in frames answer unknown_outcome (they become visible once the log goes on, or are perhaps
+//     found at recovery), and all others answer why, at once, until the log goes on. The same where the index has no room.
 #pragma once
 #include <deque>
 #include <memory>
@@ -43,7 +44,7 @@ class Committer final : public CommitSink {
   std::shared_ptr<WatchHub> watches() const { return hub_; }
   const Counters& counters() const { return counters_; }
   size_t queued() const;
-  std::string failure() const;
+  std::string failure() const;  // why commits are refused now
   // Called on the log's executor after each applied frame.
   void on_applied(std::function<void()> fn) { on_applied_ = std::move(fn); }
   // Stops taking commits, for ever; what waits is finished. Also used when the database itself fails.
@@ -62,6 +63,11 @@ class Committer final : public CommitSink {
   Task<void> run();
   bool form_group();
   Task<void> append(Frame* frame);
+  bool ending() const { return stopping_ || dead_; }
+  // The log or the index cannot go on because of `error`; called again while that lasts.
+  void stalls(const Frame& frame, const Error& error);
+  void goes_on(const Frame& frame);
+  Task<void> pause(int attempt);
   Task<void> drain();
   Task<Result<void>> apply(Frame& frame);
   void finish(Frame& frame, const Error* error);
@@ -77,7 +83,8 @@ class Committer final : public CommitSink {
   size_t queued_bytes_ = 0;
   std::coroutine_handle<> sleeper_;
   size_t wake_at_ = 0;
-  std::optional<Error> refuse_;  // new commits get this
+  std::optional<Error> refuse_;  // new commits get this, for ever
+  std::optional<Error> stalled_;  // new commits get this until the log goes on
   mutable std::mutex view_mutex_;
   std::shared_ptr<DatabaseView> view_;
   std::atomic<Version> version_;
@@ -97,6 +104,7 @@ class Committer final : public CommitSink {
   std::optional<Error> broken_;
   std::atomic<bool> dead_ = false;
   bool stopping_ = false, draining_ = false;
+  std::optional<TimePoint> stalls_since_;
   TaskGroup tasks_;
   std::function<void()> on_applied_;
 };

@@ -271,6 +271,12 @@ Result<void> Database::apply(const std::vector<std::string_view>& transactions, 
   return {};
 }
 
+Result<void> Database::resume() {
+  const ::rocksdb::Status status = db_->Resume();
+  if (!status.ok()) return error_of(status, "resuming the metadata index");
+  return {};
+}
+
 Result<void> Database::flush() {
   const ::rocksdb::Status status = db_->Flush({});
   if (!status.ok()) return error_of(status, "flushing the metadata index");

@@ -57,7 +57,8 @@ class Database : public std::enable_shared_from_this<Database> {
   // One write batch: the operations of each transaction, in order, and the Applied row. can_wait false: answers busy, having done
   // nothing, where the write would have to wait for a flush or compaction, or to read what is not in memory.
   Result<void> apply(const std::vector<std::string_view>& transactions, const Applied& applied, bool can_wait);
-  Result<void> flush();  // blocks; then what is applied survives a crash of the process and the machine
+  Result<void> resume();  // blocks; after no_space: it can be written again, if there is room by now
+  Result<void> flush();   // blocks; then what is applied survives a crash of the process and the machine
   // A directory of hard links with a flushed state; flushes first. Blocks.
   Result<void> make_checkpoint(const std::string& directory);
   std::string identity();  // changes whenever a database is made anew or restored

@@ -629,6 +629,95 @@ TEST_F(RocksdbCrash, a_failed_log_takes_no_more_commits_and_still_reads) {
   EXPECT_GT(put("y", "1"), 0u);
 }
 
+Task<Result<Version>> put_one(RocksdbMetaStore& store, std::string key) {
+  auto begun = co_await store.begin();
+  (*begun)->put(std::move(key), "1");
+  co_return co_await (*begun)->commit();
+}
+
+TEST_F(RocksdbCrash, a_log_that_was_full_for_a_moment_costs_nobody_an_error) {
+  open();
+  fill(0, 10);
+  MemoryLogFaults full;
+  full.full = true;
+  full.append_delay = std::chrono::milliseconds(3);
+  log_->set_faults(full);
+  std::vector<Task<Result<Version>>> commits;
+  for (int i = 0; i < 20; ++i) commits.push_back(put_one(*store_, fmt::format("x{}", i)));
+  const auto mend = [](MemoryCommitLog* log) -> Task<Result<Version>> {
+    co_await sleep_for(std::chrono::seconds(2));
+    log->set_faults({});
+    co_return Version{0};
+  };
+  commits.push_back(mend(log_.get()));
+  for (auto& result : executor_.run(when_all(std::move(commits)))) EXPECT_TRUE(result) << result.error().to_string();
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(executor_.run(store_->get(fmt::format("x{}", i))).value().has_value()) << i;
+  EXPECT_TRUE(store_->status().failure.empty());
+  expect_filled();
+}
+
+TEST_F(RocksdbCrash, a_log_that_stays_full_refuses_and_goes_on_once_it_has_room) {
+  open();
+  fill(0, 10);
+  MemoryLogFaults full;
+  full.full = true;
+  log_->set_faults(full);
+  // Those that were handed to the log cannot be told; those behind them have not happened.
+  std::vector<Task<Result<Version>>> commits;
+  for (int i = 0; i < 2000; ++i) commits.push_back(put_one(*store_, fmt::format("x{}", i)));
+  std::set<int> unknown;
+  const auto results = executor_.run(when_all(std::move(commits)));
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_FALSE(results[static_cast<size_t>(i)]);
+    const Code code = results[static_cast<size_t>(i)].error().code();
+    if (code == Code::unknown_outcome)
+      unknown.insert(i);
+    else
+      ASSERT_EQ(code, Code::no_space);
+  }
+  ASSERT_FALSE(unknown.empty());
+  const TimePoint before = executor_.now();
+  EXPECT_EQ(executor_.run(put_one(*store_, "late")).error().code(), Code::no_space);
+  EXPECT_LT(executor_.now() - before, std::chrono::milliseconds(1)) << "a refusal is given at once";
+  EXPECT_NE(store_->status().failure, "");
+  expect_filled();
+
+  log_->set_faults({});
+  executor_.run(sleep_for(std::chrono::seconds(1)));
+  EXPECT_EQ(store_->status().failure, "");
+  EXPECT_GT(put("later", "1"), 0u);
+  const auto expect = [&] {
+    for (int i = 0; i < 2000; ++i)
+      ASSERT_EQ(executor_.run(store_->get(fmt::format("x{}", i))).value().has_value(), unknown.contains(i)) << i;
+    ASSERT_FALSE(executor_.run(store_->get("late")).value());
+    expect_filled();
+  };
+  expect();
+  kill();
+  open();
+  expect();
+}
+
+TEST_F(RocksdbCrash, a_store_whose_log_is_full_can_be_closed) {
+  open();
+  fill(0, 10);
+  MemoryLogFaults full;
+  full.full = true;
+  log_->set_faults(full);
+  std::vector<Task<Result<Version>>> commits;
+  commits.push_back(put_one(*store_, "x"));
+  const auto close = [](RocksdbMetaStore* store) -> Task<Result<Version>> {
+    co_await sleep_for(std::chrono::milliseconds(100));
+    (void)co_await store->close();
+    co_return Version{0};
+  };
+  commits.push_back(close(store_.get()));
+  const TimePoint before = executor_.now();
+  const auto results = executor_.run(when_all(std::move(commits)));
+  EXPECT_EQ(results[0].error().code(), Code::unknown_outcome);
+  EXPECT_LT(executor_.now() - before, std::chrono::seconds(2));
+}
+
 TEST_F(RocksdbCrash, a_directory_in_use_is_refused_and_left_alone) {
   open();
   fill(0, 10);
