@@ -148,7 +148,7 @@ class KfsFaults : public testing::Test {
     for (const auto& [n, size] : sizes) ASSERT_EQ(get(n), Code{0}) << n;
   }
   bool comes_online() {
-    for (int i = 0; i < 100 && store->health().state != StoreState::online; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    for (int i = 0; i < 1200 && store->health().state != StoreState::online; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
     return store->health().state == StoreState::online;
   }
 
@@ -346,7 +346,7 @@ TEST_F(KfsFaults, a_large_file_does_not_survive_half_when_another_write_to_its_b
     TRY(again->append(bytes_of(content)));
     return again->finish();
   };
-  for (int i = 0; i < 100 && !write_all(other); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  for (int i = 0; i < 1200 && !write_all(other); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   // The bucket takes writes again; the large one must not be finished as if nothing had happened.
   const bool appended = (*writer)->append(bytes_of(text).subspan(14'000'000)).has_value();
   const auto finished = (*writer)->finish();

@@ -202,7 +202,7 @@ TEST_F(KfsStoreTest, unlinking_frees_the_space_and_is_remembered) {
   EXPECT_EQ(store->unlink(big).error().code(), Code::not_found);
   // The compaction that was scheduled comes by itself.
   uint64_t after = before;
-  for (int i = 0; i < 300 && after > kMiB; ++i) {
+  for (int i = 0; i < 1200 && after > kMiB; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     after = store->bucket(bucket)->stored_bytes;
   }
