@@ -11,7 +11,7 @@ import time
 import urllib.parse
 import xml.etree.ElementTree as xml
 
-from cases_drive_kinds import Pool, check, expect_tree, tree, work_through, work_with_versions
+from cases_drive_kinds import Pool, check, expect_tree, tree, tree_becomes, work_through, work_with_versions
 from node import BINARY, NO_NODE, Skip, random_bytes, scratch
 
 BIG = 6_000_001
@@ -215,7 +215,7 @@ def test_two_mountpaths_vanish_while_objects_are_read():
         node.wait_for(lambda: node.admin("GET", "/v1/status")["repair"]["activity"] == "idle")
         node.wait_for(lambda: node.admin("POST", "/v1/fsck")["sound"])
         check(node, objects)
-        expect_tree(node, "bkt", objects, copies=1)
+        tree_becomes(node, "bkt", objects, copies=1)
 
 
 def test_mountpaths_come_and_go_under_writes():
@@ -261,7 +261,7 @@ def test_mountpaths_come_and_go_under_writes():
         node.wait_for(lambda: node.cli("device", "remove", "2", check=False).returncode == 0)  # the map follows the data
         node.wait_for(lambda: node.admin("POST", "/v1/fsck")["sound"])
         check(node, objects)
-        expect_tree(node, "bkt", objects, copies=1)
+        tree_becomes(node, "bkt", objects, copies=1)
 
 
 def test_kill_9_of_a_pool_of_copies_and_slices():
@@ -310,7 +310,7 @@ def test_kill_9_of_a_pool_of_copies_and_slices():
             assert not gone & set(listed), sorted(gone & set(listed))[:3]
             check(node, {key: tried[key] for key in listed})
             node.wait_for(lambda: node.admin("POST", "/v1/fsck")["sound"])
-            expect_tree(node, "bkt", {key: tried[key] for key in listed}, copies=1)
+            tree_becomes(node, "bkt", {key: tried[key] for key in listed}, copies=1)
         assert len(acknowledged) > 40, len(acknowledged)
 
 
