@@ -22,6 +22,10 @@ constexpr Duration kCleanAgain = std::chrono::minutes(10);
 constexpr std::string_view kReplaced = "replaced by drive";  // start of the reason of a drive whose successor takes its places
 constexpr std::string_view kMissing = "missing";             // start of the reason of a drive that was given up because it was away
 
+Error no_drive(uint32_t number) {
+  return fail(Code::not_found, "the store has no drive {}, or it was removed: quarry status lists the drives", number);
+}
+
 struct Turn {
   Semaphore& semaphore;
   ~Turn() { semaphore.release(); }
@@ -83,9 +87,18 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force) {
   if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open further drives");
   auto topology = drives_.topology();
   CO_TRY_ASSIGN(OpenedDrive opened, co_await open_drive_(path, topology->map.cluster, force));
-  if (topology->map.find(opened.store->drive_id()) != nullptr) {
+  const Uuid drive_id = opened.store->drive_id();
+  if (topology->map.find(drive_id) != nullptr) {
     CO_TRY(co_await on(*opened.owner, opened.store->close()));
-    co_return fail(Code::already_exists, "{} is a drive of this cluster already", path);
+    const MapDrive& known = *topology->map.find(drive_id);
+    if (known.state == DriveState::removed)
+      co_return fail(Code::already_exists,
+                     "{} is drive {}, which was removed: to use it again as a new drive, and DESTROY what is on it, use --force", path,
+                     known.number);
+    if (known.state == DriveState::failed || known.disabled)
+      co_return fail(Code::already_exists, "{} is drive {} of this store, out of use now ({}): quarry device enable {}", path, known.number,
+                     known.reason, known.number);
+    co_return fail(Code::already_exists, "{} is in use already: it is drive {}", path, known.number);
   }
   uint32_t number = topology->map.next_drive;
   for (const LabelDrive& drive : labels_.label().drives) number = std::max(number, drive.number + 1);
@@ -147,17 +160,23 @@ Task<Result<void>> Administration::drain_drive(uint32_t number) {
 Task<Result<void>> Administration::start_drain(uint32_t number, std::string reason) {
   CO_TRY(co_await maps_.change([number, reason](ClusterMap& map) -> Result<void> {
     auto drive = map.drives.find(number);
-    if (drive == map.drives.end() || drive->second.state == DriveState::removed) return fail(Code::not_found, "drive {}", number);
+    if (drive == map.drives.end() || drive->second.state == DriveState::removed) return no_drive(number);
     if (drive->second.state == DriveState::draining) return {};
-    if (drive->second.state != DriveState::active)
-      return fail(Code::precondition_failed, "drive {} is {}", number, drive_state_name(drive->second.state));
+    if (drive->second.state == DriveState::failed)
+      return fail(
+          Code::precondition_failed,
+          "drive {} was given up ({}), and what it held is rebuilt elsewhere: there is nothing to drain; quarry device remove {} once "
+          "quarry status shows that repair is idle, or quarry device enable {} if it is back",
+          number, drive->second.reason, number, number);
     drive->second.state = DriveState::draining;
     drive->second.reason = reason;
     for (uint8_t width : map.widths()) {
       if (map.active_domains() < width) {
-        return fail(Code::precondition_failed,
-                    "without drive {} there are {} drives, and data is stored over {}: add or replace a drive instead", number,
-                    map.active_domains(), width);
+        return fail(
+            Code::precondition_failed,
+            "data is stored over {} drives that fail independently, and without drive {} there are {}: add a drive first, or quarry "
+            "device replace {} NEW",
+            width, number, map.active_domains(), number);
       }
     }
     map.replan();
@@ -180,11 +199,18 @@ Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto known = topology->map.drives.find(number);
-  if (known == topology->map.drives.end() || known->second.state == DriveState::removed)
-    co_return fail(Code::not_found, "drive {}", number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return no_drive(number);
   if (!force && holds_data(topology->map, number)) {
-    co_return fail(Code::precondition_failed,
-                   "drive {} still holds data that is not elsewhere yet: drain or replace it first, or force the removal", number);
+    const char* next = known->second.state == DriveState::draining
+                           ? "it is being drained: wait until quarry status shows that repair is idle"
+                       : known->second.state == DriveState::failed
+                           ? "it is being rebuilt from the others: wait until quarry status shows that repair is idle"
+                           : "quarry device drain it, or replace it";
+    co_return fail(
+        Code::precondition_failed,
+        "drive {} still holds data that is not elsewhere yet: {}; --force takes it out now, and what it held has to be rebuilt from "
+        "the others",
+        number, next);
   }
   if (force) {  // what it held is rebuilt as if it had died
     CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
@@ -222,8 +248,7 @@ Task<Result<void>> Administration::replace_drive(uint32_t number, std::string pa
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto known = topology->map.drives.find(number);
-  if (known == topology->map.drives.end() || known->second.state == DriveState::removed)
-    co_return fail(Code::not_found, "drive {}", number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return no_drive(number);
   CO_TRY_ASSIGN(uint32_t successor, co_await join(std::move(path), force));
   Drive* drive = drives_.find(number);
   const bool readable = drive != nullptr && drive->readable();
@@ -291,18 +316,34 @@ bool Administration::needed_for_reading(const Topology& topology, uint32_t numbe
   return false;
 }
 
+// Why it may not be disabled, and what to do.
+Error Administration::needed(const Topology& topology, uint32_t number) const {
+  std::vector<uint32_t> away;
+  for (const auto& [other, known] : topology.map.drives) {
+    const Drive* drive = topology.drive(other);
+    if (other != number && known.state != DriveState::removed && (drive == nullptr || !drive->readable())) away.push_back(other);
+  }
+  const std::string why = away.empty() ? std::string("it holds data that the other drives cannot make up for")
+                                       : fmt::format("drive{} {} {} away already", away.size() > 1 ? "s" : "", fmt::join(away, ", "),
+                                                     away.size() > 1 ? "are" : "is");
+  const std::string what = away.empty()
+                               ? fmt::format("move its data away first (quarry device drain {0}, or quarry device replace {0} NEW)", number)
+                               : "bring back what is away (quarry device enable), or wait until it is rebuilt elsewhere (quarry status)";
+  return fail(
+      Code::precondition_failed,
+      "without drive {} some data could not be read: {}; {}. With --force it is disabled all the same, and such data cannot be read "
+      "until it is enabled",
+      number, why, what);
+}
+
 Task<Result<void>> Administration::disable_drive(uint32_t number, std::string reason, bool force) {
   co_await turn_.acquire();
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto known = topology->map.drives.find(number);
-  if (known == topology->map.drives.end() || known->second.state == DriveState::removed)
-    co_return fail(Code::not_found, "drive {}", number);
+  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return no_drive(number);
   if (known->second.disabled) co_return Result<void>();
-  if (!force && needed_for_reading(*topology, number)) {
-    co_return fail(Code::precondition_failed, "without drive {} some data could not be read: bring other drives back first, or force it",
-                   number);
-  }
+  if (!force && needed_for_reading(*topology, number)) co_return needed(*topology, number);
   CO_TRY(co_await mark_disabled(number, std::move(reason)));
   co_return Result<void>();
 }
@@ -375,11 +416,12 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
   Turn turn{turn_};
   auto topology = drives_.topology();
   auto found = topology->map.drives.find(number);
-  if (found == topology->map.drives.end() || found->second.state == DriveState::removed)
-    co_return fail(Code::not_found, "drive {}", number);
+  if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return no_drive(number);
   const MapDrive known = found->second;
   if (known.reason.starts_with(kReplaced))
-    co_return fail(Code::precondition_failed, "drive {} was {}: to use it again, add it as a new drive", number, known.reason);
+    co_return fail(Code::precondition_failed,
+                   "drive {} was {}: to use {} again as a new drive, and DESTROY what is on it: quarry device add --force {}", number,
+                   known.reason, known.path, known.path);
   Drive* drive = drives_.find(number);
   const bool of_use = drive != nullptr && !drive->broken() && !drive->closing() && !drive->hangs() && (drive->sound() || !open_known_);
   if (!of_use) {
@@ -625,7 +667,8 @@ Task<Result<void>> Administration::look() {
     }
     const TimePoint since = away_since_.try_emplace(number, now).first->second;
     if (now - since < plane_.tuning.missing_grace) continue;
-    std::string why = drive == nullptr ? std::string("it was not there") : drive->reason();
+    std::string why = drive != nullptr ? drive->reason() : drives_.absence(known.path);
+    if (why.empty()) why = "it was not there";
     CO_TRY(co_await lose(number, drive == nullptr || why.find("gone") != std::string::npos ? fmt::format("{}: {}", kMissing, why) : why));
   }
   co_return Result<void>();

@@ -52,6 +52,7 @@ class Administration {
   void failed_check(Drive& drive, const Error& error, bool decided);
   void give_up(Drive& drive, std::string why);
   Task<void> close_disabled(Drive* drive);
+  Error needed(const Topology& topology, uint32_t number) const;
   bool needed_for_reading(const Topology& topology, uint32_t number) const;
   Task<Result<uint32_t>> join(std::string path, bool force);
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log

@@ -14,6 +14,9 @@ namespace {
 Task<Result<std::string>> read_label(chunk::ChunkStore* store) { co_return store->label(); }
 Task<Result<chunk::SpaceReport>> read_space(chunk::ChunkStore* store) { co_return store->space(); }
 
+constexpr Duration kStartPatience = std::chrono::seconds(30);         // for a drive that hangs while the store opens
+constexpr Duration kLookAtDrives = std::chrono::milliseconds(250);  // meanwhile
+
 class ClusterNode final : public Cluster {
  public:
   explicit ClusterNode(ClusterOptions options) : options_(std::move(options)) {
@@ -59,8 +62,34 @@ class ClusterNode final : public Cluster {
   }
 
  private:
+  // Nothing else gives up a drive that hangs until the plane starts its guard, and everything below waits for drives.
+  Task<void> watch_drives() {
+    while (!assembled_.is_set()) {
+      const TimePoint now = Executor::here().now();
+      for (Drive* drive : drives_.all()) {
+        const Duration oldest = now - drive->oldest_call(now);
+        if (oldest < kStartPatience || !drive->readable()) continue;
+        drive->take_down(fmt::format("it has not answered for {}: it hangs", format_duration(oldest)));
+        drive->give_up();
+      }
+      co_await assembled_.wait_until(now + kLookAtDrives);
+    }
+  }
+
   Task<Result<void>> assemble(std::optional<ClusterMap> first) {
+    for (const UnopenedDrive& drive : options_.unopened) drives_.note_absence(drive.path, drive.why);
     CO_TRY(co_await adopt_drives());
+    TaskGroup watch;
+    watch.spawn(watch_drives());
+    Result<void> done = co_await recover(std::move(first));
+    assembled_.set();
+    co_await watch.join();
+    if (done) plane_->start();
+    co_return done;
+  }
+
+  // From open drives to a data plane that has not started.
+  Task<Result<void>> recover(std::optional<ClusterMap> first) {
     const DriveLabel& label = labels_->label();
     MetadataLogOptions log_options;
     for (const LabelDrive& expected : label.drives) {
@@ -69,7 +98,8 @@ class ClusterNode final : public Cluster {
         log_options.drives.push_back(drive);
       } else {
         log_options.absent.push_back({expected.number, expected.domain});
-        LOG_WARNING("drive is missing", {"drive", expected.number}, {"path", expected.path}, {"id", expected.id.to_string()});
+        LOG_WARNING("drive is missing", {"drive", expected.number}, {"path", expected.path}, {"id", expected.id.to_string()},
+                    {"why", drives_.absence(expected.path)});
       }
     }
     log_options.copies = label.metadata_copies;
@@ -93,7 +123,6 @@ class ClusterNode final : public Cluster {
     CO_TRY(co_await plane_->prepare());
     Result<void> looked = co_await plane_->administration().look();
     if (!looked) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", looked.error().to_string()});
-    plane_->start();
     co_return Result<void>();
   }
 
@@ -191,6 +220,7 @@ class ClusterNode final : public Cluster {
   ClusterOptions options_;
   Clock* clock_ = nullptr;
   bool closed_ = false;
+  Event assembled_;  // or given up
   std::string master_key_;
   std::vector<OpenedDrive> strangers_;
   DriveSet drives_;
@@ -213,12 +243,23 @@ Result<void> check_options(const ClusterOptions& options) {
   return {};
 }
 
+// What a drive that hangs still works on stays where it is, for ever.
+void leave_if_it_hangs(std::unique_ptr<ClusterNode> node) {
+  if (!node->hangs()) return;
+  static_cast<void>(node.release());
+  static_cast<void>(new WorkApart);
+}
+
 }  // namespace
 
 Task<Result<std::unique_ptr<Cluster>>> Cluster::open(ClusterOptions options) {
   CO_TRY(check_options(options));
   auto node = std::make_unique<ClusterNode>(std::move(options));
-  CO_TRY(co_await node->start(std::nullopt));
+  Result<void> started = co_await node->start(std::nullopt);
+  if (!started) {
+    leave_if_it_hangs(std::move(node));
+    co_return std::move(started).error();
+  }
   co_return std::unique_ptr<Cluster>(std::move(node));
 }
 
@@ -276,7 +317,11 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, C
     CO_TRY(co_await on(*options.drives[i].owner, options.drives[i].store->set_label(bytes)));
   }
   auto node = std::make_unique<ClusterNode>(std::move(options));
-  CO_TRY(co_await node->start(std::move(map)));
+  Result<void> started = co_await node->start(std::move(map));
+  if (!started) {
+    leave_if_it_hangs(std::move(node));
+    co_return std::move(started).error();
+  }
   co_return std::unique_ptr<Cluster>(std::move(node));
 }
 

@@ -33,6 +33,12 @@ struct OpenedDrive {
   std::string file_system = {};
 };
 
+// A drive that could not be opened, and why: told as the reason while it is missing.
+struct UnopenedDrive {
+  std::string path;
+  std::string why;
+};
+
 // Opens the metadata store whose commits go to `log` and whose own files live in `directory` (may be empty or lost).
 using OpenMetaStore =
     std::function<Task<Result<std::unique_ptr<meta::MetaStore>>>(meta::CommitLog& log, std::string directory)>;
@@ -59,6 +65,7 @@ struct ClusterTuning {
 
 struct ClusterOptions {
   std::vector<OpenedDrive> drives;
+  std::vector<UnopenedDrive> unopened;
   std::string metadata_directory;
   ThreadPool* blocking_pool = nullptr;   // required
   OpenMetaStore open_meta;               // required

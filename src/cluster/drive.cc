@@ -77,10 +77,12 @@ void CallList::remove(Call& call) {
   if (call.after != nullptr) call.after->before = call.before;
 }
 
-TimePoint CallList::oldest_put(TimePoint now) const {
+TimePoint CallList::oldest(TimePoint now, bool puts_only) const {
   TimePoint oldest = now;
   std::lock_guard lock(mutex_);
-  for (const Call* call = first_; call != nullptr; call = call->after) oldest = std::min(oldest, call->put_began);
+  for (const Call* call = first_; call != nullptr; call = call->after) {
+    if (call->is_put || !puts_only) oldest = std::min(oldest, call->began);
+  }
   return oldest;
 }
 
@@ -426,7 +428,8 @@ Task<Result<void>> Drive::close() {
     closed_.store(false);  // to be tried again
     closed = fail(Code::timed_out, "drive {} ({}) hangs: it cannot be closed", number(), path());
   } else {
-    mine->put_began = mine->home.now();
+    mine->began = mine->home.now();
+    mine->is_put = true;  // given up like one
     calls_.add(*mine);
     close_store(mine);
     co_await *mine;

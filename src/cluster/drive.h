@@ -61,7 +61,8 @@ class CallList {
     }
     Executor& home;
     std::coroutine_handle<> waiter;
-    TimePoint put_began = kNoDeadline;  // for puts
+    TimePoint began{};
+    bool is_put = false;
     Call* before = nullptr;
     Call* after = nullptr;
   };
@@ -69,7 +70,7 @@ class CallList {
   void remove(Call& call);
   // All that are in the list go on with this error, each on its executor; what the store says later is dropped. `left_behind` counts them.
   void give_up(const Error& error, std::atomic<size_t>& left_behind);
-  TimePoint oldest_put(TimePoint now) const;  // when it began; now: there is none
+  TimePoint oldest(TimePoint now, bool puts_only) const;  // when it began; now: there is none
 
  private:
   static detail::Root tell(std::shared_ptr<Call> call, Error error, std::atomic<size_t>& left_behind);
@@ -159,7 +160,8 @@ class Drive {
   // Calls that callers were sent on from and that the store has not come back from: it must not be destroyed.
   bool hangs() const { return left_behind_.load(std::memory_order_acquire) > 0; }
   // Since when the oldest put has been under way; now: there is none.
-  TimePoint oldest_put(TimePoint now) const { return calls_.oldest_put(now); }
+  TimePoint oldest_put(TimePoint now) const { return calls_.oldest(now, true); }
+  TimePoint oldest_call(TimePoint now) const { return calls_.oldest(now, false); }
   // Its store takes writes, as far as is known.
   bool sound() const { return condition_.load(std::memory_order_acquire) == DriveCondition::up; }
   // The store itself is of no more use: only opening it anew can help.
@@ -178,6 +180,8 @@ class Drive {
   // false: too full. What was reserved and not put comes back with the next refresh.
   bool reserve(uint64_t bytes);
   uint64_t room() const;
+  // It answered that it has no room: none is expected until the next refresh.
+  void note_full() { room_.store(0, std::memory_order_relaxed); }
   uint64_t size_bytes() const { return size_.load(std::memory_order_relaxed); }  // of the device, by the last refresh
   // Slower than its peers by far (judged by the cluster once a second): reads go around it where they can.
   std::atomic<bool> slow{false};
@@ -231,7 +235,8 @@ auto Drive::call(Make make, bool is_put) -> std::invoke_result_t<Make&, chunk::C
   using R = typename std::invoke_result_t<Make&, chunk::ChunkStore&>::value_type;
   CO_TRY(usable());
   const auto mine = std::make_shared<CallOf<R>>(Executor::here());
-  if (is_put) mine->put_began = mine->home.now();
+  mine->began = mine->home.now();
+  mine->is_put = is_put;
   calls_.add(*mine);
   perform(mine, std::move(make));
   co_await *mine;

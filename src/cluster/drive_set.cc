@@ -21,6 +21,17 @@ std::string DriveSet::file_system(uint32_t number) const {
   return number < file_systems_.size() ? file_systems_[number] : std::string();
 }
 
+void DriveSet::note_absence(std::string path, std::string why) {
+  std::lock_guard lock(mutex_);
+  absences_[std::move(path)] = std::move(why);
+}
+
+std::string DriveSet::absence(const std::string& path) const {
+  std::lock_guard lock(mutex_);
+  const auto at = absences_.find(path);
+  return at == absences_.end() ? std::string() : at->second;
+}
+
 unsigned Topology::sharers(uint32_t number) const {
   if (number >= file_system.size() || file_system[number].empty()) return 1;
   unsigned count = 0;

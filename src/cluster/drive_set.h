@@ -1,6 +1,7 @@
 // DriveSet: the open drives by number, and the current topology: the map together with the drives it names. Thread-safe.
 #pragma once
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -27,6 +28,9 @@ class DriveSet {
   // For the topologies that are published from now on.
   void note_file_system(uint32_t number, std::string file_system);
   std::string file_system(uint32_t number) const;
+  // Why the drive of this path could not be opened when the node started; empty: it could, or nobody said.
+  void note_absence(std::string path, std::string why);
+  std::string absence(const std::string& path) const;
   Drive* find(uint32_t number) const;
   std::vector<Drive*> all() const;
   // Replaces the topology; names the drives that are open now.
@@ -40,6 +44,7 @@ class DriveSet {
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Drive>> drives_;
   std::vector<std::string> file_systems_;  // by number
+  std::map<std::string, std::string> absences_;  // by path
   std::shared_ptr<const Topology> topology_ = std::make_shared<Topology>();
 };
 

@@ -45,6 +45,55 @@ TEST_F(DriveStatesTest, one_full_drive_does_not_stop_writes_while_others_have_ro
   EXPECT_EQ(fsck(), "");  // no write lacks a shard
 }
 
+TEST_F(DriveStatesTest, a_write_that_finds_a_drive_full_begins_again_where_room_is) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  unsigned again = 0;
+  for (int i = 0; i < 40; ++i) {
+    auto& full = *media[static_cast<size_t>(i) % 4];
+    const uint64_t taken = full.capacity - full.used(), puts = full.puts;
+    full.ballast += taken;  // nobody knows yet
+    const std::string bytes = random_bytes(i, 40'000);
+    auto layout = write(bytes, twice);
+    ASSERT_TRUE(layout) << i << " " << layout.error().to_string();
+    EXPECT_EQ(*read(*layout), bytes);
+    again += full.puts > puts;
+    full.ballast -= taken;
+    pass(std::chrono::seconds(2));
+  }
+  EXPECT_GT(again, 5u) << "no write met the full drive: nothing was tested";
+  settle();
+  EXPECT_EQ(fsck(), "");  // what was begun is gone, and no write lacks a shard
+}
+
+TEST_F(DriveStatesTest, a_write_of_many_stripes_that_finds_a_drive_full_is_to_be_asked_again) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  unsigned refused = 0;
+  for (int i = 0; i < 20; ++i) {
+    auto& full = *media[static_cast<size_t>(i) % 4];
+    const uint64_t taken = full.capacity - full.used();
+    full.ballast += taken;
+    const std::string bytes = random_bytes(i, 1'000'000);
+    auto layout = write(bytes, twice);
+    if (!layout) {
+      ++refused;
+      EXPECT_EQ(layout.error().code(), Code::overloaded) << layout.error().to_string();
+      layout = write(bytes, twice);  // as a client does
+    }
+    ASSERT_TRUE(layout) << i << " " << layout.error().to_string();
+    EXPECT_EQ(*read(*layout), bytes);
+    full.ballast -= taken;
+    ASSERT_TRUE(retire(*layout));
+    pass(std::chrono::seconds(10));
+  }
+  EXPECT_GT(refused, 0u) << "no write met the full drive: nothing was tested";
+  settle();
+  EXPECT_EQ(fsck(), "");
+}
+
 TEST_F(DriveStatesTest, stripes_over_all_drives_get_narrower_and_keep_their_protection) {
   add_media(6);
   ASSERT_TRUE(create("ec:4+2"));
@@ -69,6 +118,33 @@ TEST_F(DriveStatesTest, with_every_drive_full_the_answer_is_no_space) {
   auto layout = write(random_bytes(1, 100'000), {RedundancyKind::mirror, 1, 1});
   ASSERT_FALSE(layout);
   EXPECT_EQ(layout.error().code(), Code::no_space);
+}
+
+TEST_F(DriveStatesTest, with_every_drive_full_and_nobody_knowing_the_answer_is_no_space) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  for (auto& medium : media) medium->ballast += medium->capacity - medium->used();
+  for (const size_t size : {10'000, 1'000'000}) {
+    auto layout = write(random_bytes(1, size), {RedundancyKind::mirror, 1, 1});
+    ASSERT_FALSE(layout);
+    EXPECT_EQ(layout.error().code(), Code::no_space) << size << " " << layout.error().to_string();
+  }
+}
+
+TEST_F(DriveStatesTest, refusals_to_disable_say_what_is_the_matter) {
+  add_media(2);
+  ASSERT_TRUE(create("mirror:1"));
+  const auto alone = executor.run(cluster->data().disable_drive(1, "", false));
+  ASSERT_FALSE(alone);
+  EXPECT_NE(alone.error().to_string().find("drain"), std::string::npos) << alone.error().to_string();
+  EXPECT_EQ(alone.error().to_string().find("bring back"), std::string::npos) << alone.error().to_string();
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(2, "", true)));
+  const auto last = executor.run(cluster->data().disable_drive(1, "", false));
+  ASSERT_FALSE(last);
+  EXPECT_NE(last.error().to_string().find("drive 2 is away already; bring back"), std::string::npos) << last.error().to_string();
+  const auto nobody = executor.run(cluster->data().disable_drive(9, "", false));
+  ASSERT_FALSE(nobody);
+  EXPECT_NE(nobody.error().to_string().find("no drive 9"), std::string::npos);
 }
 
 TEST_F(DriveStatesTest, a_disabled_drive_is_not_used_and_catches_up_when_it_is_enabled) {

@@ -183,6 +183,7 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
     }
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
     if (expected && (drive == nullptr || !drive->readable())) status.state = "missing";
+    if (expected && drive == nullptr && status.reason.empty()) status.reason = plane_.drives.absence(known.path);
     if (known.disabled && (expected || known.state == DriveState::failed)) status.state = "disabled";
     list.push_back(std::move(status));
   }

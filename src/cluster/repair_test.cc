@@ -206,7 +206,7 @@ TEST_F(RepairTest, draining_below_the_width_is_refused) {
   auto refused = executor.run(cluster->data().drain_drive(1));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Code::precondition_failed);
-  EXPECT_NE(refused.error().context().find("add or replace"), std::string::npos);
+  EXPECT_NE(refused.error().context().find("add a drive first"), std::string::npos);
 }
 
 TEST_F(RepairTest, a_replaced_drive_hands_its_data_to_the_new_one) {

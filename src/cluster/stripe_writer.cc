@@ -15,6 +15,7 @@ constexpr size_t kCollectSize = 1024 * 1024;  // into buffers of this size
 constexpr uint32_t kShardMin = 64 * 1024;
 constexpr uint64_t kCopyChunkMax = 4 * kMiB;  // of a full copy beside slices: stripes of many slices have small ones
 constexpr uint32_t kStripesInFlightMax = 4;   // per writer
+constexpr int kBeginAgainMax = 3;             // elsewhere, of a write whose drives turned out to be full
 constexpr size_t kZerosSize = 1024 * 1024;
 constexpr uint64_t kPermitShare = 16;  // of the memory that is left, a write takes at most one part of so many
 constexpr Duration kMemoryPatience = std::chrono::seconds(15);
@@ -120,6 +121,17 @@ struct StripeBytes {
   FileName file;
 };
 
+// The drive answered that it has no room; nor have those that share its file system.
+void note_full(const Topology& topology, Drive& drive) {
+  drive.note_full();
+  if (topology.sharers(drive.number()) < 2) return;
+  const std::string& file_system = topology.file_system[drive.number()];
+  for (uint32_t other = 0; other < topology.file_system.size(); ++other) {
+    Drive* sharer = topology.file_system[other] == file_system ? topology.drive(other) : nullptr;
+    if (sharer != nullptr) sharer->note_full();
+  }
+}
+
 Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options,
                              std::shared_ptr<const void> hold) {
   size_t size = 0;
@@ -153,6 +165,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint
   const Members members = state->topology->map.members(static_cast<uint8_t>(width), layout.group);
   std::vector<Task<Result<void>>> puts;
   std::vector<unsigned> put_of;  // the shard of each
+  std::vector<Drive*> drive_of;  // and where it goes
   unsigned durable = 0, slices = 0, missing = 0;
   for (unsigned i = 0; i < width; ++i) {
     const unsigned coded = i - redundancy.first_slice();  // if it is no copy: which shard of the code
@@ -179,6 +192,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint
     chunk::PutOptions options;
     if (state->is_file(i, *drive)) options.file = file_place(layout, stripe, i, members[i].at.term, 0, held->file);
     put_of.push_back(i);
+    drive_of.push_back(drive);
     puts.push_back(put_shard(drive, chunk_id(shard_name(layout, stripe, i, members[i].at.term)), std::move(parts), options, held));
   }
   std::vector<Result<void>> results = co_await when_all(std::move(puts));
@@ -193,7 +207,10 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint
     }
     ++missing;
     state->incomplete |= 1u << put_of[at];
-    full = full || result.error().code() == Code::no_space;
+    if (result.error().code() == Code::no_space) {
+      full = true;
+      note_full(*state->topology, *drive_of[at]);
+    }
     if (!error || result.error().code() == Code::no_space) error = std::move(result).error();
   }
   if (!state->error) {
@@ -267,13 +284,45 @@ class StripeWriter final : public DataWriter {
       std::lock_guard lock(state_->plane.files_mutex);
       state_->plane.file_names.erase(state_->layout.write_id);
     }
-    if (decided_) return;
-    if (!started_) return;
-    Plane& plane = state_->plane;
-    plane.background.spawn(discard(std::move(state_)));
+    if (!decided_) abandon();
   }
 
   Task<Result<void>> append(Buffer data) override {
+    Result<void> taken = co_await take(std::move(data));
+    if (!taken) co_return co_await as_told(std::move(taken).error());
+    co_return taken;
+  }
+
+  Task<Result<DataLayout>> finish() override {
+    CHECK(!finished_);
+    close_collected();
+    // Of a write of one stripe everything is still here: should a drive be full, it begins again elsewhere, and nobody notices.
+    const bool whole = state_->stripes == 0;
+    const Pieces all = whole ? pieces_ : Pieces();
+    Result<DataLayout> done = co_await finish_once();
+    for (int tries = 0; whole && !done && done.error().code() == Code::no_space && tries < kBeginAgainMax; ++tries) {
+      const bool elsewhere = co_await is_room_elsewhere();
+      if (!elsewhere) break;
+      abandon();
+      state_ = std::make_shared<WriteState>(state_->plane, state_->options);
+      done = co_await write_again(all);
+    }
+    if (!done) co_return co_await as_told(std::move(done).error());
+    co_return done;
+  }
+
+  void keep() override {
+    decided_ = true;
+    if (degraded_) state_->plane.wake_repair();
+  }
+
+  void settle() override {
+    decided_ = true;
+    state_->plane.background.spawn(decide(state_));
+  }
+
+ private:
+  Task<Result<void>> take(Buffer data) {
     if (state_->error) co_return *state_->error;
     CHECK(!finished_ && !data.empty());
     CO_TRY(co_await start(data.size()));
@@ -294,6 +343,11 @@ class StripeWriter final : public DataWriter {
     }
     close_collected();
     const SharedBytes bytes(std::move(data));
+    co_return co_await gather(bytes);
+  }
+
+  Task<Result<void>> gather(SharedBytes bytes) {
+    const uint64_t stripe_bytes = state_->layout.stripe_bytes();
     for (size_t at = 0; at < bytes.size();) {
       const size_t take = std::min<uint64_t>(bytes.size() - at, stripe_bytes - gathered_);
       pieces_.push_back(bytes.slice(at, take));
@@ -304,12 +358,21 @@ class StripeWriter final : public DataWriter {
     co_return Result<void>();
   }
 
-  Task<Result<DataLayout>> finish() override {
+  // The whole write once more, under another id; its stripes may be others than before.
+  Task<Result<DataLayout>> write_again(Pieces all) {
+    pieces_.clear();
+    gathered_ = 0;
+    CO_TRY(co_await start(total_));
+    for (const SharedBytes& piece : all) {
+      CO_TRY(co_await gather(piece));
+    }
+    co_return co_await finish_once();
+  }
+
+  Task<Result<DataLayout>> finish_once() {
     if (state_->error) co_return *state_->error;
-    CHECK(!finished_);
     finished_ = true;
-    CO_TRY(co_await start(0));
-    close_collected();
+    CO_TRY(co_await start(total_));
     DataLayout& layout = state_->layout;
     const WriteOptions& options = state_->options;
     if (layout.redundancy.kind == RedundancyKind::erasure && state_->stripes == 0 && total_ > 0 && total_ <= options.pack_limit) {
@@ -338,17 +401,31 @@ class StripeWriter final : public DataWriter {
     co_return layout;
   }
 
-  void keep() override {
-    decided_ = true;
-    if (degraded_) state_->plane.wake_repair();
+  // A group with room for this write, as the drives say now; at need with a narrower layout.
+  Task<bool> is_room_elsewhere() {
+    co_await wait_for_stripes(state_, 0);  // looking for a place may need a newer map
+    const WriteDemand demand{.redundancy = state_->options.redundancy,
+                             .size = std::max<uint64_t>(state_->options.size_hint, total_),
+                             .pack_limit = state_->options.pack_limit};
+    const std::optional<Place> place = co_await find_place(demand, state_->layout.group);
+    co_return place.has_value();
   }
 
-  void settle() override {
-    decided_ = true;
-    state_->plane.background.spawn(decide(state_));
+  // That a drive filled up says nothing of the others: who asks again is sent to those that have room.
+  Task<Error> as_told(Error error) {
+    if (error.code() != Code::no_space) co_return error;
+    const bool elsewhere = co_await is_room_elsewhere();
+    if (!elsewhere) co_return error;
+    co_return fail(Code::overloaded, "a drive filled up in the middle of this write, others have room: try again ({})", error.context());
   }
 
- private:
+  // What was written will not be committed.
+  void abandon() {
+    if (!std::exchange(started_, false)) return;
+    Plane& plane = state_->plane;
+    plane.background.spawn(discard(state_));
+  }
+
   // Before the first byte: an id, a place, memory.
   Task<Result<void>> start(size_t first_bytes) {
     if (started_) co_return Result<void>();
@@ -368,33 +445,41 @@ class StripeWriter final : public DataWriter {
     const bool bounded = state_->options.size_hint > 0 || finished_;
     const WriteDemand demand{.redundancy = redundancy, .size = bounded ? hint : 0, .pack_limit = state_->options.pack_limit};
     if (judge_group(*state_->topology, demand, layout.group) != GroupFitness::good) {
-      co_await place_elsewhere(demand, &redundancy);
+      // The group that the id hashes to is short of drives or room. Where no other is better the drives say whether this one still fits.
+      const std::optional<Place> place = co_await find_place(demand, layout.group);
+      if (place) {
+        layout.group = place->group;
+        redundancy = place->redundancy;
+      }
     }
     layout.redundancy = redundancy;
     CO_TRY(co_await take_memory(bounded ? hint : 0));
     co_return Result<void>();
   }
 
-  // The group that the id hashes to is short of drives or room: another one, at need of a narrower layout with the same protection.
-  Task<void> place_elsewhere(WriteDemand demand, Redundancy* redundancy) {
-    DataLayout& layout = state_->layout;
-    const GroupId hashed = layout.group;
+  struct Place {
+    GroupId group = 0;
+    Redundancy redundancy;
+  };
+
+  // The first group from `hashed` on that takes this write, at need a narrower layout with the same protection; none: all are full, or
+  // nearly.
+  Task<std::optional<Place>> find_place(WriteDemand demand, GroupId hashed) {
     std::optional<Redundancy> next = demand.redundancy;
     for (; next; next = narrower(*next)) {
       demand.redundancy = *next;
       const Result<void> known = co_await know_width(next->width());
       if (!known) continue;
-      const std::optional<GroupId> group = choose_group(*state_->topology, demand, hashed);
-      if (!group) continue;
-      layout.group = *group;
-      *redundancy = *next;
-      co_return;
+      const auto topology = state_->topology != nullptr ? state_->topology : state_->plane.drives.topology();
+      const std::optional<GroupId> group = choose_group(*topology, demand, hashed);
+      if (group) co_return Place{*group, *next};
     }
-    // All are full, or nearly: the drives themselves say whether this one still fits.
+    co_return std::nullopt;
   }
 
   Task<Result<void>> finish_one(unsigned shard, Drive* drive, ChunkId first) {
     Result<void> finished = co_await drive->finish_file(first, state_->layout.size);
+    if (!finished && finished.error().code() == Code::no_space) note_full(*state_->topology, *drive);
     if (!finished) state_->incomplete |= 1u << shard;
     co_return finished;
   }

@@ -5,6 +5,7 @@
 #include "cluster/cluster.h"
 #include "daemon/drive_kind.h"
 #include "io/executor.h"
+#include "io/thread_pool.h"
 
 namespace quarry::daemon {
 namespace {
@@ -106,7 +107,9 @@ class KfsDriveKind final : public DriveKind {
       co_return std::unique_ptr<FoundDrive>(std::move(found));
     }
     if (identity.error().code() != Code::not_found) co_return std::move(identity).error().with(path);
-    CO_TRY_ASSIGN(const auto foreign, chunk::KfsChunkStore::foreign_content(path));
+    const auto content = co_await blocking_apart([path] { return chunk::KfsChunkStore::foreign_content(path); });
+    if (!content) co_return content.error();
+    const std::optional<std::string>& foreign = *content;
     if (foreign && !force)
       co_return fail(Code::already_exists,
                      "{} is not empty: {}. It was left alone; choose an empty directory, or: quarry device format --force kfs:{}", path,
@@ -131,7 +134,7 @@ class DirDriveKind final : public DriveKind {
 
   Task<Result<std::unique_ptr<FoundDrive>>> find(std::string path, bool) const override {
     auto found = std::make_unique<FoundDirectory<chunk::DirStore, chunk::DirFormatOptions, chunk::DirStoreOptions>>(path);
-    auto identity = chunk::DirStore::identify(path);
+    auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });
     if (identity) {
       found->identity = DriveIdentity{identity->drive, identity->cluster};
     } else if (identity.error().code() != Code::not_found) {
@@ -140,8 +143,9 @@ class DirDriveKind final : public DriveKind {
     co_return std::unique_ptr<FoundDrive>(std::move(found));  // files that are there already are left alone: adopt takes them in
   }
   Task<Result<std::string>> inspect(std::string path, std::string) const override {
-    CO_TRY_ASSIGN(const auto identity, chunk::DirStore::identify(path));
-    co_return describe("dir", path, identity.drive, identity.cluster, identity.format_version, identity.clean, identity.label);
+    auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });
+    if (!identity) co_return std::move(identity).error();
+    co_return describe("dir", path, identity->drive, identity->cluster, identity->format_version, identity->clean, identity->label);
   }
   Task<Result<chunk::FsckReport>> fsck(std::string path) const override {
     return check_store<chunk::DirStore, chunk::DirStoreOptions>(std::move(path));

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "chunk/chunk_store.h"
-#include "io/task.h"
+#include "io/executor.h"
 
 namespace quarry::daemon {
 
@@ -33,6 +33,9 @@ class FoundDrive {
   // A store that this opened and that was formatted for nobody joins a cluster. Errors: wrong_owner.
   virtual Task<Result<void>> join(chunk::ChunkStore& store, Uuid cluster) = 0;
   virtual Task<void> close() = 0;
+  // How long requests of this drive have been under way while none came back; to be asked again and again, on its executor. Zero also
+  // where that cannot be told.
+  virtual Duration stuck_for() { return Duration(0); }
   virtual uint64_t size_bytes() const { return 0; }  // of the device; 0: as large as the file system lets it be
 };
 

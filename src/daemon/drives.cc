@@ -14,6 +14,7 @@
 #include <set>
 
 #include "daemon/drive_kind.h"
+#include "daemon/patience.h"
 #include "io/clock.h"
 #include "io/uring_block_device.h"
 
@@ -72,7 +73,7 @@ Result<std::vector<DriveToOpen>> drives_of(const NodeConfig& config) {
 namespace {
 
 // Stores are closed and destroyed on the executor that owns them.
-Task<void> close_found(std::unique_ptr<FoundDrive> found) { co_await found->close(); }
+Task<void> close_found(std::shared_ptr<FoundDrive> found) { co_await found->close(); }
 Task<void> close_store(std::unique_ptr<chunk::ChunkStore> store) {
   Result<void> closed = co_await store->close();
   std::move(closed).ignore("the start fails for another reason, which is told");
@@ -81,9 +82,10 @@ Task<void> close_store(std::unique_ptr<chunk::ChunkStore> store) {
 struct Identified {
   std::string path;
   Executor* owner = nullptr;
-  std::unique_ptr<FoundDrive> found;
+  std::shared_ptr<FoundDrive> found;  // shared with an opening that was given up
   bool fresh() const { return !found->identity.has_value(); }
 };
+Task<void> close_identified(Identified one) { co_await one.found->close(); }
 
 // Which file system the directory of a drive is on; empty: none that others may use, or not to be told.
 std::string file_system_of(const DriveSpec& spec) {
@@ -107,13 +109,8 @@ std::string file_system_of(const DriveSpec& spec) {
   ::close(fd);
   return id;
 }
-std::string file_system_at(const std::string& path) {
-  const auto spec = parse_drive_spec(path);
-  return spec ? file_system_of(*spec) : std::string();
-}
 
-Task<Result<Identified>> identify(DriveToOpen drive, bool force) {
-  CO_TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(drive.path));
+Task<Result<Identified>> look_at(DriveToOpen drive, DriveSpec spec, bool force) {
   CO_TRY_ASSIGN(auto found, co_await spec.kind->find(spec.path, force));
   if (drive.known && !found->identity) {
     co_await found->close();
@@ -122,19 +119,57 @@ Task<Result<Identified>> identify(DriveToOpen drive, bool force) {
   co_return Identified{spec.text(), drive.owner, std::move(found)};
 }
 
-Task<Result<std::unique_ptr<chunk::ChunkStore>>> format_and_open(FoundDrive* found, std::optional<Uuid> cluster, bool fresh, bool force) {
-  if (fresh) {
-    Result<Uuid> formatted = co_await found->format(cluster.value_or(Uuid{}), force);
+Task<Result<Identified>> identify(DriveToOpen drive, bool force, Duration patience) {
+  CO_TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(drive.path));
+  Executor& owner = *drive.owner;
+  co_return co_await while_it_answers<Identified>(spec, owner, patience, look_at(std::move(drive), spec, force), close_identified);
+}
+
+// `cluster`: to format for, or to refuse others than; none: a drive formatted for nobody joins `join`.
+struct HowToOpen {
+  std::optional<Uuid> cluster;
+  std::optional<Uuid> join;
+  bool fresh = false, force = false;
+};
+
+Task<Result<cluster::OpenedDrive>> format_and_open(Identified one, DriveSpec spec, HowToOpen how) {
+  if (how.fresh) {
+    Result<Uuid> formatted = co_await one.found->format(how.cluster.value_or(Uuid{}), how.force);
     if (!formatted) co_return std::move(formatted).error();
   }
-  co_return co_await found->open(cluster);
+  CO_TRY_ASSIGN(auto store, co_await one.found->open(how.cluster));
+  if (how.join) {
+    Result<void> joined = co_await one.found->join(*store, *how.join);
+    if (!joined) {
+      Result<void> closed = co_await store->close();
+      std::move(closed).ignore("it could not join, which is told");
+      co_return std::move(joined).error();
+    }
+  }
+  std::string file_system = co_await blocking_apart([spec] { return file_system_of(spec); });
+  co_return cluster::OpenedDrive{.store = std::move(store),
+                                 .owner = one.owner,
+                                 .path = std::move(one.path),
+                                 .domain = {},
+                                 .weight = 0,
+                                 .file_system = std::move(file_system)};
+}
+
+Task<void> close_opened(cluster::OpenedDrive drive) { co_await close_store(std::move(drive.store)); }
+
+Task<Result<cluster::OpenedDrive>> open_one(Identified one, HowToOpen how, Duration patience) {
+  CO_TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(one.path));
+  Executor& owner = *one.owner;
+  const auto found = one.found;
+  co_return co_await while_it_answers<cluster::OpenedDrive>(spec, owner, patience, format_and_open(std::move(one), spec, how), close_opened,
+                                                            [found] { return found->stuck_for(); });
 }
 
 }  // namespace
 
 Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool force) {
   std::vector<Task<Result<Identified>>> identifying;
-  for (const auto& drive : drives) identifying.push_back(on(*drive.owner, identify(drive, force)));
+  for (const auto& drive : drives) identifying.push_back(identify(drive, force, kStartPatience));
   auto identified = co_await when_all(std::move(identifying));
 
   OpenedDrives opened;
@@ -147,7 +182,7 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
       const bool mistake = result.error().code() == Code::already_exists || result.error().code() == Code::busy ||
                            result.error().code() == Code::invalid_argument;
       if (mistake && !drives[at].known) refusal.emplace(result.error());
-      opened.unusable.push_back(result.error().to_string());
+      opened.unusable.push_back({drives[at].path, result.error().to_string()});
       continue;
     }
     with_identity += !result->fresh();
@@ -155,8 +190,8 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
   }
   // What carries something else is a mistake of the person who named it, never a failed drive.
   if (!refusal && usable.empty())
-    refusal.emplace(Code::unavailable, opened.unusable.empty() ? "no drive is named" : opened.unusable.front());
-  if (!refusal && with_identity == 0 && !opened.unusable.empty()) refusal.emplace(Code::unavailable, opened.unusable.front());
+    refusal.emplace(Code::unavailable, opened.unusable.empty() ? "no drive is named" : opened.unusable.front().why);
+  if (!refusal && with_identity == 0 && !opened.unusable.empty()) refusal.emplace(Code::unavailable, opened.unusable.front().why);
   if (!refusal && with_identity > 0 && with_identity < usable.size()) {
     std::string fresh;
     for (const auto& one : usable) {
@@ -184,29 +219,21 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
   // Formatted by `quarry device format` for no cluster yet, or not at all: a new store.
   opened.fresh = with_identity == 0 || opened.cluster.is_nil();
   if (opened.fresh) opened.cluster = system_random().uuid();
-  std::vector<Task<Result<std::unique_ptr<chunk::ChunkStore>>>> opening;
-  for (auto& one : usable) {
-    const bool join = opened.fresh && !one.fresh();
-    opening.push_back(on(*one.owner, format_and_open(one.found.get(), join ? std::optional<Uuid>() : opened.cluster, one.fresh(), force)));
+  std::vector<Task<Result<cluster::OpenedDrive>>> opening;
+  for (const auto& one : usable) {
+    HowToOpen how{.cluster = opened.cluster, .join = {}, .fresh = one.fresh(), .force = force};
+    if (opened.fresh && !one.fresh()) how = {.cluster = {}, .join = opened.cluster};
+    opening.push_back(open_one(one, how, kStartPatience));
   }
   auto stores = co_await when_all(std::move(opening));
   std::optional<Error> failed;
   for (size_t i = 0; i < stores.size(); ++i) {
-    if (!stores[i]) {
-      opened.unusable.push_back(stores[i].error().to_string());
+    if (stores[i]) {
+      opened.drives.push_back(std::move(*stores[i]));
+    } else {
+      opened.unusable.push_back({usable[i].path, stores[i].error().to_string()});
       failed.emplace(stores[i].error());
-      continue;
     }
-    if (opened.fresh && !usable[i].fresh()) {
-      Result<void> joined = co_await on(*usable[i].owner, usable[i].found->join(**stores[i], opened.cluster));
-      if (!joined) failed.emplace(std::move(joined).error());
-    }
-    opened.drives.push_back({.store = std::move(*stores[i]),
-                             .owner = usable[i].owner,
-                             .path = usable[i].path,
-                             .domain = {},
-                             .weight = 0,
-                             .file_system = file_system_at(usable[i].path)});
   }
   if (failed && (opened.fresh || opened.drives.empty())) {
     for (auto& drive : opened.drives) {
@@ -218,35 +245,21 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
 }
 
 Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force) {
-  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, false}, force));
+  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, false}, force, kAskedPatience));
   const bool fresh = found.fresh() || force;
   if (!fresh && !found.found->identity->cluster.is_nil() && found.found->identity->cluster != cluster) {
     const Uuid other = found.found->identity->cluster;
-    co_await found.found->close();
+    co_await on(owner, close_found(found.found));
     co_return fail(Code::wrong_owner, "{} belongs to another store ({}); to DESTROY what is on it, use --force", path, other.to_string());
   }
-  const bool join = !fresh && found.found->identity->cluster.is_nil();
-  CO_TRY_ASSIGN(auto store, co_await format_and_open(found.found.get(), join ? std::optional<Uuid>() : cluster, fresh, force));
-  if (join) {
-    CO_TRY(co_await found.found->join(*store, cluster));
-  }
-  co_return cluster::OpenedDrive{.store = std::move(store),
-                                 .owner = &owner,
-                                 .path = found.path,
-                                 .domain = {},
-                                 .weight = 0,
-                                 .file_system = file_system_at(found.path)};
+  HowToOpen how{.cluster = cluster, .join = {}, .fresh = fresh, .force = force};
+  if (!fresh && found.found->identity->cluster.is_nil()) how = {.cluster = {}, .join = cluster};
+  co_return co_await open_one(std::move(found), how, kAskedPatience);
 }
 
 Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster) {
-  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, true}, false));
-  CO_TRY_ASSIGN(auto store, co_await found.found->open(cluster));
-  co_return cluster::OpenedDrive{.store = std::move(store),
-                                 .owner = &owner,
-                                 .path = found.path,
-                                 .domain = {},
-                                 .weight = 0,
-                                 .file_system = file_system_at(found.path)};
+  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, true}, false, kAskedPatience));
+  co_return co_await open_one(std::move(found), {.cluster = cluster, .join = {}}, kAskedPatience);
 }
 
 // ---- which drives a root has ---------------------------------------------------------------------------------------------------

@@ -24,19 +24,19 @@ Result<void> remember_drives(const std::string& root, const std::vector<std::str
 
 struct OpenedDrives {
   std::vector<cluster::OpenedDrive> drives;
-  std::vector<std::string> unusable;  // "path: why", of drives that could not be opened although others could
+  std::vector<cluster::UnopenedDrive> unusable;  // although others could be opened
   Uuid cluster;                       // nil: all are fresh
   bool fresh = false;
 };
 // Opens each on its owner. If no drive carries Quarry's format all are formatted for one new cluster; if some do, the others must too.
-// Foreign content is refused unless force. A drive that is gone or damaged does not stop the others: the cluster decides whether enough are
-// there.
+// Foreign content is refused unless force. A drive that is gone or damaged, or that hangs (kStartPatience), does not stop the others: the
+// cluster decides whether enough are there. All are looked at, and then opened, side by side.
 Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool force);
 
 // Formats (if it is fresh, or force) and opens one drive for `cluster`, on `owner`: for device add and replace.
 Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force);
 
-// Opens a drive that has a store, for device enable; never formats.
+// Opens a drive that has a store, for device enable; never formats. Both wait for kAskedPatience for a drive that hangs: timed_out.
 Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster);
 
 }  // namespace quarry::daemon

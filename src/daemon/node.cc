@@ -135,10 +135,11 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
   for (size_t i = 0; i < to_open.size(); ++i) to_open[i].owner = &loops_->executor(i % loops_->size());
   next_owner_ = to_open.size();
   CO_TRY_ASSIGN(OpenedDrives opened, co_await open_drives(std::move(to_open), config_.force_format));
-  for (const auto& line : opened.unusable) LOG_ERROR("drive cannot be used", {"drive", line});
+  for (const auto& drive : opened.unusable) LOG_ERROR("drive cannot be used", {"drive", drive.path}, {"error", drive.why});
 
   cluster::ClusterOptions options;
   options.drives = std::move(opened.drives);
+  options.unopened = std::move(opened.unusable);
   options.metadata_directory = config_.root + "/metadata";
   options.blocking_pool = blocking_.get();
   options.tuning.cache_bytes = config_.cache_bytes;
@@ -318,17 +319,18 @@ Result<void> RunningNode::stop() {
   if (cluster_) {
     outcome = wait_on(home(), cluster_->close());
     hangs_ = cluster_->hangs();
-    if (hangs_) {
-      LOG_ERROR("a drive hangs: the node ends without it", {"root", config_.root});
-      // What the kernel still works on stays where it is.
-      static_cast<void>(cluster_.release());
-      static_cast<void>(loops_.release());
-      static_cast<void>(blocking_.release());
-      static_cast<void>(compute_.release());
-      lock_ = RootLock();
-      return outcome;
-    }
+    if (hangs_) static_cast<void>(cluster_.release());
     cluster_.reset();
+  }
+  hangs_ = hangs_ || WorkApart::under_way() > 0;  // also of an opening that was given up
+  if (hangs_) {
+    LOG_ERROR("a drive hangs: the node ends without it", {"root", config_.root});
+    // What the kernel still works on stays where it is.
+    static_cast<void>(loops_.release());
+    static_cast<void>(blocking_.release());
+    static_cast<void>(compute_.release());
+    lock_ = RootLock();
+    return outcome;
   }
   if (loops_) loops_->stop();
   compute_.reset();

@@ -5,6 +5,7 @@
 #include "cluster/inspect.h"
 #include "daemon/drive_kind.h"
 #include "io/executor.h"
+#include "io/thread_pool.h"
 #include "io/uring_block_device.h"
 
 namespace quarry::daemon {
@@ -25,7 +26,9 @@ class FoundRaw final : public FoundDrive {
   Task<Result<std::unique_ptr<chunk::ChunkStore>>> open(std::optional<Uuid> cluster) override {
     chunk::RawStoreOptions options;
     options.cluster = cluster;
+    opening_ = device_.get();
     auto store = co_await chunk::RawStore::open(std::move(device_), options);
+    opening_ = nullptr;  // a device that could not be opened died just now, in this turn of the loop
     if (!store) co_return std::move(store).error().with(path_);
     for (const auto& line : (*store)->open_report().damage) LOG_ERROR("drive is damaged", {"path", path_}, {"damage", line});
     co_return std::unique_ptr<chunk::ChunkStore>(std::move(*store));
@@ -36,12 +39,24 @@ class FoundRaw final : public FoundDrive {
   Task<void> close() override {
     if (device_ != nullptr) co_await device_->close();
   }
+  Duration stuck_for() override {
+    if (opening_ == nullptr) return Duration(0);
+    const DeviceStats stats = opening_->stats();
+    const uint64_t returned = stats.reads + stats.writes + stats.flushes + stats.discards + stats.errors;
+    const TimePoint now = Executor::here().now();
+    if (stats.in_flight == 0 || returned != returned_ || waiting_since_ == TimePoint{}) waiting_since_ = now;
+    returned_ = returned;
+    return now - waiting_since_;
+  }
   uint64_t size_bytes() const override { return device_ != nullptr ? device_->info().size : 0; }
   BlockDevice& device() { return *device_; }
 
  private:
   const std::string path_;
   std::unique_ptr<BlockDevice> device_;
+  const BlockDevice* opening_ = nullptr;  // while a store is opened on it
+  uint64_t returned_ = 0;                 // requests that had come back when it was asked last,
+  TimePoint waiting_since_{};             // and since when it is as many
 };
 
 class RawDriveKind final : public DriveKind {
@@ -68,7 +83,7 @@ class RawDriveKind final : public DriveKind {
     if (identity.error().code() != Code::not_found) {
       refused.emplace(std::move(identity).error().with(path));
     } else {
-      auto foreign = chunk::probe_device(path);
+      auto foreign = co_await blocking_apart([path] { return chunk::probe_device(path); });
       if (!foreign) {
         refused.emplace(std::move(foreign).error().with(path));
       } else if (foreign->has_value() && !force) {

@@ -44,4 +44,16 @@ void ThreadPool::run() {
   }
 }
 
+std::atomic<size_t>& WorkApart::count() {
+  static std::atomic<size_t> under_way{0};
+  return under_way;
+}
+
+void detail::run_apart(std::function<void()> work) {
+  std::thread([work = std::move(work)] {
+    pthread_setname_np(pthread_self(), "apart");
+    work();
+  }).detach();
+}
+
 }  // namespace quarry

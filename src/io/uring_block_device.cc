@@ -376,11 +376,13 @@ UringBlockDevice::UringBlockDevice(RingExecutor& ring, int fd, bool is_block, De
 
 Task<Result<std::unique_ptr<BlockDevice>>> UringBlockDevice::open(std::string path, Options options) {
   RingExecutor& ring = RingExecutor::here();
-  Result<int> opened = open_descriptor(path, options);
+  // Opening may hang with the drive, or with the file system that the file is on: not on the loop.
+  const auto attempt = [path, options] { return open_descriptor(path, options); };
+  Result<int> opened = co_await blocking_apart(attempt);
   // A device closed a moment ago by this process is released by the kernel a little later.
   for (int tries = 0; !opened && opened.error().code() == Code::busy && tries < 5; ++tries) {
     co_await sleep_for(std::chrono::milliseconds(20));
-    opened = open_descriptor(path, options);
+    opened = co_await blocking_apart(attempt);
   }
   if (!opened) co_return std::move(opened).error();
   Descriptor descriptor(*opened);

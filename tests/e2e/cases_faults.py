@@ -7,8 +7,8 @@ import subprocess
 import threading
 import time
 
-from faults import Disk, FaultyPool, Load, LoopDevice, NestedDisk, must, needs_mounts, run
-from node import Skip, random_bytes
+from faults import Disk, FaultyPool, Load, LoopDevice, Mute, NestedDisk, must, needs_mounts, run
+from node import BINARY, Skip, random_bytes
 
 KFS, DIR = ["kfs"] * 3, ["dir"] * 3
 MIXED = ["raw", "kfs", "dir", "raw", "dir"]
@@ -252,11 +252,93 @@ def hang_at_the_end(kinds, victim):
         finish(node, load)
 
 
+def hang_at_the_start(kinds, victim, device=False, unclean=False):
+    """A node is started while a drive hangs: it goes without that drive, says so, and takes it back when it answers."""
+    disk = Disk()
+    loop = LoopDevice(disk) if device else None
+    with FaultyPool(kinds, {victim: disk}, device=loop) as node:
+        with Load(node) as load:
+            load.goes_on(40)
+        node.kill() if unclean else node.stop()
+        disk.freeze()
+        path = node.make(kinds[victim], victim)
+        began = time.time()
+        looked = None
+        if not unclean and not device:  # a block device can be read, which is all that this does
+            looked = subprocess.Popen([BINARY, "device", "fsck", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        node.start()
+        waited = time.time() - began
+        print(f"   {kinds[victim]}: ready after {waited:.1f} s", flush=True)
+        assert waited < 100, waited
+        drive = node.drive(victim + 1)
+        assert drive["state"] in ("missing", "disabled", "failed"), drive
+        assert "hang" in drive["reason"], drive
+        assert drive["reason"] in node.cli("status").stdout
+        assert "it hangs" in node.log_text(), node.log_tail()
+        load.compare()
+        with Load(node, seed=1) as more:
+            more.goes_on(40)
+            refused = node.cli("device", "enable", str(victim + 1), check=False)
+            assert refused.returncode != 0 and "hang" in refused.stderr, refused.stderr
+            disk.thaw()
+            node.enable(victim)
+            more.goes_on()
+        if looked:
+            said = looked.communicate(timeout=120)[0]
+            assert "hangs" in said, said
+        expect_used(node, victim)
+        load.compare()
+        finish(node, more)
+    if loop:
+        loop.close()
+
+
 def test_a_drive_hangs_under_load():
     needs_mounts()
     all_at_once([("pure kfs", hang, KFS, 0), ("pure dir", hang, DIR, 1), ("kfs in a mixed pool", hang, MIXED, 1), ("dir in a mixed pool", hang, MIXED, 4),
                  ("a file for a raw drive", hang, MIXED, 0), ("a raw block device", hang, MIXED, 3, True)] +
                 [(f"{kinds[i]} while the node ends", hang_at_the_end, kinds, i) for kinds, i in ((KFS, 0), (DIR, 1), (MIXED, 0))])
+
+
+def mute_at_the_start(kinds, victim):
+    """Nothing that is asked of the directory ever returns, not even opening it."""
+    with FaultyPool(kinds, {}) as node:
+        with Load(node) as load:
+            load.goes_on(40)
+        node.stop()
+        mute = Mute(node.place(victim))
+        try:
+            for verb in ("inspect", "fsck"):
+                began = time.time()
+                said = node.tool("device", verb, f"{kinds[victim]}:{node.place(victim)}")
+                assert said.returncode != 0 and "hangs" in said.stderr and time.time() - began < 60, said
+            said = node.cli("fsck", check=False)  # of the others
+            assert "hangs" in said.stderr and "sound" in said.stdout, said
+            node.start()
+            drive = node.drive(victim + 1)
+            assert drive["state"] in ("missing", "failed") and "hangs" in drive["reason"], drive
+            load.compare()
+            refused = node.cli("device", "enable", str(victim + 1), check=False)
+            assert refused.returncode != 0 and "hangs" in refused.stderr, refused.stderr
+            assert node.stop() == 0  # while the directory is as it is
+        finally:
+            mute.end()
+        node.start()
+        with Load(node, seed=1) as more:
+            more.goes_on(20)
+            node.enable(victim)
+            more.goes_on()
+        expect_used(node, victim)
+        load.compare()
+        finish(node, more)
+
+
+def test_a_node_is_started_while_a_drive_hangs():
+    needs_mounts()
+    all_at_once([("pure kfs", hang_at_the_start, KFS, 0), ("pure dir", hang_at_the_start, DIR, 1), ("a file for a raw drive", hang_at_the_start, MIXED, 0),
+                 ("a raw block device", hang_at_the_start, MIXED, 3, True), ("kfs after a crash", hang_at_the_start, MIXED, 1, False, True),
+                 ("dir after a crash", hang_at_the_start, MIXED, 2, False, True)] +
+                [(f"mute {kinds[i]}", mute_at_the_start, kinds, i) for kinds, i in ((KFS, 1), (MIXED, 4))])
 
 
 # ---- no room ----------------------------------------------------------------------------------------------------------------------
@@ -281,11 +363,15 @@ def one_full_drive(kinds, victim):
             load.goes_on(40)
             taken = fill_up(node.disks[victim])
 
+            refused_for_good = {}
+
             def not_refused():  # once it was seen that the drive is full
                 load.refused.clear()
                 load.goes_on(60)
+                refused_for_good.update(load.refused_for_good())
                 return sum(load.refused.values()) < 10
             node.wait_for(not_refused)
+            assert not refused_for_good, f"clients are told to give up though others have room: {refused_for_good}"
             assert node.state(victim) == "active", f"full is not broken: {node.drive(victim + 1)}"
             os.unlink(taken)
             load.goes_on()

@@ -1,6 +1,7 @@
 """What cases_faults.py breaks, and how: file systems of their own on loop devices, and the load that must come through it.
 
 Every fault here is one that the kernel makes: a file system that turns read-only, fails each access, hangs or is gone. Nothing is injected."""
+import ctypes
 import fcntl
 import functools
 import os
@@ -226,6 +227,10 @@ class Load:
             self.wrong.append(f"write of {key}: {status} {text[:300]}")
         time.sleep(0.02)
 
+    def refused_for_good(self):
+        """Answers that a client does not repeat."""
+        return {kind: count for kind, count in self.refused.items() if kind[0] == 507}
+
     def goes_on(self, count=20, seconds=120):
         """Until so many further writes were acknowledged."""
         goal, deadline = self.writes + count, time.time() + seconds
@@ -281,3 +286,26 @@ class NestedDisk(Disk):
         while os.path.ismount(self.path) and run("umount", "-l", self.path)[0]:
             pass
         self.below.discard()
+
+
+class Mute:
+    """A file system over a directory that never answers, as of a server that died: opening, listing, anything. (FUSE without a program.)"""
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self.handle = os.open("/dev/fuse", os.O_RDWR)
+        except OSError as error:
+            raise Skip(f"/dev/fuse cannot be opened here: {error}") from error
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"mute", path.encode(), b"fuse", 0, f"fd={self.handle},rootmode=40000,user_id=0,group_id=0".encode()) != 0:
+            os.close(self.handle)
+            raise Skip(f"FUSE cannot be mounted here: {os.strerror(ctypes.get_errno())}")
+
+    def end(self):
+        """Who waits gets an error; the directory is what it was."""
+        if self.handle is None:
+            return
+        os.close(self.handle)
+        self.handle = None
+        must("umount", "-l", self.path)

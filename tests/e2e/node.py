@@ -104,8 +104,11 @@ class Node:
         self.endpoints = json.load(open(endpoints))
         return self
 
+    def log_text(self):
+        return open(self.log.name, errors="replace").read()
+
     def log_tail(self):
-        return open(self.log.name, errors="replace").read()[-1500:]
+        return self.log_text()[-1500:]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -124,6 +127,10 @@ class Node:
         if check and done.returncode != 0:
             raise AssertionError(f"{command}: status {done.returncode}: {done.stderr} {done.stdout[-600:]}")
         return done
+
+    def tool(self, *command):
+        """A command that needs no node."""
+        return subprocess.run([BINARY, *command], capture_output=True, text=True, timeout=300)
 
     def s3(self, method, path, body=b"", headers=None, query="", where="s3"):
         """One signed request; returns (status, headers, body). Raises OSError when the node is away."""

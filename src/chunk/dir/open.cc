@@ -107,7 +107,7 @@ Result<DirStore::Identity> DirStore::identify(const std::string& path) {
 
 Task<Result<std::unique_ptr<DirStore>>> DirStore::open(std::string path, DirStoreOptions options) {
   if (!options.file_system) {
-    auto files = posix_file_system(path);
+    auto files = co_await blocking_apart([path] { return posix_file_system(path); });  // the file system may hang
     if (!files) co_return std::move(files).error();
     options.file_system = std::move(*files);
   }

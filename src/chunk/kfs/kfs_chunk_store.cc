@@ -492,6 +492,30 @@ Result<Descriptor> read_chunk_descriptor(kfs::Files& files, const std::string& d
   return descriptor;
 }
 
+Result<Descriptor> read_locked(const std::string& directory) {
+  TRY(read_chunk_descriptor(kfs::posix_files(), directory));
+  TRY_ASSIGN(const auto lock, kfs::DirectoryLock::take(directory));
+  return read_chunk_descriptor(kfs::posix_files(), directory);
+}
+
+struct OpenSet {
+  std::unique_ptr<BucketSet> set;
+  Descriptor descriptor;
+};
+
+Result<OpenSet> open_set(const std::string& directory, const KfsChunkStoreOptions& options) {
+  kfs::Files& files = files_of(options.tuning);
+  TRY(read_chunk_descriptor(files, directory));
+  TRY_ASSIGN(auto lock, kfs::DirectoryLock::take(directory));
+  TRY_ASSIGN(auto descriptor, read_chunk_descriptor(files, directory));  // again, now that nobody changes it
+  if (options.cluster && !descriptor.cluster.is_nil() && descriptor.cluster != *options.cluster) {
+    return fail(Code::wrong_owner, "{} belongs to cluster {}, not {}", directory, descriptor.cluster.to_string(),
+                options.cluster->to_string());
+  }
+  TRY_ASSIGN(auto set, BucketSet::open(directory, descriptor, std::move(lock), options.tuning));
+  return OpenSet{std::move(set), std::move(descriptor)};
+}
+
 }  // namespace
 
 Task<Result<Uuid>> KfsChunkStore::format(std::string directory, KfsFormatOptions options) {
@@ -510,21 +534,16 @@ Task<Result<Uuid>> KfsChunkStore::format(std::string directory, KfsFormatOptions
   descriptor.bucket_bytes = options.bucket_bytes;
   descriptor.key = text_of(descriptor.drive.bytes);
   descriptor.label = std::move(options.label);
-  CO_TRY(kfs::create_store(kfs::posix_files(), directory, descriptor));
+  Result<void> created =
+      co_await blocking_apart([directory, descriptor] { return kfs::create_store(kfs::posix_files(), directory, descriptor); });
+  if (!created) co_return std::move(created).error();
   co_return descriptor.drive;
 }
 
 Task<Result<std::unique_ptr<KfsChunkStore>>> KfsChunkStore::open(std::string directory, KfsChunkStoreOptions options) {
-  kfs::Files& files = files_of(options.tuning);
-  CO_TRY(read_chunk_descriptor(files, directory));
-  CO_TRY_ASSIGN(auto lock, kfs::DirectoryLock::take(directory));
-  CO_TRY_ASSIGN(auto descriptor, read_chunk_descriptor(files, directory));  // again, now that nobody changes it
-  if (options.cluster && !descriptor.cluster.is_nil() && descriptor.cluster != *options.cluster) {
-    co_return fail(Code::wrong_owner, "{} belongs to cluster {}, not {}", directory, descriptor.cluster.to_string(),
-                   options.cluster->to_string());
-  }
-  CO_TRY_ASSIGN(auto set, BucketSet::open(directory, descriptor, std::move(lock), options.tuning));
-  auto store = std::make_unique<Store>(directory, options, std::move(set), std::move(descriptor));
+  auto files = co_await blocking_apart([directory, options] { return open_set(directory, options); });  // the file system may hang
+  if (!files) co_return std::move(files).error();
+  auto store = std::make_unique<Store>(directory, options, std::move(files->set), std::move(files->descriptor));
   Result<void> loaded = co_await store->load();
   if (!loaded) {
     Result<void> closed = co_await store->close();
@@ -536,9 +555,9 @@ Task<Result<std::unique_ptr<KfsChunkStore>>> KfsChunkStore::open(std::string dir
 }
 
 Task<Result<KfsChunkStore::Identity>> KfsChunkStore::identify(std::string directory) {
-  CO_TRY(read_chunk_descriptor(kfs::posix_files(), directory));
-  CO_TRY_ASSIGN(const auto lock, kfs::DirectoryLock::take(directory));
-  CO_TRY_ASSIGN(const auto descriptor, read_chunk_descriptor(kfs::posix_files(), directory));
+  auto read = co_await blocking_apart([directory] { return read_locked(directory); });  // the file system may hang
+  if (!read) co_return std::move(read).error();
+  const Descriptor descriptor = std::move(*read);
   Identity identity;
   identity.drive = descriptor.drive;
   identity.cluster = descriptor.cluster;

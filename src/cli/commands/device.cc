@@ -7,16 +7,30 @@
 #include "cli/session.h"
 #include "cli/terminal.h"
 #include "daemon/drive_kind.h"
+#include "daemon/patience.h"
 #include "io/ring_executor.h"
 #include "wire/json.h"
 
 namespace quarry::cli {
 namespace {
 
-template <class T>
-Result<T> run_on_ring(Task<Result<T>> task) {
+struct Done {};
+Task<Result<Done>> as_done(Task<Result<void>> task) {
+  Result<void> result = co_await std::move(task);
+  if (!result) co_return std::move(result).error();
+  co_return Done{};
+}
+Task<void> forget(Done) { co_return; }
+
+// Runs the work on an event loop of its own, for as long as the drive answers.
+Result<void> run_on_ring(const DeviceOptions& options, Task<Result<void>> task) {
+  TRY_ASSIGN(const daemon::DriveSpec spec, daemon::parse_drive_spec(options.path));
   TRY_ASSIGN(auto executor, RingExecutor::create());
-  return executor->run(std::move(task));
+  auto watched = daemon::while_it_answers<Done>(spec, *executor, daemon::kAskedPatience, as_done(std::move(task)), forget);
+  const Result<Done> result = executor->run(std::move(watched));
+  if (WorkApart::under_way() > 0) static_cast<void>(executor.release());  // the process ends without what hangs
+  if (!result) return result.error();
+  return {};
 }
 
 Task<Result<void>> format(const DeviceOptions& options) {
@@ -167,8 +181,8 @@ int run_device_list(const DeviceOptions& options) {
   return 0;
 }
 
-int run_device_format(const DeviceOptions& options) { return finish(run_on_ring(format(options))); }
-int run_device_inspect(const DeviceOptions& options) { return finish(run_on_ring(inspect(options))); }
-int run_device_fsck(const DeviceOptions& options) { return finish(run_on_ring(check(options))); }
+int run_device_format(const DeviceOptions& options) { return finish(run_on_ring(options, format(options))); }
+int run_device_inspect(const DeviceOptions& options) { return finish(run_on_ring(options, inspect(options))); }
+int run_device_fsck(const DeviceOptions& options) { return finish(run_on_ring(options, check(options))); }
 
 }  // namespace quarry::cli
