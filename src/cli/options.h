@@ -14,7 +14,7 @@ struct Target {
   std::string s3, admin; // URLs
   std::string access_key, secret_key_file;  // secrets never come as arguments: a file, or $QUARRY_SECRET_KEY / $AWS_SECRET_ACCESS_KEY
   std::string ca_file;   // certificate authority for https; default for a node under --root: its own certificate
-  std::string region = "us-east-1";
+  std::string region;    // of signatures; empty: as the node says
   bool json = false;
   bool quiet = false;
 };

@@ -27,7 +27,7 @@ void add_target(CLI::App& app, Target& target) {
   app.add_option("--access-key", target.access_key, "access key (default: the node's; else $QUARRY_ACCESS_KEY or $AWS_ACCESS_KEY_ID)");
   app.add_option("--secret-key-file", target.secret_key_file, "file that holds the secret key (else $QUARRY_SECRET_KEY or $AWS_SECRET_ACCESS_KEY)");
   app.add_option("--ca-file", target.ca_file, "certificate authority for https endpoints");
-  app.add_option("--region", target.region, "region used in signatures")->capture_default_str();
+  app.add_option("--region", target.region, "region used in signatures (default: the node's; else us-east-1)");
   app.add_flag("--json", target.json, "print JSON");
   app.add_flag("--quiet,-q", target.quiet, "no progress display");
 }

@@ -41,6 +41,7 @@ Result<client::Endpoints> resolve_endpoints(const Target& target) {
   }
   if (!target.s3.empty()) endpoints.s3 = target.s3;
   if (!target.admin.empty()) endpoints.admin = target.admin;
+  if (!target.region.empty()) endpoints.region = target.region;
   const std::string access_key = !target.access_key.empty() ? target.access_key : environment("QUARRY_ACCESS_KEY", explicit_address ? "AWS_ACCESS_KEY_ID" : nullptr);
   std::string secret_key = environment("QUARRY_SECRET_KEY", explicit_address ? "AWS_SECRET_ACCESS_KEY" : nullptr);
   if (!target.secret_key_file.empty()) {
@@ -81,18 +82,18 @@ int with_session(const Target& target, std::function<Task<Result<void>>(Session&
   }
   ThreadPool pool("files", 4);
   const auto run = [&]() -> Result<void> {
-    return (*executor)->run([](const Target* where, const client::Endpoints* at, const HttpClientOptions* http_options, ThreadPool* files,
+    return (*executor)->run([](const client::Endpoints* at, const HttpClientOptions* http_options, ThreadPool* files,
                                std::function<Task<Result<void>>(Session&)>* body) -> Task<Result<void>> {
       auto network = std::make_unique<UringNetwork>();
       HttpClient http(*network, *http_options);
-      client::S3Client s3(http, {at->s3, {at->access_key, at->secret_key}, where->region}, system_clock());
-      client::AdminClient admin(http, at->admin, {at->access_key, at->secret_key}, system_clock());
+      client::S3Client s3(http, {at->s3, {at->access_key, at->secret_key}, at->region}, system_clock());
+      client::AdminClient admin(http, at->admin, {at->access_key, at->secret_key}, at->region, system_clock());
       Session session{*at, http, s3, admin, *files};
       Task<Result<void>> task = (*body)(session);
       Result<void> result = co_await std::move(task);
       http.close_idle();
       co_return result;
-    }(&target, &*endpoints, &options, &pool, &work));
+    }(&*endpoints, &options, &pool, &work));
   };
   const Result<void> result = run();
   if (result) return 0;

@@ -25,7 +25,7 @@ Task<Result<std::string>> AdminClient::call(std::string method, std::string path
   const std::string host = url.authority();
   if (!body.empty()) request.headers.add("content-type", "application/json");
   const auth::RequestToSign to_sign{.method = method, .host = host, .raw_path = raw_path, .raw_query = raw_query};
-  const auth::SigningCredentials credentials{credentials_.access_key, credentials_.secret_key};
+  const auth::SigningCredentials credentials{credentials_.access_key, credentials_.secret_key, region_};
   auth::sign_request(credentials, to_sign, request.headers, sha256_hex(bytes_of(body)), clock_.wall_now());
   if (!body.empty()) request.body.push_back(SharedBytes::copy_of(bytes_of(body)));
   auto answer = co_await http_.call(url, std::move(request));

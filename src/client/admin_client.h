@@ -10,8 +10,9 @@ namespace quarry::client {
 
 class AdminClient {
  public:
-  AdminClient(HttpClient& http, std::string url, Credentials credentials, Clock& clock)
-      : http_(http), url_(std::move(url)), credentials_(std::move(credentials)), clock_(clock) {}
+  // region: that the node expects in signatures.
+  AdminClient(HttpClient& http, std::string url, Credentials credentials, std::string region, Clock& clock)
+      : http_(http), url_(std::move(url)), credentials_(std::move(credentials)), region_(std::move(region)), clock_(clock) {}
   // path: "/v1/drives"; body: JSON or empty. An answer of 400 or more becomes an Error with the server's code and message.
   // patience: how long the node may work before it answers; zero: as for other requests.
   Task<Result<std::string>> call(std::string method, std::string path, std::string body = {}, Duration patience = {});
@@ -20,6 +21,7 @@ class AdminClient {
   HttpClient& http_;
   std::string url_;
   Credentials credentials_;
+  std::string region_;
   Clock& clock_;
 };
 

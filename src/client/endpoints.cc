@@ -23,6 +23,7 @@ Result<Endpoints> read_endpoints(const std::string& root) {
   TRY_ASSIGN(endpoints.admin, parsed->string_at("admin"));
   TRY_ASSIGN(endpoints.access_key, parsed->string_at("access_key"));
   TRY_ASSIGN(endpoints.secret_key, parsed->string_at("secret_key"));
+  endpoints.region = parsed->string_at("region").value_or(endpoints.region);  // nodes of before did not write it
   return endpoints;
 }
 
@@ -33,6 +34,7 @@ Result<void> write_endpoints(const std::string& root, const Endpoints& endpoints
       .field("admin", endpoints.admin)
       .field("access_key", endpoints.access_key)
       .field("secret_key", endpoints.secret_key)
+      .field("region", endpoints.region)
       .end_object();
   const std::string path = root + "/endpoints.json", temporary = path + ".new", text = json.str() + "\n";
   ::unlink(temporary.c_str());

@@ -10,6 +10,7 @@ struct Endpoints {
   std::string s3;          // "http://127.0.0.1:9000"
   std::string admin;
   std::string access_key, secret_key;
+  std::string region = "us-east-1";  // that the node expects in signatures
 };
 
 Result<Endpoints> read_endpoints(const std::string& root);

@@ -280,6 +280,7 @@ Result<void> RunningNode::begin() {
   const std::string scheme = config_.tls ? "https://" : "http://";
   endpoints_.s3 = scheme + listeners_->s3_address().to_string();
   endpoints_.admin = scheme + listeners_->admin_address().to_string();
+  endpoints_.region = config_.region;
   TRY(client::write_endpoints(config_.root, endpoints_));
   admin_->set_ready(true);
   const std::string reason = cluster_->read_only_reason();

@@ -3,8 +3,9 @@ import json
 import os
 import shutil
 import subprocess
+import time
 
-from node import BINARY, Node, random_bytes, scratch
+from node import BINARY, NO_NODE, Node, Skip, free_port, random_bytes, scratch
 
 
 def test_trees_and_large_files_go_in_and_come_back_the_same():
@@ -126,6 +127,30 @@ def test_mistakes_are_answered_with_what_to_type():
     assert "--recursive" in says("object", "put", "--recursiv", "a", "bkt")
     missing = subprocess.run([BINARY, "status", "--root", "/nonexistent"], capture_output=True, text=True)
     assert missing.returncode == 1 and "quarry up --root /nonexistent" in missing.stderr
+
+
+def test_a_node_of_another_region_is_spoken_to_in_its_region():
+    node = Node()
+    config, ports = os.path.join(node.root, "quarry.toml"), (free_port(), free_port())
+    with open(config, "w") as f:
+        f.write(f'root = "{node.root}"\ns3 = "127.0.0.1:{ports[0]}"\nadmin = "127.0.0.1:{ports[1]}"\n'
+                'region = "eu-west-1"\ndrives = 1\ndrive_size = "1GiB"\n')
+    if NO_NODE:
+        raise Skip(NO_NODE)
+    node.process = subprocess.Popen([BINARY, "server", "--config", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + node.patience_s
+        while not os.path.exists(os.path.join(node.root, "endpoints.json")):
+            assert time.time() < deadline and node.process.poll() is None, "the node is not ready"
+            time.sleep(0.05)
+        for region in ([], ["--region", "eu-west-1"]):
+            node.cli("status", *region)
+            node.cli("bucket", "list", *region)
+        for command in (("status",), ("bucket", "list")):
+            wrong = node.cli(*command, "--region", "us-east-1", check=False)
+            assert wrong.returncode != 0 and "eu-west-1" in wrong.stderr, wrong
+    finally:
+        node.__exit__()
 
 
 def test_completion_scripts_are_valid():

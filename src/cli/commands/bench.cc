@@ -10,7 +10,7 @@ int run_bench(const BenchOptions& options) {
   auto endpoints = resolve_endpoints(options.target);
   if (!endpoints) return print_error(endpoints.error().to_string());
   client::LoadOptions load;
-  load.endpoint = {endpoints->s3, {endpoints->access_key, endpoints->secret_key}, options.target.region};
+  load.endpoint = {endpoints->s3, {endpoints->access_key, endpoints->secret_key}, endpoints->region};
   load.bucket = options.bucket;
   static const std::map<std::string, client::LoadOperation> kOperations = {{"put", client::LoadOperation::put},       {"get", client::LoadOperation::get},
                                                                            {"mixed", client::LoadOperation::mixed},   {"list", client::LoadOperation::list},
