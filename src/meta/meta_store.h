@@ -146,6 +146,7 @@ class MetaStore {
     uint64_t conflicts = 0;
     uint64_t log_bytes_since_checkpoint = 0;
     Version checkpoint_version = 0;
+    std::string failure;  // why commits are refused at the moment; empty: they are taken
   };
   virtual Stats stats() const = 0;
 

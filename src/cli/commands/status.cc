@@ -37,6 +37,9 @@ void print_status(const JsonValue& json) {
       fmt::print(", {} files without another copy changed behind Quarry's back: put them back, or adopt them again", changed);
     fmt::print("\n");
   }
+  if (const JsonValue* metadata = json.find("metadata"); metadata != nullptr && !text(*metadata, "failure").empty()) {
+    fmt::print("writes  refused: {}\n", text(*metadata, "failure"));
+  }
   if (const JsonValue* scrub = json.find("scrub")) {
     fmt::print("scrub   {}, {} checked, {} damaged, {} repaired\n\n", text(*scrub, "state"), format_size(number(*scrub, "bytes_checked")),
                number(*scrub, "damaged"), number(*scrub, "repaired"));

@@ -155,6 +155,7 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
     const uint64_t log_bytes = counters.log_bytes, checkpointed = checkpointer_->progress().log_bytes;
     stats.log_bytes_since_checkpoint = log_bytes > checkpointed ? log_bytes - checkpointed : 0;
     stats.checkpoint_version = checkpointer_->progress().version;
+    stats.failure = committer_->failure();
     return stats;
   }
 

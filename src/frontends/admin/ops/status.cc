@@ -17,6 +17,8 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   std::string health = "healthy";
   if (repair.lost_writes > 0) {
     health = "data lost";
+  } else if (!metadata.failure.empty()) {
+    health = "read-only";
   } else if (down > 0 || repair.pending_writes > 0 || repair.changed_writes > 0) {
     health = "degraded";
   }
@@ -66,6 +68,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   json.key("metadata").begin_object();
   json.field("version", metadata.version).field("keys", metadata.keys_estimate).field("bytes", metadata.bytes_on_disk);
   json.field("commits", metadata.commits).field("conflicts", metadata.conflicts).field("log_bytes_since_checkpoint", metadata.log_bytes_since_checkpoint);
+  json.field("failure", metadata.failure);
   json.end_object();
   json.end_object();
   co_return Answer{.json = json.take()};
