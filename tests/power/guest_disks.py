@@ -43,7 +43,7 @@ def check_file_system(name, fs, where):
 def prepare(drive, fresh):
     """The --device of a drive {kind, name, fs, options}."""
     if drive["kind"] == "raw":
-        return disk(drive["name"])
+        return f"/dev/disk/by-serial/{drive['name']}"  # the same on every bus, as udev's names are
     return f"{drive['kind']}:{os.path.join(mount(drive['name'], drive['fs'], drive['options'], fresh), 'store')}"
 
 
