@@ -78,6 +78,15 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
     }
     if (!opened) return std::move(opened).error();
     const auto file = std::move(*opened);
+    TRY(check_one_file_system(*files_, adoption.path));
+    // Else the object could be neither replaced nor deleted.
+    if (!files_->check_writable(parent_of(adoption.path))) {
+      return fail(
+          Code::permission_denied,
+          "{}: the user who runs quarry may not write into its directory, so it could be neither replaced nor deleted: chmod or chown "
+          "the directory (chattr -i), then adopt again",
+          full(adoption.path));
+    }
     TRY_ASSIGN(info, file->info());
     if (info.kind != FileKind::file) return fail(Code::invalid_argument, "{} is not a plain file", full(adoption.path));
     if (info.size > adoption.size_max)
@@ -105,6 +114,18 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
     // Nor need its name be durable yet.
     return files_->sync_directory(parent_of(adoption.path));
   });
+  // Nor the directories on the way: whoever made the tree may have made it just now.
+  std::set<std::string> unsure;
+  for (std::string above = parent_of(adoption.path); !above.empty(); above = parent_of(above)) {
+    if (!adopted_directories_.contains(above)) unsure.insert(above);
+  }
+  if (done && !unsure.empty()) {
+    std::set<std::string> parents;
+    for (const auto& one : unsure) parents.insert(parent_of(one));
+    done = co_await directory_sync_->sync_all(std::move(parents));
+    if (adopted_directories_.size() > kAdoptedDirectoriesMax) adopted_directories_.clear();
+    if (done) adopted_directories_.insert(unsure.begin(), unsure.end());
+  }
   if (!done) {
     // Of this file alone, not of the mountpath.
     const Code code = done.error().code();

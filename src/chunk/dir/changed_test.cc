@@ -107,6 +107,55 @@ TEST_P(DirChanged, a_removed_or_replaced_file_is_not_served) {
   }
 }
 
+// As editors save: a new file under the name. It is theirs, whatever happens to the object.
+TEST_P(DirChanged, what_somebody_put_in_the_place_of_a_file_survives_its_hiding_and_removal) {
+  const auto replace = [this](const std::string& bytes) {
+    std::ofstream(directory / "theirs") << bytes;
+    ASSERT_EQ(::rename((directory / "theirs").c_str(), path().c_str()), 0);
+  };
+  replace("theirs");
+  ASSERT_TRUE(executor.run(store->hide_file({1, 1})));
+  EXPECT_EQ(tree()["b/k"], "theirs");
+  EXPECT_EQ(read({1, 1}, content.size()).error().code(), Code::corrupt);
+  ASSERT_TRUE(remove({1, 1}, content.size()));
+  EXPECT_EQ(tree()["b/k"], "theirs");
+  reopen();
+  EXPECT_EQ(tree()["b/k"], "theirs");
+  EXPECT_EQ(store->open_report().files, 0u);
+
+  put_and_show({2, 1}, "m", content);
+  std::ofstream(directory / "theirs") << "theirs, too";
+  ASSERT_EQ(::rename((directory / "theirs").c_str(), (directory / "b/m").c_str()), 0);
+  ASSERT_TRUE(remove({2, 1}, content.size()));
+  EXPECT_EQ(tree()["b/m"], "theirs, too");
+}
+
+TEST_P(DirChanged, what_somebody_put_in_the_place_of_a_file_is_moved_aside_by_the_next_version) {
+  std::ofstream(directory / "theirs") << "theirs";
+  ASSERT_EQ(::rename((directory / "theirs").c_str(), path().c_str()), 0);
+  put_and_show({2, 1}, "k", "the next version");
+  EXPECT_EQ(tree()["b/k"], "the next version");
+  ASSERT_TRUE(remove({1, 1}, content.size()));
+  reopen();
+  EXPECT_EQ(get({2, 1}, 16), "the next version");
+  std::string aside;
+  for (const auto& entry : std::filesystem::directory_iterator(directory / ".quarry/displaced")) {
+    std::ifstream in(entry.path());
+    aside += std::string(std::istreambuf_iterator<char>(in), {}) + ";";
+  }
+  EXPECT_EQ(aside, "theirs;");
+}
+
+TEST_P(DirChanged, a_replaced_file_makes_way_for_a_directory_and_survives) {
+  std::ofstream(directory / "theirs") << "theirs";
+  ASSERT_EQ(::rename((directory / "theirs").c_str(), path().c_str()), 0);
+  put_and_show({2, 1}, "k/below", "x");
+  EXPECT_EQ(tree()["b/k/below"], "x");
+  EXPECT_FALSE(tree().contains("b/k%="));
+  ASSERT_TRUE(remove({1, 1}, content.size()));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory / ".quarry/displaced"), {}), 1);
+}
+
 TEST_P(DirChanged, anonymous_chunks_are_verified_too) {
   const std::string chunk = test_payload(7, 200'000);
   ASSERT_TRUE(executor.run(store->put({7, 7}, {bytes_of(chunk)}, {})));

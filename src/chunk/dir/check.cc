@@ -130,7 +130,7 @@ Task<Result<FsckReport>> DirStoreImpl::fsck_once() {
 
 namespace {
 
-Result<void> probe(FileSystem& files, const Descriptor& expected) {
+Result<void> probe(FileSystem& files, const Descriptor& expected, const std::string& scratch) {
   TRY(files.check_root());
   TRY_ASSIGN(const std::string content, read_whole(files, kDescriptorFile, 4096));
   TRY_ASSIGN(const Descriptor descriptor, decode_descriptor(bytes_of(content)));
@@ -138,7 +138,7 @@ Result<void> probe(FileSystem& files, const Descriptor& expected) {
     return fail(Code::device_gone, "{} holds drive {} now", files.root(), descriptor.drive.to_string());
   const std::string text = fmt::format("probe {}", system_random().uuid().to_string());
   const auto write = [&]() -> Result<void> {
-    TRY_ASSIGN(const auto file, files.open(kProbeFile, OpenMode::create));
+    TRY_ASSIGN(const auto file, files.open(scratch, OpenMode::create));
     const ByteView parts[] = {bytes_of(text)};
     TRY(file->write_at(0, parts));
     TRY(file->sync());
@@ -150,10 +150,10 @@ Result<void> probe(FileSystem& files, const Descriptor& expected) {
   };
   auto written = write();
   if (!written && written.error().code() == Code::already_exists) {
-    TRY(files.remove(kProbeFile));
+    TRY(files.remove(scratch));
     written = write();
   }
-  const auto removed = files.remove(kProbeFile);
+  const auto removed = files.remove(scratch);
   if (!written && written.error().code() == Code::no_space) return {};  // full is not broken
   TRY(written);
   return removed;
@@ -164,9 +164,17 @@ Result<void> probe(FileSystem& files, const Descriptor& expected) {
 Task<void> DirStoreImpl::run_probe() {
   const Descriptor expected = descriptor_;
   auto files = files_;
-  probe_result_ = co_await blocking(*health_pool_, [files, expected] { return probe(*files, expected); });
+  probe_result_ = co_await blocking(*health_pool_, [files, expected] { return probe(*files, expected, kProbeFile); });
   probing_ = false;
   probed_.pulse();
+}
+
+Task<bool> DirStoreImpl::takes_writes() {
+  const Descriptor expected = descriptor_;
+  auto files = files_;
+  auto scratch = fmt::format("{}-{}", kProbeFile, system_random().uuid().to_string());
+  const auto probed = co_await blocking(*pool_, [files, expected, scratch] { return probe(*files, expected, scratch); });
+  co_return probed.has_value();
 }
 
 Task<Result<void>> DirStoreImpl::check_health() {

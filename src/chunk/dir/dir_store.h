@@ -56,7 +56,8 @@ class DirStore : public ChunkStore {
  public:
   // Makes the directory a mountpath; it may hold files already, which are left alone (adopt takes them in). The directory itself is made
   // if its parent exists. Durable when it returns. Errors: already_exists (a mountpath already), not_found (no parent), permission_denied,
-  // invalid_argument (not a directory; inside another mountpath), io_error.
+  // invalid_argument (not a directory; inside another mountpath of the same file system; a file system that folds case or normalises
+  // names), io_error.
   static Task<Result<Uuid>> format(std::string path, DirFormatOptions options);
   // Takes the lock, removes what was not finished, reads the tree and serves. Errors: not_found (no directory, or not a mountpath),
   // wrong_owner (of another cluster: says which), incompatible (newer format), busy (open in another process), corrupt (descriptor),

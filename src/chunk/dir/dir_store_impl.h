@@ -21,7 +21,8 @@ namespace quarry::chunk::dir {
 
 inline constexpr uint64_t kWriteErrorsMax = 64;  // then the store only reads
 inline constexpr uint32_t kChunksPerFileMax = 1u << 24;
-inline constexpr int kMakeWayMax = 8;  // files that may have to yield for one name, one after the other
+inline constexpr size_t kAdoptedDirectoriesMax = 64 * 1024;  // remembered as durable; beyond, they are synced again
+inline constexpr int kMakeWayMax = 8;                        // files that may have to yield for one name, one after the other
 
 struct TreeWalkResult;
 
@@ -100,6 +101,7 @@ class DirStoreImpl : public DirStore {
   void remember_open(ChunkId first, std::shared_ptr<ReadableFile> file);
 
   // show.cc; all under naming_
+  Task<Result<Lies>> look_at(const FileEntry& entry);
   Task<Result<std::string>> find_place(BucketAndKey key, int depth);
   Task<Result<void>> make_way(std::string path, int depth);
   Task<Result<void>> place_file(ChunkId first);
@@ -112,11 +114,13 @@ class DirStoreImpl : public DirStore {
   Task<Result<void>> remove_of_file(ChunkId first, std::vector<uint32_t> indexes);
   Task<void> punch_out(ChunkId first, std::vector<uint32_t> indexes);
   Task<Result<void>> remove_file(ChunkId first);
+  Result<void> leave_to_others(const std::string& path, ChunkId first, RecordPlace place);
   Task<Result<bool>> let_go(ChunkId first);
 
   // check.cc
   Task<Result<FsckReport>> fsck_once();
   Task<void> run_probe();
+  Task<bool> takes_writes();  // below .quarry
 
   // open.cc
   std::vector<std::string> take_in(TreeWalkResult walked);
@@ -144,8 +148,9 @@ class DirStoreImpl : public DirStore {
   std::unordered_map<ChunkId, std::list<std::pair<ChunkId, std::shared_ptr<ReadableFile>>>::iterator, ChunkIdHash> open_by_id_;
 
   Semaphore naming_{1};
-  Semaphore meta_{1};                      // descriptor and label
-  std::set<std::string> new_directories_;  // of the readable tree: made, not yet durable
+  Semaphore meta_{1};                          // descriptor and label
+  std::set<std::string> new_directories_;      // of the readable tree: made, not yet durable
+  std::set<std::string> adopted_directories_;  // made by others, with adopted files below: their names are durable
 
   uint64_t chunk_count_ = 0, payload_bytes_ = 0, stored_bytes_ = 0;
   std::atomic<uint64_t> device_bytes_{0}, free_bytes_{0};

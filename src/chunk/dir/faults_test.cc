@@ -285,6 +285,102 @@ TEST_F(DirMounted, an_unmounted_file_system_is_noticed) {
 }
 
 // What a killed process acknowledged is there, whole; what it did not leaves nothing under a readable name but whole files.
+// A file system of its own mounted somewhere inside a mountpath.
+struct DirNested : DirStoreTest {
+  std::set<std::string> mounts;
+  void mount_at(const std::string& path) {
+    std::filesystem::create_directories(directory / path);
+    if (::mount("tmpfs", (directory / path).c_str(), "tmpfs", 0, "size=4m") != 0) GTEST_SKIP() << "may not mount here";
+    mounts.insert(path);
+  }
+  void unmount(const std::string& path) {
+    ASSERT_EQ(::umount2((directory / path).c_str(), MNT_DETACH), 0);
+    mounts.erase(path);
+  }
+  void TearDown() override {
+    DirStoreTest::TearDown();
+    while (!mounts.empty()) unmount(*mounts.begin());
+  }
+};
+
+TEST_F(DirNested, keys_below_another_file_system_are_kept_and_shown_when_it_is_gone) {
+  ASSERT_NO_FATAL_FAILURE(mount_at("b/other"));
+  if (IsSkipped()) return;
+  std::ofstream(directory / "b/other/x") << "theirs";
+  std::filesystem::create_directories(directory / "b/other/empty");
+  ASSERT_TRUE(put({1, 1}, "other/x", "ours"));
+  ASSERT_TRUE(put({2, 1}, "other/deep/er", "deep"));
+  for (const ChunkId id : {ChunkId{1, 1}, ChunkId{2, 1}}) {
+    const auto shown = show(id);
+    ASSERT_FALSE(shown);
+    EXPECT_EQ(shown.error().code(), Code::unsupported);
+    EXPECT_THAT(shown.error().context(), HasSubstr("unmount it"));
+  }
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_EQ(store->health().write_errors, 0u);
+  EXPECT_EQ(get({1, 1}, 4), "ours");
+  put_and_show({3, 1}, "beside", "beside");
+  EXPECT_FALSE(std::filesystem::exists(directory / "b/other/deep")) << "nothing is made there";
+  reopen();
+  EXPECT_EQ(get({2, 1}, 4), "deep");
+  EXPECT_EQ(store->open_report().foreign_files, 0u) << "what lies there is none of this mountpath's";
+  ASSERT_TRUE(remove({1, 1}, 4));
+  EXPECT_EQ(tree()["b/other/x"], "theirs");
+  unmount("b/other");
+  ASSERT_TRUE(show({2, 1}));
+  EXPECT_EQ(tree()["b/other/deep/er"], "deep");
+  expect_sound();
+}
+
+TEST_F(DirNested, objects_that_a_mount_covers_are_removed_without_harm_to_what_it_holds) {
+  put_and_show({1, 1}, "other/x", "ours");
+  put_and_show({2, 1}, "other/sub/y", "ours");
+  put_and_show({3, 1}, "other/z", "ours");
+  ASSERT_NO_FATAL_FAILURE(mount_at("b/other"));
+  if (IsSkipped()) return;
+  std::filesystem::create_directories(directory / "b/other/sub");
+  std::ofstream(directory / "b/other/x") << "theirs";
+  ASSERT_TRUE(executor.run(store->hide_file({3, 1})));
+  ASSERT_TRUE(remove({1, 1}, 4));
+  ASSERT_TRUE(remove({2, 1}, 4));
+  EXPECT_EQ(tree()["b/other/x"], "theirs");
+  EXPECT_TRUE(std::filesystem::exists(directory / "b/other/sub"));
+  EXPECT_EQ(store->health().state, StoreState::online);
+}
+
+TEST_F(DirNested, adopt_passes_over_it_and_it_can_be_a_mountpath_of_its_own) {
+  std::filesystem::create_directories(directory / "t/d");
+  std::ofstream(directory / "t/d/f") << "f";
+  ASSERT_NO_FATAL_FAILURE(mount_at("t/other"));
+  if (IsSkipped()) return;
+  std::ofstream(directory / "t/other/x") << "theirs";
+  const auto found = executor.run(store->unrecorded("t", "", 10));
+  ASSERT_TRUE(found);
+  ASSERT_EQ(found->size(), 2u);
+  EXPECT_EQ(found->at(1).path, "t/other");
+  EXPECT_THAT(found->at(1).why_not, HasSubstr("mountpath of its own"));
+  for (const std::string& path : {std::string("t/other"), std::string("t/other/x")}) {
+    const auto inside = executor.run(store->unrecorded(path, "", 10));
+    ASSERT_FALSE(inside) << path;
+    EXPECT_THAT(inside.error().context(), HasSubstr("another file system"));
+  }
+  const auto refused = executor.run(store->adopt({"t/other/x", {1, 0}, kTestChunk, kTestStride, "b", "k", {}}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::invalid_argument);
+  // Of its own: both are right, and neither sees the other's files.
+  ASSERT_TRUE(executor.run(DirStore::format(directory / "t/other", {})));
+  EXPECT_EQ(executor.run(DirStore::format(directory / "t/d", {})).error().code(), Code::invalid_argument)
+      << "one file system, two mountpaths";
+  auto inner = executor.run(DirStore::open(directory / "t/other", options));
+  ASSERT_TRUE(inner);
+  ASSERT_TRUE(executor.run(put_whole_file(**inner, {9, 1}, "b", "k", "inner")));
+  ASSERT_TRUE(executor.run((*inner)->show_file({9, 1}, {})));
+  reopen();
+  EXPECT_EQ(store->open_report().files, 0u);
+  EXPECT_EQ(store->open_report().foreign_files, 1u);
+  executor.run((*inner)->close()).ignore("");
+}
+
 TEST(DirKill, acknowledged_files_survive_kill_minus_9) {
   TemporaryDirectory directory;
   {

@@ -9,6 +9,7 @@
 #include "chunk/dir/escape.h"
 #include "chunk/dir/file_system.h"
 #include "chunk/dir/format.h"
+#include "chunk/dir/records.h"
 #include "io/sync.h"
 
 namespace quarry::chunk::dir {
@@ -57,6 +58,7 @@ struct FileEntry {
   std::optional<uint32_t> index_of(ChunkId id) const;
   ChunkId chunk_id(uint32_t index) const { return {first.high, first.low + index * stride}; }
   BucketAndKey key() const { return name ? *name : *parse_path(path); }
+  Expected expected() const { return {first, size, modified_ns}; }
   uint64_t payload() const;  // bytes of the chunks that are there
   uint64_t chunks() const;   // how many are there
 };

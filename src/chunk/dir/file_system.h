@@ -23,10 +23,14 @@ struct FileInfo {
   uint64_t allocated = 0;  // bytes of the device
   uint64_t inode = 0;
   uint64_t device = 0;
+  uint64_t mount = 0;  // through which it was reached; only FileSystem::info says, 0: not known
   uint64_t links = 0;
   int64_t modified_ns = 0;  // mtime, ns since 1970
   int64_t changed_ns = 0;   // ctime
 };
+
+// Names can be given to what is there only within one file system, seen through one mount.
+inline bool same_file_system(const FileInfo& a, const FileInfo& b) { return a.device == b.device && a.mount == b.mount; }
 
 struct DirectoryEntry {
   std::string name;
@@ -70,7 +74,8 @@ class FileSystem {
   virtual const std::string& root() const = 0;  // path of the mountpath, for people
 
   // Never follows a symbolic link in the last component. Errors: not_found (also where a directory on the way is missing or is none),
-  // already_exists, too_large (a name), no_space, read_only, permission_denied, io_error, device_gone.
+  // already_exists, too_large (a name), no_space, read_only, permission_denied, io_error, device_gone; of rename and link also unsupported:
+  // the two names lie on different file systems, one of which is mounted inside the mountpath.
   virtual Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) = 0;
   virtual Result<FileInfo> info(const std::string& path) = 0;
   virtual Result<std::vector<DirectoryEntry>> list(const std::string& path) = 0;  // without "." and "..", in any order
@@ -79,6 +84,8 @@ class FileSystem {
   virtual Result<void> rename(const std::string& from, const std::string& to) = 0;  // atomic; replaces a file
   virtual Result<void> link(const std::string& from, const std::string& to) = 0;    // a hard link
   virtual Result<void> remove(const std::string& path) = 0;
+  // Whether names may be put into a directory and taken from it. Errors: permission_denied, read_only, not_found.
+  virtual Result<void> check_writable(const std::string& /*directory*/) { return {}; }
   virtual Result<void> sync_directory(const std::string& path) = 0;
   virtual Result<FileSystemSpace> space() = 0;
   // The path of the mountpath still leads to the directory that was opened. Errors: device_gone (removed, unmounted, replaced).

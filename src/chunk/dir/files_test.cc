@@ -1,4 +1,9 @@
 // Files of chunks: written, finished, shown under their names, replaced, hidden, removed, adopted; and what is left without Quarry.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include "chunk/dir/testing/store_fixture.h"
 
 namespace quarry::chunk::dir {
@@ -228,6 +233,60 @@ TEST_F(DirFiles, what_cannot_be_adopted_is_listed_with_the_reason) {
                 .code(),
             Code::too_large);
   EXPECT_EQ(store->health().state, StoreState::online);
+}
+
+// Names in which keys meet: nothing of what a mountpath promises would hold.
+TEST_F(DirFiles, refuses_a_file_system_that_takes_different_names_for_the_same) {
+  struct Folding : MemoryFileSystem {
+    const char *made, *other;
+    Folding(const char* m, const char* o) : made(m), other(o) {}
+    Result<FileInfo> info(const std::string& path) override {
+      const size_t at = path.rfind(other);
+      return MemoryFileSystem::info(at == std::string::npos ? path : path.substr(0, at) + made);
+    }
+  };
+  const auto folds_case = std::make_shared<Folding>("names-Quarry", "names-qUARRY");
+  const auto normalises = std::make_shared<Folding>("names-\xc3\xa9", "names-e\xcc\x81");
+  for (const auto& files : {folds_case, normalises}) {
+    const auto refused = format_mountpath(*files, {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Code::invalid_argument);
+    EXPECT_THAT(refused.error().context(), testing::HasSubstr("another file system"));
+    EXPECT_FALSE(files->info(kDescriptorFile)) << "no mountpath was made";
+  }
+}
+
+// Its owner closed the directory after it was adopted: the object can be deleted, the file is theirs, and the mountpath is well.
+TEST_F(DirFiles, a_file_that_may_not_be_removed_stays_and_the_store_works_on) {
+  std::filesystem::create_directories(directory / "closed");
+  std::ofstream(directory / "closed/f") << "precious";
+  const DirStore::Adoption adoption{"closed/f", {1, 0}, kTestChunk, kTestStride, "b", "k", {}};
+  ASSERT_TRUE(executor.run(store->adopt(adoption)));
+  struct Closed {
+    int fd;
+    bool set(bool closed) {
+      if (::geteuid() != 0) return ::fchmod(fd, closed ? 0555 : 0755) == 0;
+      int flags = closed ? FS_IMMUTABLE_FL : 0;
+      return ::ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+    }
+    ~Closed() {
+      set(false);
+      ::close(fd);
+    }
+  } closed{::open((directory / "closed").c_str(), O_RDONLY)};
+  if (!closed.set(true)) GTEST_SKIP() << "no directory can be closed here";
+  ASSERT_TRUE(remove({1, 0}, 8));
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_EQ(tree()["closed/f"], "precious");
+  put_and_show({2, 0}, "other", "written");
+  const auto refused = executor.run(store->adopt({"closed/f", {3, 0}, kTestChunk, kTestStride, "b", "k", {}}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::permission_denied);
+  EXPECT_THAT(refused.error().context(), testing::HasSubstr("directory"));
+  reopen();
+  EXPECT_EQ(store->open_report().files, 1u);
+  ASSERT_TRUE(closed.set(false));
+  EXPECT_TRUE(executor.run(store->adopt({"closed/f", {3, 0}, kTestChunk, kTestStride, "b", "k", {}})));
 }
 
 TEST_F(DirFiles, an_existing_tree_is_adopted_in_place_under_its_own_names) {

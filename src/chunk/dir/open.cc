@@ -59,8 +59,11 @@ Result<Uuid> make_mountpath(const std::string& path, DirFormatOptions options) {
   }
   for (std::string outer = parent_of(real); !outer.empty(); outer = parent_of(outer)) {
     const auto outer_files = posix_file_system(outer);
-    if (outer_files && (*outer_files)->info(kDescriptorFile))
-      return fail(Code::invalid_argument, "{} lies inside the mountpath {}", path, outer);
+    if (!outer_files || !(*outer_files)->info(kDescriptorFile)) continue;
+    // A file system of its own that is mounted there is none of the outer one's.
+    TRY_ASSIGN(const FileInfo of_outer, (*outer_files)->info(""));
+    TRY_ASSIGN(const FileInfo of_inner, (*files)->info(""));
+    if (same_file_system(of_outer, of_inner)) return fail(Code::invalid_argument, "{} lies inside the mountpath {}", path, outer);
   }
   return format_mountpath(**files, std::move(options));
 }
@@ -68,6 +71,32 @@ Result<Uuid> make_mountpath(const std::string& path, DirFormatOptions options) {
 }  // namespace
 
 namespace dir {
+namespace {
+
+// Two keys must never meet in one name. Errors: invalid_argument (they would on this file system).
+Result<void> check_names_are_exact(FileSystem& files) {
+  struct Pair {
+    const char *made, *other, *what;
+  };
+  constexpr Pair kPairs[] = {{"names-Quarry", "names-qUARRY", "takes upper and lower case for the same"},
+                             {"names-\xc3\xa9", "names-e\xcc\x81", "takes different forms of a letter with an accent for the same"}};
+  for (const Pair& pair : kPairs) {
+    const std::string made = fmt::format("{}/{}", kUnfinished, pair.made);
+    auto file = files.open(made, OpenMode::create);
+    if (!file && file.error().code() != Code::already_exists) return std::move(file).error();
+    const auto met = files.info(fmt::format("{}/{}", kUnfinished, pair.other));
+    TRY(files.remove(made));
+    if (met) {
+      return fail(Code::invalid_argument,
+                  "{}: its file system {} in names: objects would take each other's place; use a directory of another file system "
+                  "(one without case folding), or kfs:",
+                  files.root(), pair.what);
+    }
+  }
+  return {};
+}
+
+}  // namespace
 
 Result<Uuid> format_mountpath(FileSystem& files, DirFormatOptions options) {
   const auto existing = read_descriptor(files);
@@ -83,6 +112,7 @@ Result<Uuid> format_mountpath(FileSystem& files, DirFormatOptions options) {
     if (!made && made.error().code() != Code::already_exists) return made.error();
   }
   TRY(files.sync_directory(kOwn));
+  TRY(check_names_are_exact(files));
   TRY(replace_whole(files, kLabelFile, fmt::format("{}/label", kUnfinished), encode_label(options.label)));
   // Last: without it there is no mountpath.
   TRY(replace_whole(files, kDescriptorFile, fmt::format("{}/descriptor", kUnfinished), encode_descriptor(descriptor)));
@@ -157,6 +187,7 @@ Task<Result<void>> DirStoreImpl::mount() {
   if (!found) co_return std::move(found).error();
   report_.walk = Executor::here().now() - begin;
   if (read_only) become(StoreState::read_only, "the file system takes no changes: is it mounted read-only, or owned by somebody else?");
+  for (const auto& line : found->not_entered) LOG_WARNING("a directory inside a mountpath is not its own", {"path", full(line)});
   std::vector<std::string> superfluous = take_in(std::move(*found));
   if (!read_only && !superfluous.empty()) {
     auto files = files_;

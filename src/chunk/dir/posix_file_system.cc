@@ -23,6 +23,10 @@ Error failure(int error_number, const std::string& what) {
   switch (error_number) {
     case ENOTDIR: return fail(Code::not_found, "{}: a directory on the way is a file", what);
     case ELOOP: return fail(Code::invalid_argument, "{}: a symbolic link", what);
+    case EXDEV:
+      return fail(Code::unsupported,
+                  "{}: another file system is mounted there, inside the mountpath: unmount it, or attach it as a mountpath of its own",
+                  what);
     case ENOTEMPTY: return fail(Code::not_empty, "{}", what);
     case ENOTSUP: return fail(Code::unsupported, "{}: not supported by this file system", what);
     case ENAMETOOLONG:
@@ -195,7 +199,9 @@ class PosixFileSystem : public FileSystem {
   Result<FileInfo> info(const std::string& path) override {
     struct stat found{};
     if (::fstatat(fd_, path.c_str(), &found, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0) return failure(errno, "stat " + full(path));
-    return info_of(found);
+    FileInfo info = info_of(found);
+    if (info.kind == FileKind::directory) info.mount = mount_of(path);
+    return info;
   }
   Result<std::vector<DirectoryEntry>> list(const std::string& path) override {
     const int fd = ::openat(fd_, path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -266,6 +272,11 @@ class PosixFileSystem : public FileSystem {
     }
     return {};
   }
+  Result<void> check_writable(const std::string& directory) override {
+    if (::faccessat(fd_, directory.empty() ? "." : directory.c_str(), W_OK | X_OK, AT_EACCESS) != 0)
+      return failure(errno, "write into directory " + full(directory));
+    return {};
+  }
   Result<std::unique_ptr<File>> lock(const std::string& path) override {
     // For reading: a handle for writing would forbid to remount the file system read-only, and could not be had on such a one.
     int fd = ::openat(fd_, path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -284,6 +295,12 @@ class PosixFileSystem : public FileSystem {
   Result<void> done(int result, const char* verb, const std::string& path) {
     if (result != 0) return failure(errno, verb + full(path));
     return {};
+  }
+  // Tells a bind mount of the same file system from the directory that it covers. Best effort: names across it fail with EXDEV anyway.
+  uint64_t mount_of(const std::string& directory) {
+    struct statx found{};
+    if (::statx(fd_, directory.c_str(), AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, STATX_MNT_ID, &found) != 0) return 0;
+    return (found.stx_mask & STATX_MNT_ID) != 0 ? found.stx_mnt_id : 0;
   }
   const int fd_;
   const std::string root_;

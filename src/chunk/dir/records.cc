@@ -84,6 +84,22 @@ Result<FileRecord> Records::from_side_file(ChunkId first) {
   return std::move(decoded->record);
 }
 
+Result<Lies> Records::look(const std::string& path, const Expected& expected) {
+  const auto found = files_.info(path);
+  if (!found && found.error().code() == Code::not_found) return Lies::nothing;
+  if (!found) return found.error();
+  if (found->kind != FileKind::file) return Lies::others;
+  const auto file = files_.open(path, OpenMode::read);
+  if (!file && file.error().code() == Code::not_found) return Lies::nothing;  // just removed
+  if (!file && file.error().code() == Code::permission_denied) return Lies::others;
+  if (!file) return file.error();
+  TRY_ASSIGN(const FileInfo info, (*file)->info());
+  const auto said = from_attribute(**file);
+  if (!said && said.error().code() != Code::corrupt && said.error().code() != Code::incompatible) return said.error();
+  if (said && *said) return (**said).record.first == expected.first ? Lies::ours : Lies::others;
+  return info.size == expected.size && info.modified_ns == expected.modified_ns ? Lies::ours : Lies::others;
+}
+
 Result<std::optional<Records::Found>> Records::find(File& file, std::optional<ChunkId> first) {
   TRY_ASSIGN(auto said, from_attribute(file));
   if (said && !said->is_pointer) return std::optional(Found{std::move(said->record), RecordPlace::attribute});

@@ -15,6 +15,15 @@ Result<void> replace_whole(FileSystem& files, const std::string& path, const std
 // Makes the directory if it is missing, durably; its parent exists.
 Result<void> ensure_directory(FileSystem& files, const std::string& path);
 
+// Whose file lies at a path of the readable tree.
+enum class Lies : uint8_t { ours, others, nothing };
+// What is known of the file that should lie there.
+struct Expected {
+  ChunkId first;
+  uint64_t size = 0;
+  int64_t modified_ns = 0;
+};
+
 class Records {
  public:
   Records(FileSystem& files, bool use_attributes) : files_(files), use_attributes_(use_attributes) {}
@@ -35,6 +44,9 @@ class Records {
   // Only what the attribute says: a record or a pointer, of this mountpath.
   Result<std::optional<DecodedRecord>> from_attribute(File& file);
   Result<FileRecord> from_side_file(ChunkId first);
+  // Before a file is hidden, replaced or removed: what somebody put in its place is theirs, and stays. A file that cannot say whose it is
+  // (a record in a side file, an attribute that somebody took away) is ours if size and time are.
+  Result<Lies> look(const std::string& path, const Expected& expected);
   // Of a file that stays; durable with the next sync of the file.
   Result<void> erase(File& file, ChunkId first, RecordPlace place);
   // Of a file that is gone. A side file that outlives a crash is removed at open.

@@ -1,7 +1,9 @@
 // Removals. A file goes with its last chunk; while some of its chunks are removed and others are not, a small list under .quarry/absent
 // says which. Then a hidden file gives back the space of what is removed. One that is shown stays as it is: it is somebody's to read as
 // well, and a hole in it would be a wrong byte; so does one that has another name (a hard link that somebody made).
+#include "base/log.h"
 #include "chunk/dir/dir_store_impl.h"
+#include "chunk/dir/tree_walk.h"
 
 namespace quarry::chunk::dir {
 
@@ -136,29 +138,40 @@ Task<void> DirStoreImpl::punch_out(ChunkId first, std::vector<uint32_t> indexes)
   });
 }
 
+// A file that stays, without its record. Blocks. Best effort: an immutable file keeps even that, and is ours again at the next open.
+Result<void> DirStoreImpl::leave_to_others(const std::string& path, ChunkId first, RecordPlace place) {
+  const auto file = files_->open(path, OpenMode::write);
+  if (!file) return file.error().code() == Code::permission_denied ? Result<void>() : Result<void>(file.error());
+  const auto erased = records_.erase(**file, first, place);
+  if (!erased) return erased.error().code() == Code::permission_denied ? Result<void>() : erased;
+  return (*file)->sync();
+}
+
 // With naming_ held; releases it.
 Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
   FileEntry* entry = index_.file(first);
   const std::string path = entry->path;
   const bool shown = entry->state == FileState::shown;
   const bool listed = entry->absent != nullptr;
+  const Expected expected = entry->expected();
   const RecordPlace place = entry->record_in_side_file ? RecordPlace::side_file : RecordPlace::attribute;
   std::vector<std::string> gone;  // directories
-  auto result = co_await blocking(*pool_, [this, path, shown, first, &gone]() -> Result<void> {
-    // Not what somebody put in its place.
-    bool ours = true;
+  auto result = co_await blocking(*pool_, [this, path, shown, first, expected, place, &gone]() -> Result<void> {
+    Lies lies = Lies::ours;
     if (shown) {
-      const auto file = files_->open(path, OpenMode::read);
-      if (file) {
-        const auto said = records_.from_attribute(**file);
-        ours = !said || !*said || (**said).record.first == first;
+      TRY_ASSIGN(lies, records_.look(path, expected));
+    }
+    if (lies == Lies::ours) {
+      const auto removed = files_->remove(path);
+      if (!removed && shown && removed.error().code() == Code::permission_denied && !files_->check_writable(parent_of(path))) {
+        // Its owner has closed the directory: the object goes, the file is theirs.
+        TRY(leave_to_others(path, first, place));
+        LOG_WARNING("the file of a removed object may not be removed: it stays, as a file that Quarry does not know", {"path", full(path)});
+      } else if (!removed && removed.error().code() != Code::not_found) {
+        return removed;
       }
     }
-    if (ours) {
-      const auto removed = files_->remove(path);
-      if (!removed && removed.error().code() != Code::not_found) return removed;
-    }
-    if (shown) {
+    if (shown && check_one_file_system(*files_, parent_of(path))) {
       // A second name, if showing something over it failed half way: it would bring the file back at the next open.
       if (files_->remove(place_of(kHidden, first))) TRY(files_->sync_directory(parent_of(place_of(kHidden, first))));
       for (std::string directory = parent_of(path); !directory.empty(); directory = parent_of(directory)) {

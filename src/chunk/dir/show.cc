@@ -17,8 +17,10 @@ struct Probe {
   bool taken_by_directory = false;
 };
 
+// Errors: unsupported (another file system is mounted on the way).
 Result<Probe> prepare(FileSystem& files, const std::string& path) {
   Probe probe;
+  TRY_ASSIGN(const FileInfo root, files.info(""));
   for (size_t slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
     const std::string directory = path.substr(0, slash);
     const auto made = files.make_directory(directory);
@@ -28,6 +30,13 @@ Result<Probe> prepare(FileSystem& files, const std::string& path) {
     }
     if (made.error().code() != Code::already_exists) return made.error();
     TRY_ASSIGN(const FileInfo info, files.info(directory));
+    if (info.kind == FileKind::directory && !same_file_system(info, root)) {
+      return fail(
+          Code::unsupported,
+          "{}/{}: another file system is mounted there, inside the mountpath: '{}' is kept, but cannot be shown; unmount it, or attach "
+          "it as a mountpath of its own and use other keys",
+          files.root(), directory, path);
+    }
     if (info.kind == FileKind::directory) continue;
     probe.blocked_by = directory;
     return probe;
@@ -67,6 +76,12 @@ Task<Result<void>> DirStoreImpl::sync_new_directories(std::string path) {
   co_return synced;
 }
 
+Task<Result<Lies>> DirStoreImpl::look_at(const FileEntry& entry) {
+  const std::string path = entry.path;
+  const Expected expected = entry.expected();
+  co_return co_await blocking(*pool_, [this, path, expected] { return records_.look(path, expected); });
+}
+
 Task<Result<std::string>> DirStoreImpl::find_place(BucketAndKey key, int depth) {
   CO_TRY_ASSIGN(const std::string plain, path_of_key(key.bucket, key.key, PathForm::plain));
   CO_TRY_ASSIGN(const std::string yielding, path_of_key(key.bucket, key.key, PathForm::yielding));
@@ -96,6 +111,17 @@ Task<Result<void>> DirStoreImpl::make_way(std::string path, int depth) {
   if (depth > kMakeWayMax) co_return fail(Code::busy, "{}: too many files would have to yield", full(path));
   FileEntry* entry = index_.shown_at(path);
   std::string to;
+  if (entry != nullptr) {
+    CO_TRY_ASSIGN(const Lies lies, co_await look_at(*entry));
+    entry = index_.shown_at(path);
+    if (entry != nullptr && lies != Lies::ours) {
+      const ChunkId gone = entry->first;
+      index_.hide(*entry, place_of(kHidden, gone));
+      forget_open(gone);
+      entry = nullptr;
+    }
+    if (lies == Lies::nothing) co_return Result<void>{};
+  }
   if (entry != nullptr) {
     const ChunkId first = entry->first;
     const BucketAndKey key = entry->key();
@@ -151,6 +177,16 @@ Task<Result<void>> DirStoreImpl::place_file(ChunkId first) {
   if (entry->state == FileState::shown) co_return Result<void>{};
   const BucketAndKey key = entry->key();
   FileEntry* older = index_.shown_as(key.bucket, key.key);
+  if (older != nullptr) {
+    CO_TRY_ASSIGN(const Lies lies, co_await look_at(*older));
+    older = index_.shown_as(key.bucket, key.key);
+    if (older != nullptr && lies == Lies::others) {  // it is moved aside like any file that is in the way
+      const ChunkId gone = older->first;
+      index_.hide(*older, place_of(kHidden, gone));
+      forget_open(gone);
+      older = nullptr;
+    }
+  }
   const ChunkId older_first = older != nullptr ? older->first : ChunkId{};
   std::string target;
   std::string aside;
@@ -265,11 +301,14 @@ Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
   if (result && there && entry->state == FileState::shown) {
     const std::string from = entry->path;
     const std::string to = place_of(kHidden, first);
+    const Expected expected = entry->expected();
     std::vector<std::string> removed;
-    result = co_await blocking(*pool_, [this, from, to, &removed] {
-      auto renamed = files_->rename(from, to);
-      if (renamed) removed = remove_empty_parents(*files_, from);
-      return renamed;
+    result = co_await blocking(*pool_, [this, from, to, expected, &removed]() -> Result<void> {
+      TRY_ASSIGN(const Lies lies, records_.look(from, expected));
+      if (lies != Lies::ours) return {};  // what is there now is not this file
+      TRY(files_->rename(from, to));
+      removed = remove_empty_parents(*files_, from);
+      return {};
     });
     note_removed_directories(removed);
     entry = index_.file(first);

@@ -51,9 +51,12 @@ Task<Error> DirStoreImpl::noted(Error error, bool write) {
     case Code::read_only:
       become(StoreState::read_only, "the file system is mounted read-only: see the kernel's log, repair it, mount it again");
       break;
-    case Code::permission_denied:
-      if (write) become(StoreState::read_only, error.context() + ": give the directory back to the user that runs quarry");
+    case Code::permission_denied: {
+      // Of one file or directory that somebody closed, or of all?
+      const bool of_one = write && co_await takes_writes();
+      if (write && !of_one) become(StoreState::read_only, error.context() + ": give the directory back to the user that runs quarry");
       break;
+    }
     case Code::io_error:
     case Code::not_found:
       ++(write ? health_.write_errors : health_.read_errors);

@@ -20,9 +20,23 @@ struct WorkItem {
 
 std::string join(const std::string& directory, const std::string& name) { return directory.empty() ? name : directory + "/" + name; }
 
+constexpr const char* kAnotherFileSystem = "another file system is mounted there";
+
+// Why a directory of the readable tree is not of this mountpath. Empty: it is.
+std::string why_not_enter(FileSystem& files, const std::string& directory, const std::vector<DirectoryEntry>& entries,
+                          const FileInfo& root) {
+  const auto info = files.info(directory);
+  if (info && !same_file_system(*info, root))
+    return fmt::format("{}: nothing of this mountpath can lie there; attach it as a mountpath of its own, or unmount it",
+                       kAnotherFileSystem);
+  const bool has_own = std::ranges::any_of(entries, [](const auto& e) { return e.kind == FileKind::directory && e.name == kOwn; });
+  if (has_own && files.info(join(directory, kDescriptorFile))) return "a mountpath of its own";
+  return {};
+}
+
 class Walker {
  public:
-  Walker(FileSystem& files, Records& records) : files_(files), records_(records) {}
+  Walker(FileSystem& files, Records& records, const FileInfo& root) : files_(files), records_(records), root_(root) {}
 
   void add(WorkItem item) {
     const std::lock_guard lock(mutex_);
@@ -86,6 +100,12 @@ class Walker {
       const std::lock_guard lock(mutex_);
       if (!error_) error_ = listed.error();
       return;
+    }
+    if (item.zone == Zone::tree && !item.directory.empty()) {
+      if (std::string why = why_not_enter(files_, item.directory, *listed, root_); !why.empty()) {
+        found.not_entered.push_back(fmt::format("{}: {}", item.directory, why));
+        return;
+      }
     }
     WorkItem batch{item.zone, item.directory, {}};
     const bool shelves = item.zone != Zone::tree && std::count(item.directory.begin(), item.directory.end(), '/') == 1;
@@ -227,6 +247,7 @@ class Walker {
 
   FileSystem& files_;
   Records& records_;
+  const FileInfo root_;
   std::unordered_set<std::string> claimed_;
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -256,11 +277,13 @@ void TreeWalkResult::append(TreeWalkResult&& other) {
   move_to(strange, other.strange);
   move_to(shelves, other.shelves);
   move_to(damage, other.damage);
+  move_to(not_entered, other.not_entered);
   foreign_files += other.foreign_files;
 }
 
 Result<TreeWalkResult> walk_tree(FileSystem& files, Records& records, ThreadPool& pool, size_t helpers) {
-  Walker side(files, records);
+  TRY_ASSIGN(const FileInfo root, files.info(""));
+  Walker side(files, records, root);
   side.add({Zone::records, kRecords, {}});
   side.run(pool, helpers);
   if (auto error = side.error()) return *error;
@@ -272,7 +295,7 @@ Result<TreeWalkResult> walk_tree(FileSystem& files, Records& records, ThreadPool
       if (auto path = path_of_key(record.directory, record.name, form)) claimed.insert(std::move(*path));
     }
   }
-  Walker rest(files, records);
+  Walker rest(files, records, root);
   rest.set_claimed(std::move(claimed));
   rest.add({Zone::tree, "", {}});
   rest.add({Zone::absent, kAbsent, {}});
@@ -286,13 +309,16 @@ Result<TreeWalkResult> walk_tree(FileSystem& files, Records& records, ThreadPool
 
 namespace {
 
-// device: of the mountpath; a directory of another one is a mount.
-Result<bool> visit_directory(FileSystem& files, const std::string& under, const std::string& after, uint64_t device, const VisitFile& visit) {
+Result<bool> visit_directory(FileSystem& files, const std::string& under, const std::string& after, const FileInfo& root,
+                             const VisitFile& visit) {
   auto listed = files.list(under);
   if (!listed && listed.error().code() == Code::permission_denied && !under.empty())
     return under <= after || visit(under, "a directory that the user who runs quarry may not read");
   if (!listed) return std::move(listed).error();
   auto& entries = *listed;
+  if (!under.empty()) {
+    if (const std::string why = why_not_enter(files, under, entries, root); !why.empty()) return under <= after || visit(under, why);
+  }
   // A directory sorts as its name with a slash, so that whole paths come in order.
   const auto key = [](const DirectoryEntry& entry) { return entry.kind == FileKind::directory ? entry.name + "/" : entry.name; };
   std::sort(entries.begin(), entries.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
@@ -302,12 +328,7 @@ Result<bool> visit_directory(FileSystem& files, const std::string& under, const 
     if (entry.kind == FileKind::directory) {
       if (under.empty() && entry.name == kOwn) continue;
       if (path + "/" < after && !after.starts_with(path + "/")) continue;  // all of it comes before
-      const auto info = files.info(path);
-      if (info && info->device != device) {
-        go_on = path <= after || visit(path, "another file system is mounted there: attach it as a mountpath of its own");
-      } else {
-        TRY_ASSIGN(go_on, visit_directory(files, path, after, device, visit));
-      }
+      TRY_ASSIGN(go_on, visit_directory(files, path, after, root, visit));
     } else if (path > after) {
       go_on = visit(path, entry.kind == FileKind::file ? "" : "a symbolic link or special file");
     }
@@ -318,9 +339,24 @@ Result<bool> visit_directory(FileSystem& files, const std::string& under, const 
 
 }  // namespace
 
-Result<bool> visit_tree(FileSystem& files, const std::string& under, const std::string& after, const VisitFile& visit) {
+Result<void> check_one_file_system(FileSystem& files, const std::string& path) {
   TRY_ASSIGN(const FileInfo root, files.info(""));
-  return visit_directory(files, under, after, root.device, visit);
+  for (size_t slash = path.find('/');; slash = path.find('/', slash + 1)) {
+    const std::string above = path.substr(0, slash);
+    TRY_ASSIGN(const FileInfo info, files.info(above));
+    if (info.kind != FileKind::directory) return {};  // of the file system of the directory that it lies in
+    if (!same_file_system(info, root)) {
+      return fail(Code::invalid_argument, "{}/{}: {}, inside the mountpath {}: attach it as a mountpath of its own", files.root(), above,
+                  kAnotherFileSystem, files.root());
+    }
+    if (slash == std::string::npos) return {};
+  }
+}
+
+Result<bool> visit_tree(FileSystem& files, const std::string& under, const std::string& after, const VisitFile& visit) {
+  TRY(check_one_file_system(files, under));
+  TRY_ASSIGN(const FileInfo root, files.info(""));
+  return visit_directory(files, under, after, root, visit);
 }
 
 }  // namespace quarry::chunk::dir

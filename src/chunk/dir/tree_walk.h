@@ -41,6 +41,7 @@ struct TreeWalkResult {
   std::vector<std::string> strange;  // files under .quarry that have no business there
   std::vector<std::string> shelves;  // directories XX under .quarry
   std::vector<std::string> damage;
+  std::vector<std::string> not_entered;  // directories of other file systems and other mountpaths, and why: one sentence each
   uint64_t foreign_files = 0;
   void append(TreeWalkResult&& other);
 };
@@ -48,9 +49,13 @@ struct TreeWalkResult {
 // Reads side records first, then all the rest. Runs on the calling thread and `helpers` threads of the pool.
 Result<TreeWalkResult> walk_tree(FileSystem& files, Records& records, ThreadPool& pool, size_t helpers);
 
+// Whether `path` (a file or directory, "" for the mountpath) can be reached without entering another file system.
+// Errors: invalid_argument (it cannot: says where the other one begins), not_found, io_error.
+Result<void> check_one_file_system(FileSystem& files, const std::string& path);
+
 // Every plain file below `under` ("" for all) outside .quarry, in order of path, after `after` (exclusive), until visit returns false; and
 // everything else that is no directory to go into, with the reason: symbolic links, special files, other file systems, directories that may
-// not be read.
+// not be read. Errors: as check_one_file_system of `under`.
 using VisitFile = std::function<bool(const std::string& path, std::string_view why_not)>;
 Result<bool> visit_tree(FileSystem& files, const std::string& under, const std::string& after, const VisitFile& visit);
 

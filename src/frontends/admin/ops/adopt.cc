@@ -5,6 +5,8 @@
 //   check  objects that were adopted before: a changed file is let go, to be taken in again; a vanished one is reported
 //   take   files that belong to no object become objects
 // directory, after and next are percent-encoded, as they may be any bytes.
+#include <sys/stat.h>
+
 #include <filesystem>
 #include <mutex>
 #include <set>
@@ -28,7 +30,13 @@ struct Place {
   std::string under;  // below the drive's directory; empty: all of it
 };
 
-std::optional<Place> find_place(const cluster::DataPlane& data, const std::string& directory) {
+bool on_one_file_system(const std::string& a, const std::string& b) {
+  struct stat of_a{}, of_b{};
+  return ::stat(a.c_str(), &of_a) == 0 && ::stat(b.c_str(), &of_b) == 0 && of_a.st_dev == of_b.st_dev;
+}
+
+// A file system that is mounted inside a mountpath is none of that mountpath's. `around`: the mountpath around such a one.
+std::optional<Place> find_place(const cluster::DataPlane& data, const std::string& directory, std::string* around) {
   std::optional<Place> best;
   size_t longest = 0;
   for (const auto& drive : data.drives()) {
@@ -43,6 +51,10 @@ std::optional<Place> find_place(const cluster::DataPlane& data, const std::strin
       continue;
     }
     longest = at.path.size();
+    around->clear();
+    if (best->under.empty() || on_one_file_system(root, directory)) continue;
+    best.reset();
+    *around = root;
   }
   return best;
 }
@@ -192,15 +204,23 @@ Task<Result<Answer>> adopt_op(AdminServices& services, Call& call) {
   std::error_code error;
   if (!std::filesystem::is_directory(directory, error))
     co_return fail(Code::not_found, "{} is no directory that this node can see", directory);
-  std::optional<Place> place = find_place(services.data, directory);
+  std::string around;
+  std::optional<Place> place = find_place(services.data, directory, &around);
   if (!place) {
+    if (!around.empty() && (attach == nullptr || !attach->as_bool().value_or(false))) {
+      co_return fail(
+          Code::precondition_failed,
+          "{} is on another file system than the dir drive {} around it: make it a drive of its own with quarry device add dir:{}, "
+          "or quarry adopt --attach",
+          directory, around, directory);
+    }
     if (attach == nullptr || !attach->as_bool().value_or(false)) {
       co_return fail(Code::precondition_failed,
                      "{} lies on no dir drive of this node: quarry device add dir:{} (or a directory above it), or quarry adopt --attach",
                      directory, directory);
     }
     CO_TRY(co_await services.data.add_drive("dir:" + directory, false));
-    place = find_place(services.data, directory);
+    place = find_place(services.data, directory, &around);
     if (!place) co_return fail(Code::internal, "{} was attached and is no drive", directory);
   }
   Tally tally;
