@@ -8,7 +8,8 @@ import subprocess
 import time
 
 from cases_drive_kinds import Pool, tree, write_tree
-from node import BINARY, Node, random_bytes
+from faults import Disk, needs_mounts
+from node import BINARY, Node, Skip, random_bytes
 
 
 def adopt(node, directory, bucket, *more, check=True):
@@ -106,6 +107,87 @@ def test_adopt_passes_over_what_it_may_not_read_and_the_drive_stays_well():
         again = adopt(node, data, "bkt")
         assert again["adopted"] == 3 and again["unchanged"] == 1, again
         node.fsck()
+
+
+def test_adopt_refuses_files_whose_directory_is_closed_and_deleting_leaves_what_may_not_be_removed():
+    if os.geteuid() == 0 and subprocess.run(["setpriv", "--version"], capture_output=True).returncode != 0:
+        raise Skip("setpriv is missing")
+    with Unprivileged(["dir", "dir"]) as node:
+        data = os.path.join(node.directories()[0], "data")
+        write_tree(data, {"open/a": b"a", "open/b": b"b", "closed/c": b"c"})
+        if os.geteuid() == 0:
+            for path, _, names in os.walk(data):
+                for each in [path, *(os.path.join(path, n) for n in names)]:
+                    os.chown(each, 65534, 65534)
+        os.chmod(os.path.join(data, "closed"), 0o555)
+        done = adopt(node, data, "bkt", check=False)
+        report = json.loads(done.stdout)
+        assert report["adopted"] == 2 and report["failed"] == 1, report
+        assert any("closed/c" in p and "neither replaced nor deleted" in p for p in report["problems"]), report
+        os.chmod(os.path.join(data, "open"), 0o555)
+        status, _, text = node.s3("DELETE", "/bkt/open/a")
+        assert status == 204, text
+        node.wait_for(lambda: "may not be removed" in open(node.log.name, errors="replace").read(), 30)
+        node.put("bkt", "more", b"still written")
+        assert all(d["state"] == "active" and not d["reason"] for d in node.admin("GET", "/v1/status")["drives"])
+        assert tree(data) == {"open/a": b"a", "open/b": b"b", "closed/c": b"c"}
+        assert node.get("bkt", "open/b") == b"b" and node.s3("HEAD", "/bkt/open/a")[0] == 404
+        for name in ("open", "closed"):
+            os.chmod(os.path.join(data, name), 0o755)
+        assert adopt(node, data, "bkt")["adopted"] == 2
+        assert node.get("bkt", "open/a") == b"a"
+        node.fsck()
+
+
+def test_a_file_system_mounted_inside_a_mountpath_is_none_of_its_own():
+    needs_mounts()
+    inner = Disk(64 << 20)
+    try:
+        inner.unmount()
+        with Pool(["dir", "dir"]) as node:
+            first, second = node.directories()
+            node.create_bucket("bkt")
+            for key in ("usb/early", "beside"):
+                node.put("bkt", key, b"early")
+            inner.path = os.path.join(first, "bkt/usb")
+            inner.mount()
+            write_tree(inner.path, {"x": b"theirs", "album/1": b"one", "album/2": b"two"})
+            # Keys below it: kept, readable, shown where they can be; what lies there is not touched.
+            bodies = {"usb/x": random_bytes(300_000, 1), "usb/new/y": random_bytes(70_000, 2), "beside": b"later"}
+            for key, body in bodies.items():
+                node.put("bkt", key, body)
+            for key, body in {**bodies, "usb/early": b"early"}.items():
+                for _ in range(4):
+                    assert node.get("bkt", key) == body, key
+            theirs = {"x": b"theirs", "album/1": b"one", "album/2": b"two"}
+            assert tree(inner.path) == theirs and tree(second)["bkt/usb/new/y"] == bodies["usb/new/y"]
+            assert "unmount it" in open(node.log.name, errors="replace").read()
+            assert all(d["state"] == "active" and not d["reason"] for d in node.admin("GET", "/v1/status")["drives"])
+            node.put("bkt", "usb/gone", b"soon")
+            assert node.s3("DELETE", "/bkt/usb/gone")[0] == 204 and node.s3("DELETE", "/bkt/usb/early")[0] == 204
+            # Adopt: the tree around it leaves it out; itself only as a drive of its own.
+            write_tree(os.path.join(first, "bkt"), {"foreign": b"foreign"})
+            around = adopt(node, os.path.join(first, "bkt"), "bkt")
+            assert around["adopted"] == 1 and around["skipped"] == 1 and any("another file system" in p for p in around["problems"]), around
+            album = os.path.join(inner.path, "album")
+            refused = adopt(node, album, "album", check=False)
+            assert refused.returncode != 0 and "drive of its own" in refused.stderr, refused.stderr
+            inside = node.cli("device", "add", "dir:" + os.path.join(first, "bkt/more"), check=False)
+            assert inside.returncode != 0 and "inside the mountpath" in inside.stderr, inside.stderr
+            node.kill()
+            node.start()
+            for key, body in bodies.items():
+                assert node.get("bkt", key) == body, key
+            assert tree(inner.path) == theirs
+            node.fsck()
+            node.stop()
+            inner.unmount()
+            node.start()
+            node.wait_for(lambda: tree(first).get("bkt/usb/new/y") == bodies["usb/new/y"], 30)
+            for key, body in bodies.items():
+                assert node.get("bkt", key) == body, key
+    finally:
+        inner.discard()
 
 
 def test_adopt_leaves_objects_of_the_same_key_alone_and_says_what_to_do():

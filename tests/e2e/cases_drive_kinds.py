@@ -1,6 +1,7 @@
 """Drives of every kind: kfs, dir and raw, alone and mixed in one pool; files that are read without Quarry; adopt."""
 import glob
 import hashlib
+import http.client
 import json
 import os
 import random
@@ -230,6 +231,73 @@ def kill_loop(kind, cycles=3):
             tree_becomes(node, "bkt", objects, copies=2)
             assert node.stop() == 0
             expect_tree(node, "bkt", objects, copies=2)
+
+
+def overwritten_and_killed(kinds, *args):
+    """Overwrites and deletes of few keys, the node killed between: each readable path shows the current version and no other."""
+    with Pool(kinds, *args) as node:
+        for bucket, versioning in (("plain", None), ("ver", "enabled")):
+            node.create_bucket(bucket)
+            node.cli("bucket", "set", bucket, "--redundancy", "mirror:2", *(["--versioning", versioning] if versioning else []))
+        mixed, answers = any(k != "dir" for k in kinds), 0
+        for cycle in range(6):
+            stop = threading.Event()
+            done = [0] * 6
+
+            def work(worker):
+                rng = random.Random(cycle * 100 + worker)
+                while not stop.is_set():
+                    path = f"/{rng.choice(['plain', 'ver', 'ver'])}/d{worker}/{rng.randrange(3)}"
+                    body = b"" if rng.random() < 0.15 else rng.randbytes(rng.choice([3, 5000, 70_000, 400_000]))
+                    try:
+                        status, _, _ = node.s3("PUT" if body else "DELETE", path, body)
+                    except (OSError, http.client.HTTPException):
+                        return
+                    done[worker] += status in (200, 204)
+
+            threads = [threading.Thread(target=work, args=(w,)) for w in range(6)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.6 + 0.1 * cycle)
+            node.kill()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            answers += sum(done)
+            node.start()
+            current = {}
+            for bucket in ("plain", "ver"):
+                for key in (f"d{w}/{i}" for w in range(6) for i in range(3)):
+                    status, _, body = node.s3("GET", f"/{bucket}/{key}")
+                    assert status in (200, 404), (key, status)
+                    if status == 200:
+                        current[f"{bucket}/{key}"] = body
+
+            def differs():
+                found = {}
+                for directory in node.directories():
+                    for path, body in tree(directory).items():
+                        found.setdefault(path, []).append(body)
+                wrong = {p: [len(b) for b in bodies] for p, bodies in found.items() if any(b != current.get(p) for b in bodies)}
+                if not mixed:
+                    wrong.update({p: len(found.get(p, [])) for p in current if len(found.get(p, [])) != 2})
+                return wrong
+
+            deadline = time.time() + 60  # the sweep of what the crash left
+            while (wrong := differs()) and time.time() < deadline:
+                time.sleep(0.2)
+            assert not wrong, f"cycle {cycle}: shown and not current: {wrong}"
+            assert set(current) or mixed, "nothing was written"
+        print(f"   {kinds}: {answers} overwrites and deletes in 6 lives", flush=True)
+        node.wait_for(lambda: node.admin("POST", "/v1/fsck")["sound"])
+
+
+def test_kill_9_between_a_commit_and_its_change_of_names():
+    overwritten_and_killed(["dir"] * 4)
+
+
+def test_kill_9_between_a_commit_and_its_change_of_names_in_a_mixed_pool():
+    overwritten_and_killed(["dir", "raw", "dir", "kfs"])
 
 
 def test_kill_9_of_a_pool_of_kfs():
