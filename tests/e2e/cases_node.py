@@ -37,7 +37,7 @@ def test_first_start_makes_exactly_what_was_asked_for():
         assert sum(os.stat(f).st_blocks * 512 for f in files) < 512 << 20, "the drives are not sparse"
         path = os.path.join(node.root, "endpoints.json")
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        assert set(json.load(open(path))) == {"s3", "admin", "access_key", "secret_key"}
+        assert set(json.load(open(path))) == {"s3", "admin", "access_key", "secret_key", "region"}
         assert node.stop() == 0, "SIGTERM does not end it cleanly"
 
 
