@@ -24,6 +24,19 @@ Task<Result<void>> DirectorySync::sync(std::string path) {
   co_return wave->result;
 }
 
+Task<Result<void>> DirectorySync::sync_taken(std::string path) {
+  for (;;) {
+    Result<void> synced = co_await sync(path);
+    if (synced || synced.error().code() != Code::not_found || path.empty()) co_return synced;
+    path = parent_of(path);
+  }
+}
+
+Task<Result<void>> DirectorySync::sync_moved(std::string from, std::string to) {
+  CO_TRY(co_await sync(std::move(to)));
+  co_return co_await sync_taken(std::move(from));
+}
+
 Task<Result<void>> DirectorySync::sync_all(std::set<std::string> paths) {
   if (paths.size() == 1) {
     auto only = co_await sync(*paths.begin());

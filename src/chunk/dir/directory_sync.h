@@ -17,6 +17,11 @@ class DirectorySync {
   Task<Result<void>> sync(std::string path);
   // The same for several, side by side; the first error if there is one.
   Task<Result<void>> sync_all(std::set<std::string> paths);
+  // The same for a name taken from a directory that may be gone by now: the directory that lost it says so.
+  Task<Result<void>> sync_taken(std::string path);
+  // After a rename: the new name is durable first, then that the old one is gone. A journal does both at once; btrfs leaves the old name
+  // beside the new one when only the new directory was synced.
+  Task<Result<void>> sync_moved(std::string from, std::string to);
 
  private:
   struct Wave {

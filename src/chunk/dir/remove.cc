@@ -173,7 +173,7 @@ Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
     }
     if (shown && check_one_file_system(*files_, parent_of(path))) {
       // A second name, if showing something over it failed half way: it would bring the file back at the next open.
-      if (files_->remove(place_of(kHidden, first))) TRY(files_->sync_directory(parent_of(place_of(kHidden, first))));
+      files_->remove(place_of(kHidden, first)).ignore("mostly there is none");
       for (std::string directory = parent_of(path); !directory.empty(); directory = parent_of(directory)) {
         const auto removed = files_->remove_directory(directory);
         if (!removed && removed.error().code() != Code::not_found) break;
@@ -193,13 +193,9 @@ Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
   if (!result) co_return result;
   std::string directory = parent_of(path);
   while (std::find(gone.begin(), gone.end(), directory) != gone.end()) directory = parent_of(directory);
-  auto synced = co_await directory_sync_->sync(directory);
-  if (!synced && synced.error().code() == Code::not_found) {  // the directory went with another file meanwhile: its parents say so
-    while (!synced && synced.error().code() == Code::not_found && !directory.empty()) {
-      directory = parent_of(directory);
-      synced = co_await directory_sync_->sync(directory);
-    }
-  }
+  auto synced = co_await directory_sync_->sync_taken(directory);
+  // It was hidden before it was shown, and nobody has waited until that name was gone for good.
+  if (synced && shown) synced = co_await directory_sync_->sync_taken(parent_of(place_of(kHidden, first)));
   if (!synced) co_return synced;
   co_await blocking(*pool_, [this, first, place, listed] {
     records_.forget(first, place);

@@ -165,9 +165,7 @@ Task<Result<void>> DirStoreImpl::make_way(std::string path, int depth) {
     LOG_WARNING("a file that Quarry does not know lay where an object had to go; it was moved aside", {"path", full(path)},
                 {"to", full(to)});
   }
-  std::set<std::string> paths = {parent_of(to), parent_of(path)};
-  auto synced = co_await directory_sync_->sync_all(std::move(paths));
-  co_return synced;
+  co_return co_await directory_sync_->sync_moved(parent_of(path), parent_of(to));
 }
 
 Task<Result<void>> DirStoreImpl::place_file(ChunkId first) {
@@ -298,8 +296,11 @@ Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
   co_await naming_.acquire();
   FileEntry* entry = index_.file(first);
   const bool there = entry != nullptr && !entry->unfinished;
+  const std::string shelf = fmt::format("{}/{}", kHidden, shelf_of(first));
+  std::string left = shelf;  // the directory
   if (result && there && entry->state == FileState::shown) {
     const std::string from = entry->path;
+    left = parent_of(from);
     const std::string to = place_of(kHidden, first);
     const Expected expected = entry->expected();
     std::vector<std::string> removed;
@@ -318,7 +319,7 @@ Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
     }
   }
   naming_.release();
-  if (result && there) result = co_await directory_sync_->sync(fmt::format("{}/{}", kHidden, shelf_of(first)));
+  if (result && there) result = co_await directory_sync_->sync_moved(left, shelf);
   if (!result) {
     Error error = co_await noted(std::move(result).error(), true);
     co_return error;

@@ -243,7 +243,13 @@ Result<void> MemoryFileSystem::rename(const std::string& from, const std::string
   const Node* there = find(to);
   if (there != nullptr && there->directory) return fail(Code::io_error, "{} is a directory", to);
   if (there == node) return {};  // two names of one file: POSIX leaves both
-  change({{{target.first->number, target.second, node->number}, {source.first->number, source.second, 0}}});
+  const uint64_t to_directory = target.first->number, from_directory = source.first->number, moved = node->number;
+  if (to_directory == from_directory) {
+    change({{{to_directory, target.second, moved}, {from_directory, source.second, 0}}});
+    return {};
+  }
+  change({{{to_directory, target.second, moved}}});
+  change({.sides = {{from_directory, source.second, 0}}, .moved_to = to_directory});
   return {};
 }
 
@@ -274,7 +280,7 @@ Result<void> MemoryFileSystem::sync_directory(const std::string& path) {
   TRY(enter("sync_directory", path));
   const Node* node = find(path);
   if (node == nullptr || !node->directory) return fail(Code::not_found, "{}", path);
-  // All changes of this directory up to the last, and, since a rename is one thing, those of others that they hang on.
+  // All changes of this directory up to the last, and those of others that they hang on.
   std::set<uint64_t> needed = {node->number};
   std::vector<bool> keep(pending_.size(), false);
   for (size_t i = pending_.size(); i-- > 0;) {
@@ -283,6 +289,7 @@ Result<void> MemoryFileSystem::sync_directory(const std::string& path) {
     if (!keep[i]) continue;
     for (const auto& side : sides) needed.insert(side.directory);
     if (pending_[i].emptied != 0) needed.insert(pending_[i].emptied);
+    if (pending_[i].moved_to != 0) needed.insert(pending_[i].moved_to);
   }
   std::vector<NameChange> left;
   for (size_t i = 0; i < pending_.size(); ++i) {
@@ -367,7 +374,7 @@ std::shared_ptr<MemoryFileSystem> MemoryFileSystem::crash(uint64_t seed, bool or
       for (size_t i = 0; i < pending_.size(); ++i) {
         const auto& sides = pending_[i].sides;
         const auto is_cut = [&](uint64_t number) { return cut.contains(number) && cut[number] <= i; };
-        const bool lost = is_cut(pending_[i].emptied) ||
+        const bool lost = is_cut(pending_[i].emptied) || is_cut(pending_[i].moved_to) ||
                           std::any_of(sides.begin(), sides.end(), [&](const auto& side) { return is_cut(side.directory); });
         kept[i] = !lost;
         if (!lost) continue;

@@ -3,7 +3,8 @@
 // What is durable: bytes, size and attributes of a file after its sync; a name after the sync of its directory. What is not durable may or
 // may not have reached the disk when the power goes:
 //   - names of one directory in the order in which they changed (a journal keeps a prefix), independently of other directories;
-//     a rename between two directories happens in both or in neither;
+//     after a rename between two directories the old name may still be there beside the new one, never neither of them (a journal does
+//     both at once; btrfs, whose log of a synced directory holds just what it needs, does not);
 //   - writes of one file in any combination, each cut to sectors; its size and attributes independently of its bytes.
 // This is weaker than what ext4 does with its one journal, so what survives here survives there. crash() makes one such state, drawn
 // from a seed. Thread-safe.
@@ -68,7 +69,7 @@ class MemoryFileSystem : public FileSystem, public std::enable_shared_from_this<
     // A directory.
     std::map<std::string, uint64_t> names, durable_names;
   };
-  // One change of names; of two directories for a rename between them.
+  // One change of names; of two names for a rename within a directory.
   struct NameChange {
     struct Side {
       uint64_t directory = 0;
@@ -76,7 +77,8 @@ class MemoryFileSystem : public FileSystem, public std::enable_shared_from_this<
       uint64_t node = 0;  // 0: the name goes
     };
     std::vector<Side> sides;
-    uint64_t emptied = 0;  // the directory that this removes: it can be gone only if all that was in it is
+    uint64_t emptied = 0;   // the directory that this removes: it can be gone only if all that was in it is
+    uint64_t moved_to = 0;  // the old name goes: only if the new one has come to this directory
   };
   Result<void> enter(const char* operation, const std::string& path);
   Node* find(const std::string& path);
