@@ -68,7 +68,7 @@ double thread_cpu_seconds(pthread_t thread) {
 
 struct Load {
   SocketAddress address;
-  std::string request;      // head
+  std::string request;  // head
   uint64_t request_body = 0;
   uint64_t answer_body = 0;
   TimePoint until{};
@@ -134,7 +134,9 @@ struct Served {
       const auto identity = make_self_signed_identity({"localhost", "127.0.0.1"});
       CHECK(identity.has_value());
       tls = std::move(*TlsServerContext::create(*identity, {}));
-      acceptor = [context = tls.get()](std::unique_ptr<Stream> stream, TimePoint deadline) { return tls_accept(std::move(stream), *context, deadline); };
+      acceptor = [context = tls.get()](std::unique_ptr<Stream> stream, TimePoint deadline) {
+        return tls_accept(std::move(stream), *context, deadline);
+      };
     }
     server = std::make_unique<HttpServer>(handler, HttpServerOptions());
     auto listener = network.listen({"127.0.0.1", port}, false);
@@ -193,13 +195,14 @@ int run(int argc, char** argv) {
       load.answer_body = c.down;
       const double cpu = thread_cpu_seconds(thread);
       const auto start = std::chrono::steady_clock::now();
-      wait_on(load_loop, clients(network, load, c.connections, std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds))));
+      wait_on(load_loop,
+              clients(network, load, c.connections, std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds))));
       const double wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       const double used = thread_cpu_seconds(thread) - cpu;
       const auto requests = static_cast<double>(load.requests);
       const double gib = requests * static_cast<double>(c.up + c.down) / static_cast<double>(kGiB);
-      std::printf("%-12s %8.0f requests/s  %8.0f requests/CPU-s  %6.2f GiB/CPU-s  (server %.2f CPU-s in %.2f s, failures %llu)\n", c.name, requests / wall,
-                  requests / used, gib / used, used, wall, static_cast<unsigned long long>(load.failures));
+      std::printf("%-12s %8.0f requests/s  %8.0f requests/CPU-s  %6.2f GiB/CPU-s  (server %.2f CPU-s in %.2f s, failures %llu)\n", c.name,
+                  requests / wall, requests / used, gib / used, used, wall, static_cast<unsigned long long>(load.failures));
     }
   }
   wait_on(server_loop, served.stop());

@@ -23,11 +23,13 @@ double clock_seconds(clockid_t id) {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 struct Meter {
-  double wall = clock_seconds(CLOCK_MONOTONIC), process = clock_seconds(CLOCK_PROCESS_CPUTIME_ID), thread = clock_seconds(CLOCK_THREAD_CPUTIME_ID);
+  double wall = clock_seconds(CLOCK_MONOTONIC), process = clock_seconds(CLOCK_PROCESS_CPUTIME_ID),
+         thread = clock_seconds(CLOCK_THREAD_CPUTIME_ID);
   void print(const char* what, double count, const char* unit) const {
     const double w = clock_seconds(CLOCK_MONOTONIC) - wall, p = clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - process,
                  t = clock_seconds(CLOCK_THREAD_CPUTIME_ID) - thread;
-    fmt::print("{:<34} {:>10.0f} {}/s   {:>8.2f} us CPU each (process)   {:>8.2f} us (calling loop)\n", what, count / w, unit, p / count * 1e6, t / count * 1e6);
+    fmt::print("{:<34} {:>10.0f} {}/s   {:>8.2f} us CPU each (process)   {:>8.2f} us (calling loop)\n", what, count / w, unit,
+               p / count * 1e6, t / count * 1e6);
   }
 };
 
@@ -137,7 +139,8 @@ int run(size_t keys, std::string directory, bool only_puts) {
   {
     const double begin = clock_seconds(CLOCK_MONOTONIC);
     const auto page = must(executor.run(engine->list(bench.ctx, "bench", {.delimiter = "/"})));
-    fmt::print("{:<34} {:>10.3f} ms for {} prefixes\n", "list: delimiter", (clock_seconds(CLOCK_MONOTONIC) - begin) * 1e3, page.common_prefixes.size());
+    fmt::print("{:<34} {:>10.3f} ms for {} prefixes\n", "list: delimiter", (clock_seconds(CLOCK_MONOTONIC) - begin) * 1e3,
+               page.common_prefixes.size());
   }
   for (const int streams : {1, 8, 16}) {
     const Meter meter;

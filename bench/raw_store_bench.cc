@@ -1,8 +1,9 @@
 // raw_store_bench: the raw store against fio on the same file system, in turns, in one run.
 //   raw_store_bench [DIR [SECONDS [GIB]]]    default /var/tmp, 3 seconds a row, files of 4 GiB; what it makes is removed again
 //   raw_store_bench restart [DIR]            only restart, rebuild, memory and space
-// Rows: 1 MiB durable writes and reads (payload bytes per second), 4 KiB durable puts, then a million chunks: restart, rebuild after the loss of
-// log and of inventories, memory per chunk, payload over raw space. Both sides run on sparse files, first-touch and overwriting apart.
+// Rows: 1 MiB durable writes and reads (payload bytes per second), 4 KiB durable puts, then a million chunks: restart, rebuild after the
+// loss of log and of inventories, memory per chunk, payload over raw space. Both sides run on sparse files, first-touch and overwriting
+// apart.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -48,10 +49,11 @@ ChunkId id_of(uint64_t n) { return {n * 0x9e3779b97f4a7c15ull, n}; }
 struct FioResult {
   double bytes_per_second = 0, operations_per_second = 0;
 };
-FioResult fio(const std::string& file, const std::string& rw, const std::string& block, int depth, bool durable, double seconds, uint64_t size,
-              bool timed = true) {
+FioResult fio(const std::string& file, const std::string& rw, const std::string& block, int depth, bool durable, double seconds,
+              uint64_t size, bool timed = true) {
   const std::string command = fmt::format(
-      "fio --name=b --filename={} --rw={} --bs={} --ioengine=io_uring --direct=1 --thread=1 --fixedbufs=1 --registerfiles=1 --iomem_align=2m --iodepth={} {} --size={} {} --runtime={} "
+      "fio --name=b --filename={} --rw={} --bs={} --ioengine=io_uring --direct=1 --thread=1 --fixedbufs=1 --registerfiles=1 "
+      "--iomem_align=2m --iodepth={} {} --size={} {} --runtime={} "
       "--randrepeat=0 --fallocate=none --output-format=json 2>/dev/null",
       file, rw, block, depth, durable ? "--sync=dsync" : "", size, timed ? "--time_based" : "", seconds);
   std::string text;
@@ -108,9 +110,7 @@ class HollowDevice : public BlockDevice {
   const DeviceInfo& info() const override { return inner_->info(); }
   Task<Result<void>> read(uint64_t offset, MutableByteView into) override { return inner_->read(offset, into); }
   Task<Result<void>> write(uint64_t offset, ByteView from, Durability d) override { return inner_->write(offset, from, d); }
-  Task<Result<void>> write_gather(uint64_t offset, std::vector<ByteView> parts, Durability d) override {
-    return nothing();
-  }
+  Task<Result<void>> write_gather(uint64_t offset, std::vector<ByteView> parts, Durability d) override { return nothing(); }
   Task<Result<void>> flush() override { return inner_->flush(); }
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override { return inner_->discard(offset, length); }
   Task<Result<uint64_t>> refresh_size() override { return inner_->refresh_size(); }
@@ -125,7 +125,9 @@ struct Bench {
   RingExecutor& executor;
   std::string directory;
 
-  std::unique_ptr<BlockDevice> device(const std::string& name) { return must(executor.run(UringBlockDevice::open(directory + "/" + name))); }
+  std::unique_ptr<BlockDevice> device(const std::string& name) {
+    return must(executor.run(UringBlockDevice::open(directory + "/" + name)));
+  }
   void format(const std::string& name, uint64_t size) {
     must(create_file_device(directory + "/" + name, size), "create");
     auto d = device(name);
@@ -189,7 +191,8 @@ void against_fio(Bench& bench, double seconds, uint64_t size) {
   print_ratio("read 1 MiB, depth 8", ours, theirs, 0.97, "MiB/s", kMiB);
   fmt::print("{:<44} store {:>9.3f} CPU-s per GiB read (checksums verified)\n", "", median(cpu));
   const auto space = store->space();
-  fmt::print("{:<44} {:.4f} of the blocks in use are payload (bar 0.97)\n", "space, 1 MiB chunks", static_cast<double>(space.payload_bytes) / static_cast<double>(space.used_bytes));
+  fmt::print("{:<44} {:.4f} of the blocks in use are payload (bar 0.97)\n", "space, 1 MiB chunks",
+             static_cast<double>(space.payload_bytes) / static_cast<double>(space.used_bytes));
   must(bench.executor.run(store->close()), "close");
   store.reset();
 
@@ -239,10 +242,11 @@ void reopen_and_print(Bench& bench, const std::string& name, const char* what, u
   const double took = now_seconds() - start, cpu = cpu_seconds() - used;
   const auto& report = store->open_report();
   if (report.chunks != chunks) fmt::print("!! {} chunks of {} are there\n", report.chunks, chunks);
-  fmt::print("{:<44} {:.3f} s ({:.3f} CPU-s), {:.0f} records/s, {} inventories, {} frames scanned", what, took, cpu, static_cast<double>(report.chunks) / took,
-             report.inventories_read, report.frames_scanned);
+  fmt::print("{:<44} {:.3f} s ({:.3f} CPU-s), {:.0f} records/s, {} inventories, {} frames scanned", what, took, cpu,
+             static_cast<double>(report.chunks) / took, report.inventories_read, report.frames_scanned);
   if (bar_seconds > 0) fmt::print("  (bar {:.1f} s: {})", bar_seconds, took < bar_seconds ? "reached" : "MISSED");
-  if (bar_rate > 0) fmt::print("  (bar {:.0f}/s: {})", bar_rate, static_cast<double>(report.chunks) / took >= bar_rate ? "reached" : "MISSED");
+  if (bar_rate > 0)
+    fmt::print("  (bar {:.0f}/s: {})", bar_rate, static_cast<double>(report.chunks) / took >= bar_rate ? "reached" : "MISSED");
   fmt::print("\n");
   std::fflush(stdout);
   must(bench.executor.run(store->close()), "close");
@@ -265,7 +269,8 @@ void million(Bench& bench) {
     fmt::print("{:<44} {:.1f} bytes (bar 64: {})\n", "memory per large chunk", static_cast<double>(stats.index_bytes) / kChunks,
                stats.index_bytes <= 64 * kChunks ? "reached" : "MISSED");
     const double taken = static_cast<double>(space.device_bytes - space.free_bytes);
-    fmt::print("{:<44} {:.4f} (bar 0.97: {})\n", "payload over raw space taken, overhead included", static_cast<double>(space.payload_bytes) / taken,
+    fmt::print("{:<44} {:.4f} (bar 0.97: {})\n", "payload over raw space taken, overhead included",
+               static_cast<double>(space.payload_bytes) / taken,
                static_cast<double>(space.payload_bytes) / taken >= 0.97 ? "reached" : "MISSED");
     must(bench.executor.run(store->close()), "close");
     store.reset();

@@ -31,7 +31,7 @@ class Encoder {
   Encoder& u16(uint16_t v) { return raw(&v, 2); }
   Encoder& u32(uint32_t v) { return raw(&v, 4); }
   Encoder& u64(uint64_t v) { return raw(&v, 8); }
-  Encoder& varint(uint64_t v);               // LEB128, at most 10 bytes
+  Encoder& varint(uint64_t v);  // LEB128, at most 10 bytes
   Encoder& bytes(ByteView v) { return raw(v.data(), v.size()); }
   Encoder& text(std::string_view v) { return varint(v.size()).raw(v.data(), v.size()); }  // length-prefixed
   // For keys: big-endian integers sort as numbers; text is escaped (0x00 -> 00 ff) and ends in 00 01, so that

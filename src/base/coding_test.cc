@@ -12,7 +12,8 @@ std::string key_of(std::string_view text) {
 }
 
 TEST(Coding, key_text_keeps_the_order_of_the_texts) {
-  const std::string texts[] = {"", std::string("\0", 1), std::string("\0\xff", 2), "\x01", "a", std::string("a\0b", 3), "a\x01", "ab", "b", "\xff"};
+  const std::string texts[] = {
+      "", std::string("\0", 1), std::string("\0\xff", 2), "\x01", "a", std::string("a\0b", 3), "a\x01", "ab", "b", "\xff"};
   for (const auto& a : texts) {
     for (const auto& b : texts) EXPECT_EQ(a < b, key_of(a) < key_of(b));
     const auto key = key_of(a);

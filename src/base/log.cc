@@ -39,9 +39,9 @@ void log_line(LogLevel level, std::string_view event, std::initializer_list<LogF
   clock_gettime(CLOCK_REALTIME, &now);
   tm parts{};
   gmtime_r(&now.tv_sec, &parts);
-  std::string line = fmt::format("ts={:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z level={} event=", parts.tm_year + 1900, parts.tm_mon + 1,
-                                 parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, now.tv_nsec / 1000000,
-                                 kLevelNames[static_cast<size_t>(level)]);
+  std::string line =
+      fmt::format("ts={:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z level={} event=", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
+                  parts.tm_hour, parts.tm_min, parts.tm_sec, now.tv_nsec / 1000000, kLevelNames[static_cast<size_t>(level)]);
   append_value(line, event);
   for (const auto& field : fields) {
     line += ' ';

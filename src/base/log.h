@@ -22,12 +22,11 @@ bool log_enabled(LogLevel level);
 void set_log_file_descriptor(int fd);
 void log_line(LogLevel level, std::string_view event, std::initializer_list<LogField> fields);
 
-
 }  // namespace quarry
 
-#define QUARRY_LOG(level, event, ...)                                                        \
-  do {                                                                                       \
-    if (::quarry::log_enabled(level)) ::quarry::log_line(level, event, {__VA_ARGS__});       \
+#define QUARRY_LOG(level, event, ...)                                                  \
+  do {                                                                                 \
+    if (::quarry::log_enabled(level)) ::quarry::log_line(level, event, {__VA_ARGS__}); \
   } while (false)
 #define LOG_DEBUG(event, ...) QUARRY_LOG(::quarry::LogLevel::debug, event, __VA_ARGS__)
 #define LOG_INFO(event, ...) QUARRY_LOG(::quarry::LogLevel::info, event, __VA_ARGS__)

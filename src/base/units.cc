@@ -9,12 +9,23 @@ struct Unit {
   double factor;
 };
 constexpr double kK = 1024;
-constexpr Unit kSizes[] = {{"", 1},          {"B", 1},
-                           {"K", kK},        {"KiB", kK},       {"KB", 1e3},
-                           {"M", kK * kK},   {"MiB", kK * kK},  {"MB", 1e6},
-                           {"G", kK * kK * kK}, {"GiB", kK * kK * kK}, {"GB", 1e9},
-                           {"T", kK * kK * kK * kK}, {"TiB", kK * kK * kK * kK}, {"TB", 1e12},
-                           {"P", kK * kK * kK * kK * kK}, {"PiB", kK * kK * kK * kK * kK}, {"PB", 1e15}};
+constexpr Unit kSizes[] = {{"", 1},
+                           {"B", 1},
+                           {"K", kK},
+                           {"KiB", kK},
+                           {"KB", 1e3},
+                           {"M", kK* kK},
+                           {"MiB", kK* kK},
+                           {"MB", 1e6},
+                           {"G", kK* kK* kK},
+                           {"GiB", kK* kK* kK},
+                           {"GB", 1e9},
+                           {"T", kK* kK* kK* kK},
+                           {"TiB", kK* kK* kK* kK},
+                           {"TB", 1e12},
+                           {"P", kK* kK* kK* kK* kK},
+                           {"PiB", kK* kK* kK* kK* kK},
+                           {"PB", 1e15}};
 constexpr Unit kDurations[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}, {"d", 86400e9}};
 
 bool same_letters(std::string_view a, std::string_view b) {

@@ -6,8 +6,8 @@
 // Durability: put and remove are durable when they return. A put that has not returned leaves, after a crash, either the
 // whole chunk or no trace; never a part. What get returns was verified against checksums seeded with the chunk's id and
 // block number, so rot, misdirected and stale sectors are all found: corrupt, never wrong bytes.
-// Implementations: chunk/raw (a whole device), chunk/kfs (256 LevelDBs in a directory), chunk/dir (plain files in a directory). One conformance suite runs on all
-// (chunk/conformance.h).
+// Implementations: chunk/raw (a whole device), chunk/kfs (256 LevelDBs in a directory), chunk/dir (plain files in a directory). One
+// conformance suite runs on all (chunk/conformance.h).
 #pragma once
 #include <functional>
 #include <memory>
@@ -36,10 +36,10 @@ enum class Stream : uint8_t {
 // Says that a chunk is a range of a file with a name. Stores that keep whole files (chunk/dir) put all chunks of a file into one; the
 // others ignore it. Chunk `index` of a file lies at index * chunk_size and has the id first + index * stride.
 struct FilePlace {
-  ChunkId first;            // the id of chunk 0: it names the file
+  ChunkId first;  // the id of chunk 0: it names the file
   uint32_t index = 0;
-  uint32_t chunk_size = 0;  // of every chunk but the last
-  uint64_t stride = 0;      // between the ids of neighbours, in ChunkId::low
+  uint32_t chunk_size = 0;     // of every chunk but the last
+  uint64_t stride = 0;         // between the ids of neighbours, in ChunkId::low
   std::string_view directory;  // the bucket; valid until the put returns
   std::string_view name;       // the key: any bytes
 };
@@ -73,8 +73,8 @@ enum class StoreState : uint8_t {
 
 struct StoreHealth {
   StoreState state = StoreState::online;
-  std::string reason;         // empty while online
-  uint64_t read_errors = 0;   // since open
+  std::string reason;        // empty while online
+  uint64_t read_errors = 0;  // since open
   uint64_t write_errors = 0;
   uint64_t checksum_errors = 0;
 };
@@ -96,7 +96,7 @@ struct ScrubProgress {
 // One file of a store that keeps files, finished: shown under its name, or not (yet, or any more).
 struct StoredFile {
   ChunkId first;
-  uint64_t size = 0;        // bytes
+  uint64_t size = 0;  // bytes
   uint32_t chunk_size = 0;
   uint64_t stride = 0;
   bool shown = false;
@@ -164,8 +164,8 @@ class ChunkStore {
 
   virtual Task<Result<FsckReport>> fsck() = 0;
 
-  virtual SpaceReport space() const = 0;    // owner's thread
-  virtual StoreHealth health() const = 0;   // owner's thread
+  virtual SpaceReport space() const = 0;   // owner's thread
+  virtual StoreHealth health() const = 0;  // owner's thread
 
   // A small record (<= 64 KiB) kept beside the superblock, replaced atomically and durably: who this drive belongs to and what
   // the cluster must know before it can read anything else. Empty after format.

@@ -163,7 +163,8 @@ Task<void> inline conformance_put(ChunkStore& store, ChunkId id, std::string tex
   std::vector<ByteView> parts = {bytes_of(text)};
   *result = co_await store.put(id, std::move(parts), {});
 }
-Task<void> inline conformance_many(ChunkStore& store, std::vector<std::pair<ChunkId, std::string>> chunks, std::vector<Result<void>>& results) {
+Task<void> inline conformance_many(ChunkStore& store, std::vector<std::pair<ChunkId, std::string>> chunks,
+                                   std::vector<Result<void>>& results) {
   TaskGroup group;
   for (size_t i = 0; i < chunks.size(); ++i) group.spawn(conformance_put(store, chunks[i].first, chunks[i].second, &results[i]));
   co_await group.join();

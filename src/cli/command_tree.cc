@@ -28,10 +28,11 @@ std::string quoted(std::string_view text) {
 std::string bash_script(const CommandShape& root) {
   std::vector<std::pair<std::string, const CommandShape*>> all;
   flatten(root, "", all);
-  std::string script = "# bash completion for quarry:  source <(quarry completion bash)\n_quarry() {\n"
-                       "  local word path='' candidates=''\n"
-                       "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
-                       "    case \"$path ${word}\" in\n";
+  std::string script =
+      "# bash completion for quarry:  source <(quarry completion bash)\n_quarry() {\n"
+      "  local word path='' candidates=''\n"
+      "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
+      "    case \"$path ${word}\" in\n";
   for (const auto& [path, shape] : all) {
     if (path.empty()) continue;
     const size_t space = path.rfind(' ');
@@ -40,22 +41,25 @@ std::string bash_script(const CommandShape& root) {
   }
   script += "    esac\n  done\n  case \"$path\" in\n";
   for (const auto& [path, shape] : all) script += fmt::format("    {}) candidates={} ;;\n", quoted(path), quoted(words_of(*shape)));
-  script += "  esac\n  COMPREPLY=($(compgen -W \"$candidates\" -- \"${COMP_WORDS[COMP_CWORD]}\"))\n}\n"
-            "complete -o default -F _quarry quarry\n";
+  script +=
+      "  esac\n  COMPREPLY=($(compgen -W \"$candidates\" -- \"${COMP_WORDS[COMP_CWORD]}\"))\n}\n"
+      "complete -o default -F _quarry quarry\n";
   return script;
 }
 
 std::string zsh_script(const CommandShape& root) {
-  return "#compdef quarry\n# zsh completion for quarry:  source <(quarry completion zsh)\nautoload -U +X bashcompinit && bashcompinit\n" + bash_script(root);
+  return "#compdef quarry\n# zsh completion for quarry:  source <(quarry completion zsh)\nautoload -U +X bashcompinit && bashcompinit\n" +
+         bash_script(root);
 }
 
 std::string fish_script(const CommandShape& root) {
   std::vector<std::pair<std::string, const CommandShape*>> all;
   flatten(root, "", all);
-  std::string script = "# fish completion for quarry:  quarry completion fish | source\n"
-                       "function __quarry_at\n  set -l words (string match -v -- '-*' (commandline -opc)[2..])\n"
-                       "  set -l depth (count $argv)\n"
-                       "  test (count $words) -ge $depth; and test \"$words[1..$depth]\" = \"$argv\"\nend\n";
+  std::string script =
+      "# fish completion for quarry:  quarry completion fish | source\n"
+      "function __quarry_at\n  set -l words (string match -v -- '-*' (commandline -opc)[2..])\n"
+      "  set -l depth (count $argv)\n"
+      "  test (count $words) -ge $depth; and test \"$words[1..$depth]\" = \"$argv\"\nend\n";
   for (const auto& [path, shape] : all) {
     const std::string condition = path.empty() ? "__fish_use_subcommand" : "__quarry_at " + path;
     for (const auto& command : shape->commands) {
@@ -63,7 +67,8 @@ std::string fish_script(const CommandShape& root) {
     }
     for (const auto& option : shape->options) {
       const std::string name = option.name.substr(option.name.find_first_not_of('-'));
-      script += fmt::format("complete -c quarry -n {} -l {} {}-d {}\n", quoted(condition), quoted(name), option.takes_value ? "-r " : "", quoted(option.help));
+      script += fmt::format("complete -c quarry -n {} -l {} {}-d {}\n", quoted(condition), quoted(name), option.takes_value ? "-r " : "",
+                            quoted(option.help));
     }
   }
   return script;

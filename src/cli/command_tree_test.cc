@@ -6,8 +6,11 @@ namespace quarry::cli {
 namespace {
 
 CommandShape small_tree() {
-  return {"quarry", "", {{"--version", "print the version", false}},
-          {{"object", "objects", {}, {{"put", "files to objects", {{"--jobs", "in flight", true}}, {}}, {"get", "objects to files", {}, {}}}}}};
+  return {
+      "quarry",
+      "",
+      {{"--version", "print the version", false}},
+      {{"object", "objects", {}, {{"put", "files to objects", {{"--jobs", "in flight", true}}, {}}, {"get", "objects to files", {}, {}}}}}};
 }
 
 TEST(CommandTree, a_typing_error_finds_its_command) {

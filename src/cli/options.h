@@ -10,11 +10,11 @@ namespace quarry::cli {
 
 // Where the node is, for commands that talk to one. Explicit addresses win over --root.
 struct Target {
-  std::string root;      // directory with endpoints.json; default: $QUARRY_ROOT, else ~/.quarry
-  std::string s3, admin; // URLs
+  std::string root;                         // directory with endpoints.json; default: $QUARRY_ROOT, else ~/.quarry
+  std::string s3, admin;                    // URLs
   std::string access_key, secret_key_file;  // secrets never come as arguments: a file, or $QUARRY_SECRET_KEY / $AWS_SECRET_ACCESS_KEY
-  std::string ca_file;   // certificate authority for https; default for a node under --root: its own certificate
-  std::string region;    // of signatures; empty: as the node says
+  std::string ca_file;                      // certificate authority for https; default for a node under --root: its own certificate
+  std::string region;                       // of signatures; empty: as the node says
   bool json = false;
   bool quiet = false;
 };
@@ -42,7 +42,7 @@ struct BucketOptions {
   std::string name;
   std::string redundancy, versioning, quota_bytes, inline_limit, pack_limit;
   int64_t quota_objects = -1;
-  bool force = false;  // delete with contents
+  bool force = false;    // delete with contents
   std::string prefix;    // rewrite: only these keys
   bool no_wait = false;  // rewrite: do not wait until all copies are made
 };
@@ -93,13 +93,13 @@ struct BenchOptions {
   bool keep = false, no_prepare = false, sign_body = false, each_once = false;
 };
 
-struct KfsOptions {  // quarry kfs: a store of files by hash, without a node
-  std::string store;      // directory
-  std::string operand;    // FILE or HASH
+struct KfsOptions {                    // quarry kfs: a store of files by hash, without a node
+  std::string store;                   // directory
+  std::string operand;                 // FILE or HASH
   std::string key, hash, bucket_size;  // of the first write
   bool key_given = false;
   std::string offset, length;
-  int bucket = -1;        // compact: one bucket only
+  int bucket = -1;  // compact: one bucket only
   bool repair = false, shallow = false;
   bool json = false, quiet = false;
 };

@@ -14,7 +14,8 @@ namespace {
 CommandShape shape_of(const CLI::App& app) {
   CommandShape shape{app.get_name(), app.get_description(), {}, {}};
   for (const CLI::Option* option : app.get_options()) {
-    if (option->nonpositional()) shape.options.push_back({option->get_name(), option->get_description(), option->get_items_expected_max() > 0});
+    if (option->nonpositional())
+      shape.options.push_back({option->get_name(), option->get_description(), option->get_items_expected_max() > 0});
   }
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) shape.commands.push_back(shape_of(*command));
   return shape;
@@ -25,7 +26,8 @@ void add_target(CLI::App& app, Target& target) {
   app.add_option("--s3", target.s3, "URL of the S3 endpoint, instead of --root");
   app.add_option("--admin", target.admin, "URL of the admin endpoint, instead of --root");
   app.add_option("--access-key", target.access_key, "access key (default: the node's; else $QUARRY_ACCESS_KEY or $AWS_ACCESS_KEY_ID)");
-  app.add_option("--secret-key-file", target.secret_key_file, "file that holds the secret key (else $QUARRY_SECRET_KEY or $AWS_SECRET_ACCESS_KEY)");
+  app.add_option("--secret-key-file", target.secret_key_file,
+                 "file that holds the secret key (else $QUARRY_SECRET_KEY or $AWS_SECRET_ACCESS_KEY)");
   app.add_option("--ca-file", target.ca_file, "certificate authority for https endpoints");
   app.add_option("--region", target.region, "region used in signatures (default: the node's; else us-east-1)");
   app.add_flag("--json", target.json, "print JSON");
@@ -35,14 +37,18 @@ void add_target(CLI::App& app, Target& target) {
 void add_node_options(CLI::App& app, UpOptions& o) {
   app.add_option("--s3", o.s3, "address of the S3 listener")->capture_default_str();
   app.add_option("--admin", o.admin, "address of the admin listener")->capture_default_str();
-  app.add_option("--drives", o.drives, "number of file-backed drives to make on the first start")->capture_default_str()->check(CLI::Range(1, 64));
+  app.add_option("--drives", o.drives, "number of file-backed drives to make on the first start")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 64));
   app.add_option("--drive-size", o.drive_size, "size of each file-backed drive")->capture_default_str();
-  app.add_option("--device", o.devices, "what to store on, instead of --drives (repeatable): PATH of a block device or file, kfs:DIRECTORY, dir:DIRECTORY");
+  app.add_option("--device", o.devices,
+                 "what to store on, instead of --drives (repeatable): PATH of a block device or file, kfs:DIRECTORY, dir:DIRECTORY");
   app.add_option("--profile", o.profile, "redundancy: kamikaze, economy, standard, resilient, fortress, ec:k+m, mirror:n or whole:k+m");
   app.add_flag("--tls", o.tls, "serve S3 and admin over TLS 1.3 (always on for addresses beyond loopback)");
   app.add_option("--tls-certificate", o.tls_certificate, "PEM file; default: a self-signed certificate made under --root");
   app.add_option("--tls-key", o.tls_key, "PEM file of the certificate's key");
-  app.add_option("--cache-size", o.cache_size, "memory for the read cache, or auto (a quarter of the memory, at most 4 GiB)")->capture_default_str();
+  app.add_option("--cache-size", o.cache_size, "memory for the read cache, or auto (a quarter of the memory, at most 4 GiB)")
+      ->capture_default_str();
   app.add_option("--cores", o.cores, "event loops (0: one for each processor)")->capture_default_str();
   app.add_option("--log-level", o.log_level, "debug, info, warning or error")->capture_default_str();
   app.add_flag("--force", o.force, "format devices that carry something else: DESTROYS what is on them");
@@ -51,7 +57,9 @@ void add_node_options(CLI::App& app, UpOptions& o) {
 
 template <class Command>
 void add_kfs(CLI::App& app, KfsOptions& o, Command command) {
-  auto* kfs_app = app.add_subcommand("kfs", "a store of files by the hash of their content, in a directory, without a node: write, read, stat, list, unlink, compact, verify");
+  auto* kfs_app = app.add_subcommand(
+      "kfs",
+      "a store of files by the hash of their content, in a directory, without a node: write, read, stat, list, unlink, compact, verify");
   kfs_app->require_subcommand(1);
   const auto add = [&](const char* name, const char* help, KfsVerb verb) -> CLI::App* {
     auto* at = kfs_app->add_subcommand(name, help);
@@ -61,7 +69,8 @@ void add_kfs(CLI::App& app, KfsOptions& o, Command command) {
     command(at, [&o, verb] { return run_kfs(o, verb); });
     return at;
   };
-  CLI::App* write_app = add("write", "store a file (- is standard input) and print its hash; makes the store on the first write", KfsVerb::write);
+  CLI::App* write_app =
+      add("write", "store a file (- is standard input) and print its hash; makes the store on the first write", KfsVerb::write);
   write_app->add_option("FILE", o.operand, "FILE")->required();
   write_app->add_option_function<std::string>(
       "--key",
@@ -79,7 +88,9 @@ void add_kfs(CLI::App& app, KfsOptions& o, Command command) {
   add("stat", "size and place of a file; without a hash: the store and each bucket", KfsVerb::stat)->add_option("HASH", o.operand, "HASH");
   add("list", "hash and size of every file", KfsVerb::list);
   add("unlink", "remove a file", KfsVerb::unlink)->add_option("HASH", o.operand, "HASH")->required();
-  add("compact", "give back the space of unlinked files", KfsVerb::compact)->add_option("--bucket", o.bucket, "only this bucket")->check(CLI::Range(0, 255));
+  add("compact", "give back the space of unlinked files", KfsVerb::compact)
+      ->add_option("--bucket", o.bucket, "only this bucket")
+      ->check(CLI::Range(0, 255));
   CLI::App* verify_app = add("verify", "read and check every file", KfsVerb::verify);
   verify_app->add_flag("--repair", o.repair, "rebuild buckets that cannot be opened, remove files that are not whole");
   verify_app->add_flag("--shallow", o.shallow, "records only, not the content");
@@ -109,7 +120,8 @@ int explain(CLI::App& app, const CLI::ParseError& error, int argc, char** argv) 
         for (const auto& command : shape.commands) candidates.push_back(command.name);
       }
       const bool known = std::find(candidates.begin(), candidates.end(), typed.substr(0, typed.find('='))) != candidates.end();
-      const bool joined = typed.size() > 2 && typed[1] != '-' && std::ranges::find(candidates, typed.substr(0, 2)) != candidates.end();  // -j8
+      const bool joined =
+          typed.size() > 2 && typed[1] != '-' && std::ranges::find(candidates, typed.substr(0, 2)) != candidates.end();  // -j8
       if (known || joined || typed == "-" || (!typed.starts_with("-") && shape.commands.empty())) continue;
       const std::string meant = closest(typed.substr(0, typed.find('=')), candidates);
       fmt::print(stderr, "quarry: there is no '{}' here\n", typed);
@@ -174,7 +186,8 @@ int parse_and_run(int argc, char** argv) {
   auto* rewrite_app = bucket_command("rewrite", "bring existing objects to the redundancy of the bucket", true, run_bucket_rewrite);
   rewrite_app->add_option("--prefix", bucket.prefix, "only objects whose keys begin so");
   rewrite_app->add_flag("--no-wait", bucket.no_wait, "do not wait until repair has made all copies");
-  bucket_command("delete", "delete an empty bucket", true, run_bucket_delete)->add_flag("--force", bucket.force, "delete all its objects and their versions first");
+  bucket_command("delete", "delete an empty bucket", true, run_bucket_delete)
+      ->add_flag("--force", bucket.force, "delete all its objects and their versions first");
 
   ObjectOptions object;
   auto* object_app = app.add_subcommand("object", "objects: put, get, cat, cp, ls, rm, stat, pin, unpin");
@@ -192,10 +205,12 @@ int parse_and_run(int argc, char** argv) {
     at->add_option("--part-size", object.part_size, "size of the parts of large files")->capture_default_str();
     at->add_flag("--no-resume", object.no_resume, "start anew instead of continuing an interrupted transfer");
   };
-  auto* put_app = object_command("put", "files to objects: put FILE... BUCKET/KEY (or -r DIR BUCKET/PREFIX; - is standard input)", "FILE... BUCKET/KEY", run_object_put);
+  auto* put_app = object_command("put", "files to objects: put FILE... BUCKET/KEY (or -r DIR BUCKET/PREFIX; - is standard input)",
+                                 "FILE... BUCKET/KEY", run_object_put);
   transfer_flags(put_app);
   put_app->add_flag("--skip-same", object.skip_same, "do not send files whose size and MD5 the object has");
-  transfer_flags(object_command("get", "objects to files: get BUCKET/KEY [FILE] (or -r BUCKET/PREFIX DIR)", "BUCKET/KEY [FILE]", run_object_get));
+  transfer_flags(
+      object_command("get", "objects to files: get BUCKET/KEY [FILE] (or -r BUCKET/PREFIX DIR)", "BUCKET/KEY [FILE]", run_object_get));
   object_command("cat", "objects to standard output", "BUCKET/KEY...", run_object_cat);
   transfer_flags(object_command("cp", "copy inside the store: cp FROM TO", "FROM TO", run_object_copy));
   auto* ls_app = object_command("ls", "list: ls BUCKET[/PREFIX]", "BUCKET[/PREFIX]", run_object_list);
@@ -205,11 +220,14 @@ int parse_and_run(int argc, char** argv) {
   rm_app->add_flag("--recursive,-r", object.recursive, "all keys with the prefix");
   rm_app->add_option("--jobs,-j", object.jobs, "batches in flight")->capture_default_str();
   object_command("stat", "everything about an object", "BUCKET/KEY...", run_object_stat);
-  object_command("pin", "keep an object in the read cache", "BUCKET/KEY...", [](const ObjectOptions& o) { return run_object_pin(o, true); });
-  object_command("unpin", "let an object leave the read cache", "BUCKET/KEY...", [](const ObjectOptions& o) { return run_object_pin(o, false); });
+  object_command("pin", "keep an object in the read cache", "BUCKET/KEY...",
+                 [](const ObjectOptions& o) { return run_object_pin(o, true); });
+  object_command("unpin", "let an object leave the read cache", "BUCKET/KEY...",
+                 [](const ObjectOptions& o) { return run_object_pin(o, false); });
 
   DeviceOptions device;
-  auto* device_app = app.add_subcommand("device", "drives: list, format, inspect, fsck; on a running node: add, drain, remove, replace, disable, enable");
+  auto* device_app =
+      app.add_subcommand("device", "drives: list, format, inspect, fsck; on a running node: add, drain, remove, replace, disable, enable");
   device_app->require_subcommand(1);
   const auto device_command = [&](const char* name, const char* help, bool path, auto run) {
     auto* at = device_app->add_subcommand(name, help);
@@ -223,7 +241,8 @@ int parse_and_run(int argc, char** argv) {
   auto* format_app = device_command("format", "prepare a device or file for Quarry", true, run_device_format);
   format_app->add_option("--cluster", device.cluster, "UUID of the cluster it will belong to (default: decided by the node that adds it)");
   format_app->add_flag("--force", device.force, "even if it carries a partition table, a file system or another store: DESTROYS it");
-  auto* inspect = device_command("inspect", "print the structures on a device, or what is known of a file below a mountpath", true, run_device_inspect);
+  auto* inspect =
+      device_command("inspect", "print the structures on a device, or what is known of a file below a mountpath", true, run_device_inspect);
   inspect->add_option("--chunk", device.chunk, "where this chunk lies, and its header");
   inspect->add_option("--segment", device.segment, "the slots, frames and chunk headers of this segment");
   inspect->add_flag("--no-verify", device.no_verify, "of a file below a mountpath: do not read its bytes");
@@ -241,12 +260,14 @@ int parse_and_run(int argc, char** argv) {
   change("drain", "move all data off a drive", true, false);
   change("remove", "take a drive out", true, false);
   change("replace", "put a new drive in the place of another", true, true);
-  change("disable", "use a drive for nothing until it is enabled; its data is rebuilt elsewhere after the grace for missing drives", true, false);
+  change("disable", "use a drive for nothing until it is enabled; its data is rebuilt elsewhere after the grace for missing drives", true,
+         false);
   change("enable", "use a drive again that was disabled, failed its health check, or vanished and is back", true, false);
 
   AdoptOptions adopt;
   auto* adopt_app = app.add_subcommand("adopt", "make the files of a directory the objects of a bucket, where they lie");
-  adopt_app->add_option("DIR", adopt.directory, "a directory on a dir drive of the node, or one that is to become one (--attach)")->required();
+  adopt_app->add_option("DIR", adopt.directory, "a directory on a dir drive of the node, or one that is to become one (--attach)")
+      ->required();
   adopt_app->add_option("BUCKET", adopt.bucket, "the bucket; it is made if it is not there")->required();
   adopt_app->add_flag("--replace", adopt.replace, "files take the place of objects that have the same key");
   adopt_app->add_flag("--attach", adopt.attach, "make DIR a dir drive of the node first, if it lies on none");
@@ -258,7 +279,8 @@ int parse_and_run(int argc, char** argv) {
   user_app->require_subcommand(1);
   auto* key_app = app.add_subcommand("key", "access keys: list, create, enable, disable, delete");
   key_app->require_subcommand(1);
-  const auto identity_command = [&](CLI::App* parent, const char* name, const char* help, const char* operand, std::string& field, auto run) {
+  const auto identity_command = [&](CLI::App* parent, const char* name, const char* help, const char* operand, std::string& field,
+                                    auto run) {
     auto* at = parent->add_subcommand(name, help);
     if (operand != nullptr) at->add_option(operand, field, operand)->required();
     add_target(*at, user.target);
@@ -266,14 +288,17 @@ int parse_and_run(int argc, char** argv) {
     return at;
   };
   identity_command(user_app, "list", "all users", nullptr, user.name, run_user_list);
-  identity_command(user_app, "create", "make a user", "NAME", user.name, run_user_create)->add_flag("--administrator", user.administrator, "may do everything");
+  identity_command(user_app, "create", "make a user", "NAME", user.name, run_user_create)
+      ->add_flag("--administrator", user.administrator, "may do everything");
   identity_command(key_app, "list", "keys of a user", "USER", user.name, run_key_list);
   auto* key_create = identity_command(key_app, "create", "make an access key; its secret is shown once", "USER", user.name, run_key_create);
   key_create->add_option("--key", user.access_key, "access key to use instead of a generated one");
   key_create->add_flag("--secret-from-stdin", user.secret_from_stdin, "read the secret from standard input instead of generating one");
   for (const char* verb : {"enable", "disable", "delete"}) {
-    identity_command(user_app, verb, "a user, with all keys", "NAME", user.name, [verb](const UserOptions& o) { return run_user_change(o, verb); });
-    identity_command(key_app, verb, "an access key", "KEY", user.access_key, [verb](const UserOptions& o) { return run_key_change(o, verb); });
+    identity_command(user_app, verb, "a user, with all keys", "NAME", user.name,
+                     [verb](const UserOptions& o) { return run_user_change(o, verb); });
+    identity_command(key_app, verb, "an access key", "KEY", user.access_key,
+                     [verb](const UserOptions& o) { return run_key_change(o, verb); });
   }
 
   NodeOptions node;
@@ -294,7 +319,9 @@ int parse_and_run(int argc, char** argv) {
   BenchOptions bench;
   auto* bench_app = app.add_subcommand("bench", "load an S3 endpoint and report rates and latencies");
   add_target(*bench_app, bench.target);
-  bench_app->add_option("OPERATION", bench.operation, "put, get, mixed, list, stat or delete")->capture_default_str()->check(CLI::IsMember({"put", "get", "mixed", "list", "stat", "delete"}));
+  bench_app->add_option("OPERATION", bench.operation, "put, get, mixed, list, stat or delete")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"put", "get", "mixed", "list", "stat", "delete"}));
   bench_app->add_option("--size", bench.size, "size of the objects")->capture_default_str();
   bench_app->add_option("--connections,-c", bench.connections, "requests in flight")->capture_default_str()->check(CLI::Range(1, 4096));
   bench_app->add_option("--duration,-d", bench.duration, "how long")->capture_default_str();

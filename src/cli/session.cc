@@ -42,7 +42,8 @@ Result<client::Endpoints> resolve_endpoints(const Target& target) {
   if (!target.s3.empty()) endpoints.s3 = target.s3;
   if (!target.admin.empty()) endpoints.admin = target.admin;
   if (!target.region.empty()) endpoints.region = target.region;
-  const std::string access_key = !target.access_key.empty() ? target.access_key : environment("QUARRY_ACCESS_KEY", explicit_address ? "AWS_ACCESS_KEY_ID" : nullptr);
+  const std::string access_key =
+      !target.access_key.empty() ? target.access_key : environment("QUARRY_ACCESS_KEY", explicit_address ? "AWS_ACCESS_KEY_ID" : nullptr);
   std::string secret_key = environment("QUARRY_SECRET_KEY", explicit_address ? "AWS_SECRET_ACCESS_KEY" : nullptr);
   if (!target.secret_key_file.empty()) {
     std::ifstream file(target.secret_key_file);

@@ -44,7 +44,10 @@ int print_error(const std::string& message) {
 }
 
 Progress::Progress(std::string title, bool enabled)
-    : title_(std::move(title)), enabled_(enabled && ::isatty(STDERR_FILENO) == 1), start_(std::chrono::steady_clock::now()), last_(start_) {}
+    : title_(std::move(title)),
+      enabled_(enabled && ::isatty(STDERR_FILENO) == 1),
+      start_(std::chrono::steady_clock::now()),
+      last_(start_) {}
 
 Progress::~Progress() {
   if (drawn_) fmt::print(stderr, "\r\033[K");

@@ -7,7 +7,7 @@
 namespace quarry::client {
 
 struct Endpoints {
-  std::string s3;          // "http://127.0.0.1:9000"
+  std::string s3;  // "http://127.0.0.1:9000"
   std::string admin;
   std::string access_key, secret_key;
   std::string region = "us-east-1";  // that the node expects in signatures

@@ -21,10 +21,10 @@ double cpu_seconds() {
 struct Worker {
   const LoadOptions& options;
   Url url;
-  std::vector<SharedBytes> bodies;      // a few, taken in turn
+  std::vector<SharedBytes> bodies;  // a few, taken in turn
   std::vector<std::string> body_hashes;
   std::atomic<uint64_t>& next_name;
-  std::vector<uint64_t> latencies_ns;   // of this loop
+  std::vector<uint64_t> latencies_ns;  // of this loop
   LoadResult result;
   auth::SigningCredentials credentials{};
   std::string key_date;
@@ -32,7 +32,8 @@ struct Worker {
 
   std::string name_of(uint64_t number) const { return fmt::format("bench/{:03}/{:08}", number % 997, number); }
 
-  ClientRequest request(std::string_view method, const std::string& path, const std::string& query, const SharedBytes* body, const std::string* hash) {
+  ClientRequest request(std::string_view method, const std::string& path, const std::string& query, const SharedBytes* body,
+                        const std::string* hash) {
     ClientRequest out;
     out.method = method;
     out.target = query.empty() ? path : path + "?" + query;
@@ -60,7 +61,9 @@ struct Worker {
       }
       case LoadOperation::remove: to_send = request("DELETE", path, "", nullptr, nullptr); break;
       case LoadOperation::stat: to_send = request("HEAD", path, "", nullptr, nullptr); break;
-      case LoadOperation::list: to_send = request("GET", "/" + options.bucket, "list-type=2&max-keys=1000&prefix=bench%2F", nullptr, nullptr); break;
+      case LoadOperation::list:
+        to_send = request("GET", "/" + options.bucket, "list-type=2&max-keys=1000&prefix=bench%2F", nullptr, nullptr);
+        break;
       default: to_send = request("GET", path, "", nullptr, nullptr); break;
     }
     CO_TRY_ASSIGN(auto response, co_await http.send(url, std::move(to_send)));
@@ -87,7 +90,8 @@ struct Worker {
       const uint64_t ticket = next_name.fetch_add(1, std::memory_order_relaxed);
       if (limit > 0 && ticket >= limit) break;
       LoadOperation operation = options.operation;
-      if (operation == LoadOperation::mixed) operation = ticket * 37 % 100 < options.mixed_get_percent ? LoadOperation::get : LoadOperation::put;
+      if (operation == LoadOperation::mixed)
+        operation = ticket * 37 % 100 < options.mixed_get_percent ? LoadOperation::get : LoadOperation::put;
       const uint64_t number = limit > 0 ? ticket : ticket * 7919 % std::max<uint64_t>(options.objects, 1);
       const TimePoint start = Executor::here().now();
       Result<uint64_t> bytes = co_await one(http, operation, number, scratch);
@@ -138,7 +142,8 @@ Result<LoadResult> run_phase(const LoadOptions& options, uint64_t limit) {
   }
   for (unsigned i = 0; i < threads; ++i) {
     workers.push_back(std::unique_ptr<Worker>(new Worker{options, url, bodies, hashes, next_name, {}, {}}));
-    workers.back()->credentials = {options.endpoint.credentials.access_key, options.endpoint.credentials.secret_key, options.endpoint.region};
+    workers.back()->credentials = {options.endpoint.credentials.access_key, options.endpoint.credentials.secret_key,
+                                   options.endpoint.region};
   }
 
   const double cpu_before = cpu_seconds();
@@ -166,7 +171,8 @@ Result<LoadResult> run_phase(const LoadOptions& options, uint64_t limit) {
   }
   std::sort(latencies.begin(), latencies.end());
   const auto quantile = [&](double q) {
-    return latencies.empty() ? 0.0 : static_cast<double>(latencies[static_cast<size_t>(q * static_cast<double>(latencies.size() - 1))]) * 1e-6;
+    return latencies.empty() ? 0.0
+                             : static_cast<double>(latencies[static_cast<size_t>(q * static_cast<double>(latencies.size() - 1))]) * 1e-6;
   };
   total.p50_ms = quantile(0.5);
   total.p90_ms = quantile(0.9);

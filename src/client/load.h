@@ -17,14 +17,14 @@ struct LoadOptions {
   std::string bucket = "quarry-bench";
   LoadOperation operation = LoadOperation::put;
   uint64_t object_bytes = 4096;
-  unsigned connections = 16;      // requests in flight, one connection each
-  unsigned threads = 1;           // event loops that share the connections
+  unsigned connections = 16;  // requests in flight, one connection each
+  unsigned threads = 1;       // event loops that share the connections
   Duration duration = std::chrono::seconds(10);
-  uint64_t objects = 1000;        // names used by put (overwritten in turn) and prepared for the others
+  uint64_t objects = 1000;  // names used by put (overwritten in turn) and prepared for the others
   unsigned mixed_get_percent = 70;
-  bool each_once = false;         // put: every name once and no more, instead of for `duration`
+  bool each_once = false;  // put: every name once and no more, instead of for `duration`
   bool sign_body = false;
-  bool prepare = true;            // make the bucket and, where the operation reads, the objects
+  bool prepare = true;  // make the bucket and, where the operation reads, the objects
   bool clean_up = true;
 };
 

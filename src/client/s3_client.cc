@@ -114,7 +114,8 @@ Task<Result<std::unique_ptr<ClientResponse>>> S3Client::send(S3Request request) 
       }
     }
   }
-  if (s3_code.empty() && status == 404) s3_code = request.key.empty() ? "there is no such bucket" : "there is no such object";  // HEAD has no body
+  if (s3_code.empty() && status == 404)
+    s3_code = request.key.empty() ? "there is no such bucket" : "there is no such object";  // HEAD has no body
   if (s3_code.empty()) s3_code = fmt::format("HTTP {}", status);
   co_return fail(code_of(status, s3_code), "{}: {}{}{}", operation, s3_code, message.empty() ? "" : ": ", message);
 }
@@ -211,7 +212,8 @@ Task<Result<std::vector<std::string>>> S3Client::remove_many(std::string bucket,
   CO_TRY_ASSIGN(const XmlNode answer, parse_xml(text));
   std::vector<std::string> errors;
   for (const auto& node : answer.children) {
-    if (node.name == "Error") errors.push_back(fmt::format("{}: {} {}", node.child_text("Key"), node.child_text("Code"), node.child_text("Message")));
+    if (node.name == "Error")
+      errors.push_back(fmt::format("{}: {} {}", node.child_text("Key"), node.child_text("Code"), node.child_text("Message")));
   }
   co_return errors;
 }
@@ -240,7 +242,8 @@ Task<Result<void>> S3Client::copy(std::string from_bucket, std::string from_key,
   co_return Result<void>();
 }
 
-Task<Result<RemoteList>> S3Client::list(std::string bucket, std::string prefix, std::string delimiter, std::string continuation, size_t limit) {
+Task<Result<RemoteList>> S3Client::list(std::string bucket, std::string prefix, std::string delimiter, std::string continuation,
+                                        size_t limit) {
   S3Request request{.bucket = bucket, .query = {{"list-type", "2"}, {"encoding-type", "url"}, {"max-keys", std::to_string(limit)}}};
   if (!prefix.empty()) request.query.emplace_back("prefix", prefix);
   if (!delimiter.empty()) request.query.emplace_back("delimiter", delimiter);
@@ -281,7 +284,8 @@ Task<Result<std::string>> S3Client::create_upload(std::string bucket, std::strin
 
 Task<Result<RemotePart>> S3Client::put_part(std::string bucket, std::string key, std::string upload_id, uint32_t number,
                                             std::vector<SharedBytes> body) {
-  S3Request request{.method = "PUT", .bucket = bucket, .key = key, .query = {{"partNumber", std::to_string(number)}, {"uploadId", upload_id}}};
+  S3Request request{
+      .method = "PUT", .bucket = bucket, .key = key, .query = {{"partNumber", std::to_string(number)}, {"uploadId", upload_id}}};
   request.headers.emplace_back("x-amz-checksum-crc64nvme", crc64_header(body));
   RemotePart part;
   part.number = number;
@@ -323,7 +327,8 @@ Task<Result<std::vector<std::pair<std::string, std::string>>>> S3Client::list_up
   co_return uploads;
 }
 
-Task<Result<RemoteObject>> S3Client::complete_upload(std::string bucket, std::string key, std::string upload_id, std::vector<RemotePart> parts) {
+Task<Result<RemoteObject>> S3Client::complete_upload(std::string bucket, std::string key, std::string upload_id,
+                                                     std::vector<RemotePart> parts) {
   XmlWriter xml;
   xml.open("CompleteMultipartUpload");
   for (const auto& part : parts) {

@@ -27,9 +27,9 @@ struct S3Endpoint {
 struct RemoteObject {
   std::string key;
   uint64_t size = 0;
-  std::string etag;          // without quotes
+  std::string etag;  // without quotes
   std::string version_id;
-  std::string last_modified; // as sent
+  std::string last_modified;  // as sent
   std::string content_type;
   std::string checksum_crc64nvme;  // base64, when sent
   bool delete_marker = false;
@@ -52,7 +52,7 @@ struct RemoteList {
 struct S3Request {
   std::string method = "GET";
   std::string bucket, key;
-  std::vector<std::pair<std::string, std::string>> query;    // decoded
+  std::vector<std::pair<std::string, std::string>> query;  // decoded
   std::vector<std::pair<std::string, std::string>> headers;
   std::vector<SharedBytes> body;
   TimePoint deadline = kNoDeadline;
@@ -88,10 +88,12 @@ class S3Client {
   // The first 1,000 versions and delete markers.
   Task<Result<std::vector<RemoteVersion>>> list_versions(std::string bucket);
   Task<Result<void>> copy(std::string from_bucket, std::string from_key, std::string bucket, std::string key);
-  Task<Result<RemoteList>> list(std::string bucket, std::string prefix, std::string delimiter, std::string continuation, size_t limit = 1000);
+  Task<Result<RemoteList>> list(std::string bucket, std::string prefix, std::string delimiter, std::string continuation,
+                                size_t limit = 1000);
 
   Task<Result<std::string>> create_upload(std::string bucket, std::string key, std::string content_type);
-  Task<Result<RemotePart>> put_part(std::string bucket, std::string key, std::string upload_id, uint32_t number, std::vector<SharedBytes> body);
+  Task<Result<RemotePart>> put_part(std::string bucket, std::string key, std::string upload_id, uint32_t number,
+                                    std::vector<SharedBytes> body);
   Task<Result<std::vector<RemotePart>>> list_parts(std::string bucket, std::string key, std::string upload_id);
   Task<Result<std::vector<std::pair<std::string, std::string>>>> list_uploads(std::string bucket, std::string key);  // (key, upload id)
   Task<Result<RemoteObject>> complete_upload(std::string bucket, std::string key, std::string upload_id, std::vector<RemotePart> parts);

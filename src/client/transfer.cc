@@ -70,9 +70,9 @@ Result<std::string> md5_of_file(const std::string& path, uint64_t size) {
 
 std::string content_type_of(const std::string& path) {
   static const std::map<std::string, std::string> kTypes = {
-      {".txt", "text/plain"}, {".html", "text/html"},        {".json", "application/json"}, {".csv", "text/csv"},
-      {".png", "image/png"},  {".jpg", "image/jpeg"},        {".jpeg", "image/jpeg"},       {".tar", "application/x-tar"},
-      {".gz", "application/gzip"}, {".xz", "application/x-xz"}, {".zip", "application/zip"}, {".pdf", "application/pdf"}};
+      {".txt", "text/plain"},      {".html", "text/html"},      {".json", "application/json"}, {".csv", "text/csv"},
+      {".png", "image/png"},       {".jpg", "image/jpeg"},      {".jpeg", "image/jpeg"},       {".tar", "application/x-tar"},
+      {".gz", "application/gzip"}, {".xz", "application/x-xz"}, {".zip", "application/zip"},   {".pdf", "application/pdf"}};
   const auto found = kTypes.find(std::filesystem::path(path).extension().string());
   return found == kTypes.end() ? "application/octet-stream" : found->second;
 }
@@ -152,8 +152,8 @@ Task<Result<void>> upload_multipart(Multipart& work) {
 
 }  // namespace
 
-Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string path, std::string bucket, std::string key,
-                                         TransferOptions options) {
+Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string path, std::string bucket,
+                                         std::string key, TransferOptions options) {
   Result<uint64_t> size = co_await blocking(pool, [&path] { return size_of(path); });
   if (!size) co_return std::move(size).error();
   TransferResult result;
@@ -200,7 +200,8 @@ Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semapho
 
 namespace {
 // Appends the body of `response` to the file at `offset`; returns the new end.
-Task<Result<uint64_t>> receive(ClientResponse& response, ThreadPool& pool, const std::string& path, uint64_t offset, const TransferOptions& options) {
+Task<Result<uint64_t>> receive(ClientResponse& response, ThreadPool& pool, const std::string& path, uint64_t offset,
+                               const TransferOptions& options) {
   for (;;) {
     Buffer buffer(4 * kMiB);
     CO_TRY_ASSIGN(const size_t n, co_await response.body().read_into(buffer.mutable_view()));
@@ -225,8 +226,8 @@ Result<std::string> crc64_of_file(const std::string& path, uint64_t size) {
 }
 }  // namespace
 
-Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string bucket, std::string key, std::string path,
-                                           TransferOptions options) {
+Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string bucket, std::string key,
+                                           std::string path, TransferOptions options) {
   co_await slots.acquire();
   struct Release {
     Semaphore& semaphore;
@@ -263,7 +264,9 @@ Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semap
     CO_TRY_ASSIGN(auto response, co_await s3.get(bucket, key, range, etag));
     CO_TRY_ASSIGN(offset, co_await receive(*response, pool, part, offset, options));
   }
-  if (offset != remote.size) co_return fail(Code::connection_closed, "{}/{}: {} of {} bytes arrived; run the command again to continue", bucket, key, offset, remote.size);
+  if (offset != remote.size)
+    co_return fail(Code::connection_closed, "{}/{}: {} of {} bytes arrived; run the command again to continue", bucket, key, offset,
+                   remote.size);
 
   const uint64_t size = remote.size;
   const std::string expected = remote.checksum_crc64nvme;
@@ -281,7 +284,8 @@ Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semap
     if (!mismatch.empty()) {
       std::filesystem::remove(part, ignored);
       std::filesystem::remove(stamp, ignored);
-      return fail(Code::checksum_mismatch, "{}/{}: the downloaded bytes fail their {}; the partial file was removed, try again", bucket, key, mismatch);
+      return fail(Code::checksum_mismatch, "{}/{}: the downloaded bytes fail their {}; the partial file was removed, try again", bucket,
+                  key, mismatch);
     }
     if (::rename(part.c_str(), path.c_str()) != 0) return errno_error(errno, path);
     std::filesystem::remove(stamp, ignored);

@@ -18,7 +18,7 @@ struct TransferOptions {
   uint64_t part_bytes = 16 * kMiB;  // grows for files of more than 10,000 parts
   uint64_t multipart_from_bytes = 32 * kMiB;
   bool resume = true;
-  bool skip_same = false;           // a file whose size and MD5 equal the object's is not sent again
+  bool skip_same = false;  // a file whose size and MD5 equal the object's is not sent again
   // Called as bytes are moved; may be called from the client's executor only.
   std::function<void(uint64_t bytes)> on_bytes = [](uint64_t) {};
 };
@@ -29,9 +29,9 @@ struct TransferResult {
 };
 
 // `slots` bounds the parts and files in flight over all transfers that share it.
-Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string path, std::string bucket, std::string key,
-                                         TransferOptions options);
-Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string bucket, std::string key, std::string path,
-                                           TransferOptions options);
+Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string path, std::string bucket,
+                                         std::string key, TransferOptions options);
+Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string bucket, std::string key,
+                                           std::string path, TransferOptions options);
 
 }  // namespace quarry::client

@@ -22,8 +22,8 @@ ChunkId next_id(ChunkId id) {
 }
 
 std::string describe(const ChunkName& name) {
-  return fmt::format("chunk of write {} group {} stripe {} shard {} (term {}, rewrite {})", name.serial, name.group, name.stripe, name.shard,
-                     term_of(name.generation), rewrite_of(name.generation));
+  return fmt::format("chunk of write {} group {} stripe {} shard {} (term {}, rewrite {})", name.serial, name.group, name.stripe,
+                     name.shard, term_of(name.generation), rewrite_of(name.generation));
 }
 
 }  // namespace
@@ -133,12 +133,14 @@ Task<Result<void>> Auditor::check_drive(Drive& drive, bool repair, const Session
         data.push_back(stat);
         continue;
       }
-      const bool known = name.kind == ChunkKind::metadata_frame || name.kind == ChunkKind::metadata_file || name.kind == ChunkKind::metadata_root;
+      const bool known =
+          name.kind == ChunkKind::metadata_frame || name.kind == ChunkKind::metadata_file || name.kind == ChunkKind::metadata_root;
       if (known && (!log_.knows_drive(drive.number()) || log_.uses(drive.number(), stat.id) || log_.in_flight(stat.id))) continue;
       Result<chunk::ChunkStat> again = co_await drive.stat(stat.id);  // trimmed meanwhile?
       if (!again || (known && (log_.uses(drive.number(), stat.id) || log_.in_flight(stat.id)))) continue;
       ++report->orphan_chunks;
-      violation(report, fmt::format("drive {}: chunk {} of kind {} is not in use by the metadata log", drive.number(), stat.id.to_string(), static_cast<int>(name.kind)));
+      violation(report, fmt::format("drive {}: chunk {} of kind {} is not in use by the metadata log", drive.number(), stat.id.to_string(),
+                                    static_cast<int>(name.kind)));
       if (repair) {
         std::vector<ChunkId> ids{stat.id};
         CO_TRY(co_await drive.remove(std::move(ids)));
@@ -154,7 +156,8 @@ Task<Result<void>> Auditor::check_drive(Drive& drive, bool repair, const Session
       if (second[0] == Verdict::placed || second[0] == Verdict::in_motion) continue;
       ++report->orphan_chunks;
       violation(report, fmt::format("drive {}: {} {}", drive.number(), describe(chunk_name(data[i].id)),
-                                    second[0] == Verdict::orphan ? "belongs to no data row, session or retire row" : "is not where the map places it"));
+                                    second[0] == Verdict::orphan ? "belongs to no data row, session or retire row"
+                                                                 : "is not where the map places it"));
       if (repair) {
         std::vector<ChunkId> ids{data[i].id};
         CO_TRY(co_await drive.disown(std::move(ids)));
@@ -180,7 +183,8 @@ Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* repor
       Decoder in(row.value);
       Result<DataLayout> layout = DataLayout::decode(in);
       if (!layout || keys::data(*layout) != row.key) {
-        violation(report, fmt::format("data row {} cannot be read: {}", to_hex(bytes_of(row.key)), layout ? "its key and content differ" : layout.error().to_string()));
+        violation(report, fmt::format("data row {} cannot be read: {}", to_hex(bytes_of(row.key)),
+                                      layout ? "its key and content differ" : layout.error().to_string()));
         continue;
       }
       auto topology = plane_.drives.topology();
@@ -220,17 +224,18 @@ Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* repor
         if (!still) break;  // retired meanwhile
         report->missing_chunks += missing_count;
         if (!readable) {
-          violation(report, fmt::format("write {} stripe {}: {} of {} shards needed are there: it cannot be read{}{}", layout->write_id, stripe,
-                                        std::popcount(here), layout->redundancy.k,
-                                        missing.empty() ? "" : "; missing: ", missing));
+          violation(report, fmt::format("write {} stripe {}: {} of {} shards needed are there: it cannot be read{}{}", layout->write_id,
+                                        stripe, std::popcount(here), layout->redundancy.k, missing.empty() ? "" : "; missing: ", missing));
         } else {
           bool queued = false;
           for (unsigned spare = 0; spare <= layout->redundancy.losses() && !queued; ++spare) {
-            CO_TRY_ASSIGN(std::optional<std::string> entry, co_await plane_.meta.get(keys::repair(static_cast<uint8_t>(spare), layout->write_id)));
+            CO_TRY_ASSIGN(std::optional<std::string> entry,
+                          co_await plane_.meta.get(keys::repair(static_cast<uint8_t>(spare), layout->write_id)));
             queued = entry.has_value();
           }
           const bool pending = std::ranges::any_of(members, [](const Member& member) { return member.pending; });
-          if (!queued && !pending) violation(report, fmt::format("write {} stripe {}: shards missing: {}", layout->write_id, stripe, missing));
+          if (!queued && !pending)
+            violation(report, fmt::format("write {} stripe {}: shards missing: {}", layout->write_id, stripe, missing));
         }
         if (repair) {
           plane_.repairs.add(*layout);
@@ -271,7 +276,8 @@ Task<Result<DataPlane::FsckReport>> Auditor::fsck(bool repair) {
   }
   const MetadataLog::Status log = log_.status();
   if (log.copies_min < log_.writable_copies_min() && log.drives_away == 0) {
-    violation(&report, fmt::format("the metadata log has a chunk with {} copies; {} are needed", log.copies_min, log_.writable_copies_min()));
+    violation(&report,
+              fmt::format("the metadata log has a chunk with {} copies; {} are needed", log.copies_min, log_.writable_copies_min()));
   }
   co_return report;
 }

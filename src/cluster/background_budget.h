@@ -7,7 +7,7 @@ namespace quarry::cluster {
 
 class BackgroundBudget {
  public:
-  static constexpr uint64_t kBusyRate = 32 * kMiB;  // bytes per second left to background work beside foreground requests
+  static constexpr uint64_t kBusyRate = 32 * kMiB;       // bytes per second left to background work beside foreground requests
   static constexpr uint64_t kBusyForeground = 1 * kMiB;  // foreground bytes per second from which it counts as busy
   // bytes_per_second 0: unlimited while the foreground is idle.
   BackgroundBudget(Plane& plane, uint64_t bytes_per_second) : plane_(plane), rate_(bytes_per_second) {}

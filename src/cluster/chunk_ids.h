@@ -19,10 +19,10 @@ using WriteId = uint64_t;
 using GroupId = uint16_t;
 
 enum class ChunkKind : uint8_t {
-  data = 1,             // serial: WriteId
-  metadata_frame = 2,   // serial: frame number; generation: log epoch (low 16 bits)
-  metadata_file = 3,    // serial: file handle; stripe: piece
-  metadata_root = 4,    // serial: log epoch; stripe: sequence: which checkpoint is current
+  data = 1,            // serial: WriteId
+  metadata_frame = 2,  // serial: frame number; generation: log epoch (low 16 bits)
+  metadata_file = 3,   // serial: file handle; stripe: piece
+  metadata_root = 4,   // serial: log epoch; stripe: sequence: which checkpoint is current
 };
 
 inline constexpr uint32_t kStripesMax = 1u << 24;
@@ -51,7 +51,7 @@ constexpr ChunkId chunk_id(const ChunkName& name) {
           uint64_t{name.group} << 48 | uint64_t{name.stripe & 0xff'ffffu} << 24 | uint64_t{name.shard} << 16 | name.generation};
 }
 constexpr ChunkName chunk_name(ChunkId id) {
-  return {static_cast<ChunkKind>(id.high >> 56), id.high & 0x00ff'ffff'ffff'ffffull, static_cast<GroupId>(id.low >> 48),
+  return {static_cast<ChunkKind>(id.high >> 56),           id.high & 0x00ff'ffff'ffff'ffffull, static_cast<GroupId>(id.low >> 48),
           static_cast<uint32_t>(id.low >> 24 & 0xff'ffff), static_cast<uint8_t>(id.low >> 16), static_cast<uint16_t>(id.low)};
 }
 // All ids of one kind: [first, second).

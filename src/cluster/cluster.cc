@@ -14,7 +14,7 @@ namespace {
 Task<Result<std::string>> read_label(chunk::ChunkStore* store) { co_return store->label(); }
 Task<Result<chunk::SpaceReport>> read_space(chunk::ChunkStore* store) { co_return store->space(); }
 
-constexpr Duration kStartPatience = std::chrono::seconds(30);         // for a drive that hangs while the store opens
+constexpr Duration kStartPatience = std::chrono::seconds(30);       // for a drive that hangs while the store opens
 constexpr Duration kLookAtDrives = std::chrono::milliseconds(250);  // meanwhile
 
 class ClusterNode final : public Cluster {
@@ -119,7 +119,8 @@ class ClusterNode final : public Cluster {
       Drive* drive = drives_.find(number);
       if (known.disabled && drive != nullptr) drive->disable(known.reason);
     }
-    plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning, options_.open_drive, options_.open_known, *clock_);
+    plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning,
+                                              options_.open_drive, options_.open_known, *clock_);
     CO_TRY(co_await plane_->prepare());
     Result<void> looked = co_await plane_->administration().look();
     if (!looked) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", looked.error().to_string()});
@@ -152,27 +153,32 @@ class ClusterNode final : public Cluster {
       if (newest == nullptr || each.label.epoch > newest->epoch) newest = &each.label;
     }
     if (newest == nullptr) {
-      co_return fail(Code::not_found, "no drive carries a label of a cluster{}{}", unlabelled.empty() ? "" : "; without a label: ", unlabelled);
+      co_return fail(Code::not_found, "no drive carries a label of a cluster{}{}",
+                     unlabelled.empty() ? "" : "; without a label: ", unlabelled);
     }
     for (const Found& each : found) {
       if (each.label.cluster != newest->cluster) {
-        co_return fail(Code::wrong_owner, "{} belongs to cluster {}, the others to {}", each.drive.path, each.label.cluster.to_string(), newest->cluster.to_string());
+        co_return fail(Code::wrong_owner, "{} belongs to cluster {}, the others to {}", each.drive.path, each.label.cluster.to_string(),
+                       newest->cluster.to_string());
       }
     }
     master_key_ = newest->master_key;
     labels_ = std::make_unique<LabelKeeper>(drives_, *newest);
     for (Found& each : found) {
       const uint32_t number = each.label.number;
-      if (drives_.find(number) != nullptr) co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
+      if (drives_.find(number) != nullptr)
+        co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
       std::string domain = each.drive.domain;
       for (const LabelDrive& expected : labels_->label().drives) {
         if (expected.number != number) continue;
         domain = expected.domain;
-        if (expected.id != each.drive.store->drive_id()) co_return fail(Code::wrong_owner, "{} says it is drive {}, but that has another id", each.drive.path, number);
+        if (expected.id != each.drive.store->drive_id())
+          co_return fail(Code::wrong_owner, "{} says it is drive {}, but that has another id", each.drive.path, number);
       }
       if (domain.empty()) domain = fmt::format("drive-{}", number);
       drives_.note_file_system(number, each.drive.file_system);
-      drives_.add(std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner));
+      drives_.add(
+          std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner));
     }
     co_return Result<void>();
   }
@@ -185,7 +191,11 @@ class ClusterNode final : public Cluster {
       Drive* drive = drives_.find(named.number);
       if (topology->map.drives.contains(named.number) || drive == nullptr) continue;
       co_await drive->refresh();
-      lacking.push_back({.number = named.number, .id = named.id, .path = named.path, .domain = named.domain, .weight = std::max<uint64_t>(drive->space().device_bytes, 1)});
+      lacking.push_back({.number = named.number,
+                         .id = named.id,
+                         .path = named.path,
+                         .domain = named.domain,
+                         .weight = std::max<uint64_t>(drive->space().device_bytes, 1)});
     }
     if (lacking.empty() || !log_->writable()) co_return Result<void>();
     co_return co_await maps_->change([lacking](ClusterMap& map) -> Result<void> {
@@ -233,7 +243,8 @@ class ClusterNode final : public Cluster {
 
 Result<void> check_options(const ClusterOptions& options) {
   const uint32_t shard = options.tuning.shard_bytes;
-  if (options.blocking_pool == nullptr || !options.open_meta) return fail(Code::invalid_argument, "a blocking pool and open_meta are required");
+  if (options.blocking_pool == nullptr || !options.open_meta)
+    return fail(Code::invalid_argument, "a blocking pool and open_meta are required");
   if (!std::has_single_bit(shard) || shard < 64 * kKiB || shard > chunk::kChunkSizeMax) {
     return fail(Code::misconfigured, "shard_bytes {} is not a power of two from 64 KiB to {}", shard, chunk::kChunkSizeMax);
   }
@@ -266,7 +277,8 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::open(ClusterOptions options) {
 Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, CreateOptions what) {
   CO_TRY(check_options(options));
   if (options.drives.empty()) co_return fail(Code::misconfigured, "a cluster needs at least one drive");
-  if (what.group_count < 1 || what.group_count > kGroupCountMax) co_return fail(Code::misconfigured, "{} placement groups: 1 to {} are possible", what.group_count, kGroupCountMax);
+  if (what.group_count < 1 || what.group_count > kGroupCountMax)
+    co_return fail(Code::misconfigured, "{} placement groups: 1 to {} are possible", what.group_count, kGroupCountMax);
   if (!what.master_key.empty() && what.master_key.size() != kMasterKeySize) {
     co_return fail(Code::misconfigured, "the master key has {} bytes, {} are needed", what.master_key.size(), kMasterKeySize);
   }
@@ -285,7 +297,8 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, C
   std::set<std::string> domains;
   for (OpenedDrive& opened : options.drives) {
     CO_TRY_ASSIGN(std::string old, co_await on(*opened.owner, read_label(opened.store.get())));
-    if (!old.empty()) co_return fail(Code::wrong_owner, "{} carries the label of a cluster already: format it again to use it for a new one", opened.path);
+    if (!old.empty())
+      co_return fail(Code::wrong_owner, "{} carries the label of a cluster already: format it again to use it for a new one", opened.path);
     CO_TRY_ASSIGN(chunk::SpaceReport space, co_await on(*opened.owner, read_space(opened.store.get())));
     const uint32_t number = map.next_drive++;
     MapDrive drive{.number = number, .id = opened.store->drive_id(), .path = opened.path, .domain = opened.domain, .weight = opened.weight};
@@ -309,7 +322,8 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, C
   CO_TRY_ASSIGN(map.redundancy, parse_redundancy(wanted, count));
   label.metadata_copies = static_cast<uint8_t>(map.redundancy.losses() + 1);
   // The widths of the default redundancy, so that it stays usable while drives are down.
-  CHECK(map.register_width(static_cast<uint8_t>(map.redundancy.width())) && map.register_width(static_cast<uint8_t>(map.redundancy.losses() + 1)));
+  CHECK(map.register_width(static_cast<uint8_t>(map.redundancy.width())) &&
+        map.register_width(static_cast<uint8_t>(map.redundancy.losses() + 1)));
   for (size_t i = 0; i < options.drives.size(); ++i) {
     DriveLabel own = label;
     own.number = label.drives[i].number;

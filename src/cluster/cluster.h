@@ -40,8 +40,7 @@ struct UnopenedDrive {
 };
 
 // Opens the metadata store whose commits go to `log` and whose own files live in `directory` (may be empty or lost).
-using OpenMetaStore =
-    std::function<Task<Result<std::unique_ptr<meta::MetaStore>>>(meta::CommitLog& log, std::string directory)>;
+using OpenMetaStore = std::function<Task<Result<std::unique_ptr<meta::MetaStore>>>(meta::CommitLog& log, std::string directory)>;
 // Formats and opens a drive for add_drive and replace_drive. cluster: the id to format for.
 using OpenNewDrive = std::function<Task<Result<OpenedDrive>>(std::string path, Uuid cluster, bool force)>;
 
@@ -49,13 +48,13 @@ using OpenNewDrive = std::function<Task<Result<OpenedDrive>>(std::string path, U
 using OpenKnownDrive = std::function<Task<Result<OpenedDrive>>(std::string path, Uuid cluster)>;
 
 struct ClusterTuning {
-  uint64_t cache_bytes = 256 * kMiB;          // verified data kept in memory; 0: none
-  uint64_t cache_pin_bytes = 64 * kMiB;       // of that, at most so much pinned
-  uint64_t write_memory_bytes = 384 * kMiB;   // data and parity of all writes in progress
-  uint64_t read_ahead_bytes = 128 * kMiB;     // of all readers, beyond the piece each waits for
-  uint32_t shard_bytes = 1 * kMiB;            // full shard; a power of two >= 64 KiB
+  uint64_t cache_bytes = 256 * kMiB;                  // verified data kept in memory; 0: none
+  uint64_t cache_pin_bytes = 64 * kMiB;               // of that, at most so much pinned
+  uint64_t write_memory_bytes = 384 * kMiB;           // data and parity of all writes in progress
+  uint64_t read_ahead_bytes = 128 * kMiB;             // of all readers, beyond the piece each waits for
+  uint32_t shard_bytes = 1 * kMiB;                    // full shard; a power of two >= 64 KiB
   Duration missing_grace = std::chrono::seconds(30);  // a drive away for longer counts as lost
-  uint64_t repair_bytes_per_second = 0;       // 0: as fast as foreground requests allow
+  uint64_t repair_bytes_per_second = 0;               // 0: as fast as foreground requests allow
   uint64_t scrub_bytes_per_second = 64 * kMiB;
   Duration scrub_interval = std::chrono::hours(24 * 7);  // between complete passes; 0: only when asked for
   Duration sweep_interval = std::chrono::seconds(5);
@@ -67,21 +66,21 @@ struct ClusterOptions {
   std::vector<OpenedDrive> drives;
   std::vector<UnopenedDrive> unopened;
   std::string metadata_directory;
-  ThreadPool* blocking_pool = nullptr;   // required
-  OpenMetaStore open_meta;               // required
-  OpenNewDrive open_drive;               // add_drive and replace_drive answer unsupported without it
-  OpenKnownDrive open_known;             // enable_drive of one that vanished answers unsupported without it
-  Clock* clock = nullptr;                // null: system_clock()
-  Random* random = nullptr;              // null: system_random()
+  ThreadPool* blocking_pool = nullptr;  // required
+  OpenMetaStore open_meta;              // required
+  OpenNewDrive open_drive;              // add_drive and replace_drive answer unsupported without it
+  OpenKnownDrive open_known;            // enable_drive of one that vanished answers unsupported without it
+  Clock* clock = nullptr;               // null: system_clock()
+  Random* random = nullptr;             // null: system_random()
   ClusterTuning tuning;
-  bool accept_loss = false;              // open although too many drives are absent to be sure that nothing newer exists
+  bool accept_loss = false;  // open although too many drives are absent to be sure that nothing newer exists
 };
 
 struct CreateOptions {
-  Uuid cluster;                          // the id the drives were formatted for; nil: a random one
-  std::string redundancy;                // profile or explicit; empty: default_profile
+  Uuid cluster;            // the id the drives were formatted for; nil: a random one
+  std::string redundancy;  // profile or explicit; empty: default_profile
   uint32_t group_count = 256;
-  std::string master_key;                // 32 bytes; empty: random
+  std::string master_key;  // 32 bytes; empty: random
 };
 
 class Cluster {
@@ -95,9 +94,9 @@ class Cluster {
   virtual DataPlane& data() = 0;
   virtual meta::MetaStore& meta() = 0;
   virtual Uuid id() const = 0;
-  virtual const std::string& master_key() const = 0;    // 32 bytes; never log it
-  virtual std::string default_redundancy() const = 0;   // "ec:4+2"
-  virtual uint64_t log_epoch() const = 0;               // grows with every open
+  virtual const std::string& master_key() const = 0;   // 32 bytes; never log it
+  virtual std::string default_redundancy() const = 0;  // "ec:4+2"
+  virtual uint64_t log_epoch() const = 0;              // grows with every open
   // Empty while writes are possible; else why not (too few drives).
   virtual std::string read_only_reason() const = 0;
 

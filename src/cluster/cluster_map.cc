@@ -8,7 +8,7 @@ namespace quarry::cluster {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-constexpr uint8_t kVersionWhole = 2;  // of a head that names a redundancy which older programs do not know
+constexpr uint8_t kVersionWhole = 2;          // of a head that names a redundancy which older programs do not know
 constexpr uint8_t kAudit = 1, kDisabled = 2;  // flags of a drive row
 
 Uuid read_uuid(Decoder& in) {
@@ -20,7 +20,15 @@ Uuid read_uuid(Decoder& in) {
 
 std::string encode_drive(const MapDrive& drive) {
   std::string out;
-  Encoder(out).u8(kVersion).bytes(drive.id.bytes).text(drive.path).text(drive.domain).u64(drive.weight).u8(static_cast<uint8_t>(drive.state)).u8(static_cast<uint8_t>((drive.audit ? kAudit : 0) | (drive.disabled ? kDisabled : 0))).text(drive.reason);
+  Encoder(out)
+      .u8(kVersion)
+      .bytes(drive.id.bytes)
+      .text(drive.path)
+      .text(drive.domain)
+      .u64(drive.weight)
+      .u8(static_cast<uint8_t>(drive.state))
+      .u8(static_cast<uint8_t>((drive.audit ? kAudit : 0) | (drive.disabled ? kDisabled : 0)))
+      .text(drive.reason);
   return out;
 }
 
@@ -84,14 +92,10 @@ Result<Members> decode_members(std::string_view bytes) {
 
 std::string_view drive_state_name(DriveState state) {
   switch (state) {
-    case DriveState::active:
-      return "active";
-    case DriveState::draining:
-      return "draining";
-    case DriveState::failed:
-      return "failed";
-    case DriveState::removed:
-      return "removed";
+    case DriveState::active: return "active";
+    case DriveState::draining: return "draining";
+    case DriveState::failed: return "failed";
+    case DriveState::removed: return "removed";
   }
   return "?";
 }
@@ -171,7 +175,8 @@ size_t ClusterMap::replan() {
         std::vector<Place> before;
         auto remember = [&](const Place& place) {
           auto drive = drives.find(place.drive);
-          const bool may_be_read = drive != drives.end() && (drive->second.state == DriveState::active || drive->second.state == DriveState::draining);
+          const bool may_be_read =
+              drive != drives.end() && (drive->second.state == DriveState::active || drive->second.state == DriveState::draining);
           if (may_be_read && before.size() < kBeforeMax) before.push_back(place);
         };
         remember(member.at);
@@ -268,7 +273,8 @@ Result<std::optional<ClusterMap>> ClusterMap::decode(const std::vector<meta::Key
       for (uint8_t i = 0; i < count && in.ok(); ++i) widths.push_back(in.u8());
       TRY(in.finish("cluster map"));
       const bool sane_widths = std::ranges::all_of(widths, [](uint8_t width) { return width >= 1 && width <= 32; });
-      if (map.group_count < 1 || map.group_count > kGroupCountMax || kind < 1 || kind > 3 || map.redundancy.k < 1 || map.redundancy.width() > 32 || !sane_widths) {
+      if (map.group_count < 1 || map.group_count > kGroupCountMax || kind < 1 || kind > 3 || map.redundancy.k < 1 ||
+          map.redundancy.width() > 32 || !sane_widths) {
         return fail(Code::corrupt, "cluster map: head");
       }
       map.redundancy.kind = static_cast<RedundancyKind>(kind);
@@ -294,7 +300,8 @@ Result<std::optional<ClusterMap>> ClusterMap::decode(const std::vector<meta::Key
     const GroupId group = in.key_u16();
     TRY(in.finish("group key"));
     TRY_ASSIGN(Members members, decode_members(row.value));
-    if (!map.tables_.contains(width) || group >= map.group_count || members.size() != width) return fail(Code::corrupt, "group row {} of width {}", group, width);
+    if (!map.tables_.contains(width) || group >= map.group_count || members.size() != width)
+      return fail(Code::corrupt, "group row {} of width {}", group, width);
     map.set_members({width, group}, std::move(members));
   }
   for (const auto& [width, table] : map.tables_) {

@@ -34,9 +34,9 @@ struct MapDrive {
   std::string domain;
   uint64_t weight = 0;
   DriveState state = DriveState::active;
-  std::string reason;  // why failed
+  std::string reason;     // why failed
   bool disabled = false;  // by an operator or the health check: used for nothing until it is enabled
-  bool audit = false;  // it was away when chunks of it became obsolete: they are looked for when it is back
+  bool audit = false;     // it was away when chunks of it became obsolete: they are looked for when it is back
   bool operator==(const MapDrive&) const = default;
 };
 
@@ -66,8 +66,8 @@ class ClusterMap {
   uint64_t epoch = 0;
   Uuid cluster;
   uint32_t group_count = 256;
-  Redundancy redundancy;       // default of the cluster
-  uint32_t next_drive = 1;     // next number to give
+  Redundancy redundancy;    // default of the cluster
+  uint32_t next_drive = 1;  // next number to give
   std::map<uint32_t, MapDrive> drives;
 
   // Members of a group for layouts of this width. Empty if there are too few drives for it.
@@ -89,8 +89,8 @@ class ClusterMap {
   void prepare() { static_cast<void>(ranking()); }
 
   struct Health {
-    size_t pending = 0;     // positions being moved or rebuilt
-    size_t without = 0;     // positions on failed drives with no drive to replace them
+    size_t pending = 0;  // positions being moved or rebuilt
+    size_t without = 0;  // positions on failed drives with no drive to replace them
   };
   Health health() const;
 

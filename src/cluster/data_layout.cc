@@ -6,7 +6,8 @@ namespace quarry::cluster {
 namespace {
 constexpr uint8_t kVersion = 1;
 constexpr uint8_t kVersionWhole = 2;  // of layouts that programs before `whole` would not understand
-constexpr uint32_t kAlignedShardMin = 64 * 1024;  // from here on short shards are whole 4 KiB blocks, so that they are written without a copy
+constexpr uint32_t kAlignedShardMin =
+    64 * 1024;  // from here on short shards are whole 4 KiB blocks, so that they are written without a copy
 }  // namespace
 
 uint32_t shard_size_for(uint64_t bytes, unsigned k) {

@@ -19,8 +19,8 @@ DataLayout layout(uint64_t size, unsigned k, unsigned m, uint32_t shard = kMiB) 
 
 TEST(DataLayout, stored_data_shards_add_up_to_the_data) {
   for (unsigned k : {1u, 2u, 3u, 4u, 8u, 13u}) {
-    for (uint64_t size : {uint64_t{1}, uint64_t{63}, uint64_t{64}, uint64_t{65}, uint64_t{4097}, uint64_t{130'000}, kMiB * uint64_t{k} - 1, kMiB * uint64_t{k},
-                          kMiB * uint64_t{k} + 1, uint64_t{10'000'019}}) {
+    for (uint64_t size : {uint64_t{1}, uint64_t{63}, uint64_t{64}, uint64_t{65}, uint64_t{4097}, uint64_t{130'000}, kMiB * uint64_t{k} - 1,
+                          kMiB * uint64_t{k}, kMiB * uint64_t{k} + 1, uint64_t{10'000'019}}) {
       const DataLayout l = layout(size, k, 2);
       uint64_t sum = 0;
       for (uint32_t stripe = 0; stripe < l.stripe_count(); ++stripe) {
@@ -72,7 +72,11 @@ TEST(DataLayout, a_full_copy_beside_slices_has_a_version_of_its_own) {
   l.redundancy.kind = RedundancyKind::whole;
   l.encode(bytes);
   EXPECT_EQ(bytes[0], 2);
-  EXPECT_EQ(to_hex(bytes_of(bytes)), "020304020500" "4d" "959aef3a" "808040");
+  EXPECT_EQ(to_hex(bytes_of(bytes)),
+            "020304020500"
+            "4d"
+            "959aef3a"
+            "808040");
   Decoder in(bytes);
   auto back = DataLayout::decode(in);
   ASSERT_TRUE(back);
@@ -123,7 +127,8 @@ TEST(DataLayout, hostile_bytes_are_refused_or_make_a_sane_layout) {
 }
 
 TEST(ChunkName, survives_the_way_through_an_id) {
-  const ChunkName name{.kind = ChunkKind::data, .serial = 0xabcdef0123ull, .group = 300, .stripe = 0x123456, .shard = 31, .generation = generation_of(5, 3)};
+  const ChunkName name{
+      .kind = ChunkKind::data, .serial = 0xabcdef0123ull, .group = 300, .stripe = 0x123456, .shard = 31, .generation = generation_of(5, 3)};
   const ChunkName back = chunk_name(chunk_id(name));
   EXPECT_EQ(back.serial, name.serial);
   EXPECT_EQ(back.group, name.group);

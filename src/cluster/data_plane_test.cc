@@ -189,8 +189,10 @@ TEST_F(DataPlaneTest, slow_writers_leave_room_for_others_and_too_many_are_told_t
     auto writer = cluster->data().begin_write(options);
     ASSERT_TRUE(writer);
     auto appended = executor.run((*writer)->append(Buffer::copy_of(bytes_of(random_bytes(writers.size(), 1000)))));
-    if (appended) writers.push_back(std::move(*writer));
-    else refused = std::move(appended).error();
+    if (appended)
+      writers.push_back(std::move(*writer));
+    else
+      refused = std::move(appended).error();
   }
   ASSERT_TRUE(refused);
   EXPECT_EQ(refused->code(), Code::overloaded) << refused->to_string();

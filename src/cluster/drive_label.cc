@@ -21,7 +21,15 @@ Uuid read_uuid(Decoder& in) {
 std::string DriveLabel::encode() const {
   std::string out;
   Encoder e(out);
-  e.u32(kMagic).u16(kVersion).u16(0).bytes(cluster.bytes).u32(number).u64(epoch).u32(metadata_copies).text(master_key).varint(drives.size());
+  e.u32(kMagic)
+      .u16(kVersion)
+      .u16(0)
+      .bytes(cluster.bytes)
+      .u32(number)
+      .u64(epoch)
+      .u32(metadata_copies)
+      .text(master_key)
+      .varint(drives.size());
   for (const LabelDrive& drive : drives) e.u32(drive.number).bytes(drive.id.bytes).text(drive.domain).text(drive.path);
   e.u32(crc32c(0, bytes_of(out)));
   return out;
@@ -35,7 +43,8 @@ Result<DriveLabel> DriveLabel::decode(std::string_view bytes) {
   const uint16_t version = in.u16();
   if (magic != kMagic) return fail(Code::corrupt, "drive label: wrong magic");
   if (version != kVersion) return fail(Code::incompatible, "drive label of version {}; this program reads {}", version, kVersion);
-  if (crc32c(0, bytes_of(body)) != load_le<uint32_t>(bytes_of(bytes).data() + body.size())) return fail(Code::corrupt, "drive label: checksum");
+  if (crc32c(0, bytes_of(body)) != load_le<uint32_t>(bytes_of(bytes).data() + body.size()))
+    return fail(Code::corrupt, "drive label: checksum");
   in.u16();
   DriveLabel label;
   label.cluster = read_uuid(in);
@@ -56,7 +65,8 @@ Result<DriveLabel> DriveLabel::decode(std::string_view bytes) {
   }
   TRY(in.finish("drive label"));
   if (label.metadata_copies < 1 || label.metadata_copies > 32 || label.number == 0 || label.master_key.size() != kMasterKeySize) {
-    return fail(Code::corrupt, "drive label: drive {}, {} copies, key of {} bytes", label.number, label.metadata_copies, label.master_key.size());
+    return fail(Code::corrupt, "drive label: drive {}, {} copies, key of {} bytes", label.number, label.metadata_copies,
+                label.master_key.size());
   }
   return label;
 }
@@ -64,7 +74,8 @@ Result<DriveLabel> DriveLabel::decode(std::string_view bytes) {
 Result<LabelSummary> describe_label(const std::string& bytes) {
   TRY_ASSIGN(DriveLabel label, DriveLabel::decode(bytes));
   LabelSummary summary{.cluster = label.cluster, .drive_number = label.number, .map_epoch = label.epoch, .drives = {}};
-  for (const LabelDrive& drive : label.drives) summary.drives.push_back(fmt::format("{} {} {} domain {}", drive.number, drive.id.to_string(), drive.path, drive.domain));
+  for (const LabelDrive& drive : label.drives)
+    summary.drives.push_back(fmt::format("{} {} {} domain {}", drive.number, drive.id.to_string(), drive.path, drive.domain));
   return summary;
 }
 

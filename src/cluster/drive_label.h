@@ -22,10 +22,10 @@ struct LabelDrive {
 
 struct DriveLabel {
   Uuid cluster;
-  uint32_t number = 0;           // of the drive that carries it
-  uint64_t epoch = 0;            // of the label
-  uint32_t metadata_copies = 1;  // m + 1
-  std::string master_key;        // kMasterKeySize bytes, plain: who holds the drives holds the data (docs/formats/drive-label.md)
+  uint32_t number = 0;             // of the drive that carries it
+  uint64_t epoch = 0;              // of the label
+  uint32_t metadata_copies = 1;    // m + 1
+  std::string master_key;          // kMasterKeySize bytes, plain: who holds the drives holds the data (docs/formats/drive-label.md)
   std::vector<LabelDrive> drives;  // may hold needed metadata
   bool operator==(const DriveLabel&) const = default;
 

@@ -82,7 +82,8 @@ void DriveSet::publish(ClusterMap map) {
   topology->file_system.resize(topology->by_number.size());
   for (const auto& [number, known] : topology->map.drives) {
     const bool in_use_now = known.state == DriveState::active || known.state == DriveState::draining;
-    if (in_use_now && number < file_systems_.size() && number < topology->by_number.size()) topology->file_system[number] = file_systems_[number];
+    if (in_use_now && number < file_systems_.size() && number < topology->by_number.size())
+      topology->file_system[number] = file_systems_[number];
   }
   size_t files = 0, in_use = 0;
   for (const auto& [number, known] : topology->map.drives) {

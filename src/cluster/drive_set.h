@@ -14,7 +14,7 @@ namespace quarry::cluster {
 // Immutable once published. Drives live as long as the set.
 struct Topology {
   ClusterMap map;
-  std::vector<Drive*> by_number;  // null: not open
+  std::vector<Drive*> by_number;              // null: not open
   bool any_files = false, all_files = false;  // drives that are in use and keep files: some, all
   std::vector<std::string> file_system;       // by number: OpenedDrive::file_system
   // Drives in use on the file system of this one, itself among them; 1: it has its space for itself.
@@ -43,7 +43,7 @@ class DriveSet {
   std::atomic<bool> any_files_{false}, all_files_{false};
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Drive>> drives_;
-  std::vector<std::string> file_systems_;  // by number
+  std::vector<std::string> file_systems_;        // by number
   std::map<std::string, std::string> absences_;  // by path
   std::shared_ptr<const Topology> topology_ = std::make_shared<Topology>();
 };

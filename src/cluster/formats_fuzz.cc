@@ -1,5 +1,5 @@
-// Hostile bytes in everything the cluster layer reads back: layouts, labels, rows of the map, roots and frames of the metadata log. The first
-// byte chooses. Nothing may crash, hang, or take much memory.
+// Hostile bytes in everything the cluster layer reads back: layouts, labels, rows of the map, roots and frames of the metadata log. The
+// first byte chooses. Nothing may crash, hang, or take much memory.
 #include "base/log.h"
 #include "cluster/cluster_map.h"
 #include "cluster/data_layout.h"
@@ -33,8 +33,10 @@ void fuzz_log(std::string_view bytes) {
   ThreadPool pool("fuzz", 1);
   auto medium = std::make_shared<MemoryMedium>(1);
   const size_t half = bytes.size() / 2;
-  medium->chunks.emplace(chunk_id({.kind = ChunkKind::metadata_root, .serial = 1, .stripe = 1}), std::make_shared<const std::string>(bytes.substr(0, half)));
-  medium->chunks.emplace(chunk_id({.kind = ChunkKind::metadata_frame, .serial = 1, .generation = 1}), std::make_shared<const std::string>(bytes.substr(half)));
+  medium->chunks.emplace(chunk_id({.kind = ChunkKind::metadata_root, .serial = 1, .stripe = 1}),
+                         std::make_shared<const std::string>(bytes.substr(0, half)));
+  medium->chunks.emplace(chunk_id({.kind = ChunkKind::metadata_frame, .serial = 1, .generation = 1}),
+                         std::make_shared<const std::string>(bytes.substr(half)));
   Drive drive({1, "fuzz", "fuzz"}, std::make_unique<MemoryChunkStore>(medium), executor);
   MetadataLogOptions options;
   options.drives = {&drive};
@@ -72,11 +74,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (label) CHECK(label->encode() == bytes);
       break;
     }
-    case 2:
-      fuzz_map(bytes);
-      break;
-    default:
-      fuzz_log(bytes);
+    case 2: fuzz_map(bytes); break;
+    default: fuzz_log(bytes);
   }
   return 0;
 }

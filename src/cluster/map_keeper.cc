@@ -44,7 +44,8 @@ Task<Result<void>> MapKeeper::commit(const ClusterMap& before, const ClusterMap&
   const Rows new_rows = after.rows();
   auto body = [&old_rows, &new_rows](meta::Transaction& transaction) { return write_rows(transaction, old_rows, new_rows); };
   Result<meta::Version> version = co_await meta::transact(meta_, body);
-  if (!version && version.error().code() == Code::unknown_outcome) version = co_await meta::transact(meta_, body);  // the same rows once more
+  if (!version && version.error().code() == Code::unknown_outcome)
+    version = co_await meta::transact(meta_, body);  // the same rows once more
   if (!version) co_return std::move(version).error();
   co_return Result<void>();
 }

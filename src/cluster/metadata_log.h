@@ -33,11 +33,11 @@ struct AbsentDrive {
 };
 
 struct MetadataLogOptions {
-  std::vector<Drive*> drives;          // open drives; owned by the caller, outlive the log
-  std::vector<AbsentDrive> absent;     // expected by the newest label, not open
-  unsigned copies = 1;                 // m + 1, >= 1
+  std::vector<Drive*> drives;           // open drives; owned by the caller, outlive the log
+  std::vector<AbsentDrive> absent;      // expected by the newest label, not open
+  unsigned copies = 1;                  // m + 1, >= 1
   ThreadPool* blocking_pool = nullptr;  // for ReadPiece; required by store_file
-  bool accept_loss = false;            // open although more domains are absent than the copies allow (an operator's decision)
+  bool accept_loss = false;             // open although more domains are absent than the copies allow (an operator's decision)
 };
 
 class MetadataLog : public meta::CommitLog {
@@ -118,7 +118,7 @@ class MetadataLog : public meta::CommitLog {
   explicit MetadataLog(MetadataLogOptions options);
 
   struct Spread {
-    Copies copies;        // those it was given, and the new ones
+    Copies copies;  // those it was given, and the new ones
     unsigned counted = 0;
     std::optional<Error> error;  // of the last put that failed
   };

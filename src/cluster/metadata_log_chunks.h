@@ -5,13 +5,14 @@
 
 namespace quarry::cluster {
 
-inline constexpr uint32_t kPieceSize = 8u << 20;     // of a checkpoint file, bytes
+inline constexpr uint32_t kPieceSize = 8u << 20;  // of a checkpoint file, bytes
 inline constexpr size_t kMetadataListBatch = 4096;
 inline constexpr size_t kMetadataRemoveBatch = 1024;
 inline constexpr size_t kRestoreParallel = 4;
 
 inline ChunkName frame_name(meta::FrameNumber number, uint64_t epoch) {
-  return {.kind = ChunkKind::metadata_frame, .serial = number, .group = 0, .stripe = 0, .shard = 0, .generation = static_cast<uint16_t>(epoch)};
+  return {
+      .kind = ChunkKind::metadata_frame, .serial = number, .group = 0, .stripe = 0, .shard = 0, .generation = static_cast<uint16_t>(epoch)};
 }
 inline ChunkName piece_name(uint64_t handle, uint32_t piece) {
   return {.kind = ChunkKind::metadata_file, .serial = handle, .group = 0, .stripe = piece, .shard = 0, .generation = 0};
@@ -22,16 +23,15 @@ inline ChunkName root_name(uint64_t epoch, uint32_t sequence) {
 
 inline std::string describe(const ChunkName& name) {
   switch (name.kind) {
-    case ChunkKind::metadata_frame:
-      return fmt::format("metadata frame {}", name.serial);
-    case ChunkKind::metadata_file:
-      return fmt::format("piece {} of metadata file {:x}", name.stripe, name.serial);
-    default:
-      return fmt::format("metadata root {}.{}", name.serial, name.stripe);
+    case ChunkKind::metadata_frame: return fmt::format("metadata frame {}", name.serial);
+    case ChunkKind::metadata_file: return fmt::format("piece {} of metadata file {:x}", name.stripe, name.serial);
+    default: return fmt::format("metadata root {}.{}", name.serial, name.stripe);
   }
 }
 
-inline chunk::Stream stream_of(const ChunkName& name) { return name.kind == ChunkKind::metadata_file ? chunk::Stream::metadata : chunk::Stream::log; }
+inline chunk::Stream stream_of(const ChunkName& name) {
+  return name.kind == ChunkKind::metadata_file ? chunk::Stream::metadata : chunk::Stream::log;
+}
 
 inline uint32_t piece_count(uint64_t size) { return static_cast<uint32_t>(div_up(size, kPieceSize)); }
 

@@ -1,5 +1,5 @@
-// The part of the metadata log that keeps every frame, file and root in as many copies as it should have: drives that come, go, fail and are
-// scrubbed. The log itself is in metadata_log.cc.
+// The part of the metadata log that keeps every frame, file and root in as many copies as it should have: drives that come, go, fail and
+// are scrubbed. The log itself is in metadata_log.cc.
 #include "base/coding.h"
 #include "base/log.h"
 #include "cluster/metadata_log.h"
@@ -21,8 +21,7 @@ MetadataLog::Copies* MetadataLog::copies_of(const ChunkName& name) {
       auto found = roots_.find({name.serial, name.stripe});
       return found != roots_.end() ? &found->second : nullptr;
     }
-    default:
-      return nullptr;
+    default: return nullptr;
   }
 }
 
@@ -94,7 +93,8 @@ Task<Result<void>> MetadataLog::leave_drive(uint32_t number) {
     if (copies != nullptr) least = std::min(least, counted(*copies));
   }
   if (least < options_.copies) {
-    co_return fail(Code::unavailable, "without drive {} the metadata has {} of {} copies: add a drive first", number, least, options_.copies);
+    co_return fail(Code::unavailable, "without drive {} the metadata has {} of {} copies: add a drive first", number, least,
+                   options_.copies);
   }
   co_return Result<void>();
 }
@@ -114,7 +114,8 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
   for (const chunk::ChunkStat& stat : listing) {
     const ChunkName name = chunk_name(stat.id);
     if (name.kind == ChunkKind::metadata_root && name.serial > epoch_) {
-      co_return fail(Code::busy, "drive {} holds newer metadata (log epoch {}) than this store has open ({}): restart with it", drive.number(), name.serial, epoch_);
+      co_return fail(Code::busy, "drive {} holds newer metadata (log epoch {}) than this store has open ({}): restart with it",
+                     drive.number(), name.serial, epoch_);
     }
   }
   leaving_.erase(drive.number());

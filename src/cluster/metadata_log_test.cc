@@ -131,7 +131,8 @@ TEST_F(MetadataLogTest, a_returning_drive_does_not_bring_back_frames_of_an_older
   // Frame 2 lands on drive 1 alone; then drive 1 is away.
   for (size_t i = 1; i < 4; ++i) media[i]->fail_puts = 100;
   EXPECT_FALSE(append(2, "stale two"));
-  ASSERT_EQ(media[0]->of_kind(ChunkKind::metadata_frame).back(), chunk_id({.kind = ChunkKind::metadata_frame, .serial = 2, .generation = 1}));
+  ASSERT_EQ(media[0]->of_kind(ChunkKind::metadata_frame).back(),
+            chunk_id({.kind = ChunkKind::metadata_frame, .serial = 2, .generation = 1}));
   for (auto& medium : media) medium->fail_puts = 0;
   media[0]->gone = true;
   ASSERT_TRUE(open(2));
@@ -143,7 +144,8 @@ TEST_F(MetadataLogTest, a_returning_drive_does_not_bring_back_frames_of_an_older
   ASSERT_TRUE(open(2));
   EXPECT_EQ(log->last_frame(), 3u);
   EXPECT_EQ(read(2), "true two");
-  for (ChunkId id : media[0]->of_kind(ChunkKind::metadata_frame)) EXPECT_NE(chunk_name(id).generation == 1 && chunk_name(id).serial == 2, true);
+  for (ChunkId id : media[0]->of_kind(ChunkKind::metadata_frame))
+    EXPECT_NE(chunk_name(id).generation == 1 && chunk_name(id).serial == 2, true);
 }
 
 TEST_F(MetadataLogTest, an_epoch_that_wrote_nothing_still_outdates_what_was_away) {
@@ -171,7 +173,8 @@ TEST_F(MetadataLogTest, stale_frames_beyond_a_checkpoint_are_recognised) {
   for (meta::FrameNumber n = 2; n <= 6; ++n) appends.push_back(log->append(n, {bytes_of(payload)}));
   for (auto& result : executor.run(when_all(std::move(appends)))) EXPECT_FALSE(result);
   for (auto& medium : media) medium->fail_puts = 0;
-  ASSERT_EQ(media[0]->of_kind(ChunkKind::metadata_frame).size(), 5u + chunk_name(media[0]->of_kind(ChunkKind::metadata_frame)[0]).serial % 2);
+  ASSERT_EQ(media[0]->of_kind(ChunkKind::metadata_frame).size(),
+            5u + chunk_name(media[0]->of_kind(ChunkKind::metadata_frame)[0]).serial % 2);
   media[0]->gone = true;
   ASSERT_TRUE(open(2));
   ASSERT_TRUE(append(2, "two"));

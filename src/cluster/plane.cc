@@ -49,7 +49,8 @@ bool Removal::add(const Topology& topology, const DataLayout& layout) {
       Drive* drive = topology.drive(place.drive);
       if (drive == nullptr || !drive->readable()) {
         auto known = topology.map.drives.find(place.drive);
-        const bool lost = known == topology.map.drives.end() || known->second.state == DriveState::failed || known->second.state == DriveState::removed;
+        const bool lost =
+            known == topology.map.drives.end() || known->second.state == DriveState::failed || known->second.state == DriveState::removed;
         reachable = reachable && lost;
         continue;
       }
@@ -63,7 +64,8 @@ bool Removal::add(const Topology& topology, const DataLayout& layout) {
 
 Task<Result<void>> Removal::run(bool disown) {
   std::vector<Task<Result<void>>> removals;
-  for (auto& [drive, names] : by_drive) removals.push_back(disown ? drive->disown_shards(std::move(names)) : drive->remove_shards(std::move(names)));
+  for (auto& [drive, names] : by_drive)
+    removals.push_back(disown ? drive->disown_shards(std::move(names)) : drive->remove_shards(std::move(names)));
   by_drive.clear();
   std::vector<Result<void>> results = co_await when_all(std::move(removals));
   for (auto& result : results) {

@@ -10,7 +10,8 @@ constexpr uint8_t kFrequencyMax = 3;
 constexpr size_t kGhostsMax = 16 * 1024;  // per part; hashes only
 }  // namespace
 
-ReadCache::ReadCache(uint64_t capacity_bytes, uint64_t pin_bytes) : capacity_(capacity_bytes), pin_capacity_(std::min(pin_bytes, capacity_bytes)) {
+ReadCache::ReadCache(uint64_t capacity_bytes, uint64_t pin_bytes)
+    : capacity_(capacity_bytes), pin_capacity_(std::min(pin_bytes, capacity_bytes)) {
   // Pinned bytes come out of the capacity only while they are used: parts evict against what is left.
   const uint64_t parts = std::bit_floor(std::clamp<uint64_t>(capacity_ / kPartMin, 1, kPartsMax));
   part_capacity_ = capacity_ / parts;

@@ -3,8 +3,8 @@
 // queue remembers what left the small one. Chosen over TinyLFU because a hit is one counter in the entry (no list is relinked, no sketch
 // touched) and because epochs of training data, each read once, are just the scans it resists.
 //
-// Thread-safe: split by hash into parts with one short lock each. Memory counted is what the slices keep alive (SharedBytes::retained_bytes).
-// Pinned blocks are never evicted and have a bound of their own.
+// Thread-safe: split by hash into parts with one short lock each. Memory counted is what the slices keep alive
+// (SharedBytes::retained_bytes). Pinned blocks are never evicted and have a bound of their own.
 #pragma once
 #include <atomic>
 #include <deque>
@@ -61,8 +61,8 @@ class ReadCache {
     std::unordered_map<CacheKey, Location, KeyHash> index;
     Queue small, main, pinned;
     uint64_t small_bytes = 0, main_bytes = 0;
-    std::deque<size_t> ghost;                      // hashes, oldest first
-    std::unordered_map<size_t, uint32_t> ghosts;   // how often each is in `ghost`
+    std::deque<size_t> ghost;                     // hashes, oldest first
+    std::unordered_map<size_t, uint32_t> ghosts;  // how often each is in `ghost`
     uint64_t hits = 0, misses = 0, admitted = 0, evicted = 0;
   };
   static uint64_t weight(const Entry& entry) { return std::max<uint64_t>(entry.bytes.retained_bytes(), 64); }

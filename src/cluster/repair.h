@@ -25,10 +25,10 @@ class Repairer {
   enum class Depth : uint8_t { presence, verify };
   struct Outcome {
     uint64_t repaired_shards = 0, repaired_bytes = 0;
-    unsigned lacking = 0;   // shards still missing (no drive to put them on), of the worst stripe
-    bool lost = false;      // fewer than k shards of some stripe can be read
-    bool changed = false;   // with lost: because somebody changed or removed the only copy, a file
-    bool gone = false;      // the write is not referenced any more
+    unsigned lacking = 0;  // shards still missing (no drive to put them on), of the worst stripe
+    bool lost = false;     // fewer than k shards of some stripe can be read
+    bool changed = false;  // with lost: because somebody changed or removed the only copy, a file
+    bool gone = false;     // the write is not referenced any more
     std::string why_lost;
   };
   Task<Result<Outcome>> repair_write(DataLayout layout, Depth depth);
@@ -56,7 +56,8 @@ class Repairer {
   };
   Task<void> repair_some(GroupQueue* queue);
   Task<Result<bool>> repair_group(GroupWork work, uint64_t* rows_seen);
-  Task<Result<std::vector<unsigned>>> settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome, std::optional<Error>* error);
+  Task<Result<std::vector<unsigned>>> settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome,
+                                                   std::optional<Error>* error);
   Task<Result<Outcome>> settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth);
   Task<Result<bool>> repair_queue();
   // One repair of a write at a time: two that make the same file again would hide and remove each other's.
@@ -91,9 +92,9 @@ class Repairer {
   Semaphore turn_{1};
   std::set<WriteId> settling_;
   Event settled_;
-  bool moving_ = false;    // groups are being moved, or are about to be: no write is widened
-  size_t widening_ = 0;    // writes being widened: moves wait for them
-  Event widened_;          // pulsed when widening_ falls to 0
+  bool moving_ = false;  // groups are being moved, or are about to be: no write is widened
+  size_t widening_ = 0;  // writes being widened: moves wait for them
+  Event widened_;        // pulsed when widening_ falls to 0
   struct Lost {
     DataLayout layout;
     bool changed = false;
@@ -103,7 +104,7 @@ class Repairer {
   TimePoint next_look_at_lost_{};
   TimePoint began_{};
   uint64_t bytes_at_begin_ = 0;
-  mutable std::mutex mutex_;   // guards status_
+  mutable std::mutex mutex_;  // guards status_
   RepairStatus status_;
 
  public:

@@ -6,8 +6,8 @@
 
 namespace quarry::cluster {
 namespace {
-constexpr uint64_t kSlice = 8 * kMiB;          // between looks at the budget
-constexpr uint64_t kStoreEvery = 1 * kGiB;     // between notes of the position
+constexpr uint64_t kSlice = 8 * kMiB;                 // between looks at the budget
+constexpr uint64_t kStoreEvery = 1 * kGiB;            // between notes of the position
 constexpr Duration kLook = std::chrono::minutes(10);  // how often it is asked whether a pass is due
 }  // namespace
 
@@ -133,8 +133,8 @@ Task<Result<void>> Scrubber::scrub_drive(Drive* drive) {
       status_.state = budget_.busy() ? "paused" : "running";
     }
     for (const chunk::Damage& damage : progress.damaged) {
-      LOG_WARNING("damaged chunk", {"drive", drive->number()}, {"chunk", damage.id.to_string()},
-                  {"reason", reason_name(damage.reason)}, {"what", damage.what});
+      LOG_WARNING("damaged chunk", {"drive", drive->number()}, {"chunk", damage.id.to_string()}, {"reason", reason_name(damage.reason)},
+                  {"what", damage.what});
       co_await repair_damage(drive, damage.id);
     }
     if (progress.complete) break;
@@ -177,7 +177,8 @@ Task<void> Scrubber::repair_damage(Drive* drive, ChunkId id) {
     done = co_await log_.repair_copy(drive->number(), id);
   }
   if (!done) {
-    LOG_ERROR("damaged chunk could not be repaired", {"drive", drive->number()}, {"chunk", id.to_string()}, {"error", done.error().to_string()});
+    LOG_ERROR("damaged chunk could not be repaired", {"drive", drive->number()}, {"chunk", id.to_string()},
+              {"error", done.error().to_string()});
     co_return;
   }
   fixed.add();

@@ -1,6 +1,6 @@
-// Scrubber: reads everything on every drive in the background, all drives at once, within a budget that yields to requests. What is damaged is
-// rewritten from parity or copies; what no record explains is removed. Where it stands is kept in the metadata, so that a restart goes on.
-// Confined to the home executor.
+// Scrubber: reads everything on every drive in the background, all drives at once, within a budget that yields to requests. What is damaged
+// is rewritten from parity or copies; what no record explains is removed. Where it stands is kept in the metadata, so that a restart goes
+// on. Confined to the home executor.
 #pragma once
 #include "cluster/audit.h"
 #include "cluster/repair.h"

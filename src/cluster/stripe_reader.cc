@@ -9,12 +9,12 @@
 namespace quarry::cluster {
 namespace {
 
-constexpr size_t kSlotsMax = 8;          // pieces in flight per reader
+constexpr size_t kSlotsMax = 8;  // pieces in flight per reader
 constexpr size_t kSlotsFirst = 4;
 constexpr uint32_t kPieceMax = 1 * kMiB;  // of a full copy beside slices, whose chunks may be much longer
 constexpr Duration kHedgeMin = std::chrono::milliseconds(2);
 constexpr Duration kHedgeUnknown = std::chrono::milliseconds(50);  // until the drives' latencies are known
-constexpr unsigned kHedgeFactor = 3;     // times the peers' p95
+constexpr unsigned kHedgeFactor = 3;                               // times the peers' p95
 
 const Counter& degraded_reads() {
   static const Counter counter = metrics::counter("cluster_degraded_reads_total", "Shard reads that were answered from parity or copies");
@@ -49,7 +49,7 @@ struct ReadState {
   std::shared_ptr<const Topology> topology;
   Members members;
   std::map<std::pair<uint32_t, unsigned>, FetchPointer> direct;  // whole shards being read or read, of the stripes in the window
-  bool keep_direct = false;                                       // false: ranges and repair, nothing is shared
+  bool keep_direct = false;                                      // false: ranges and repair, nothing is shared
   bool repair_asked = false;
 
   void refresh() {
@@ -75,7 +75,8 @@ CacheKey cache_key(const DataLayout& layout, uint32_t stripe, unsigned shard, ui
 
 // From the shard's present place, then from where it was before a move.
 Task<Result<SharedBytes>> read_own(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
-  if (shard >= state->members.size()) co_return fail(Code::unavailable, "group {} has no members of width {}", state->layout.group, state->layout.redundancy.width());
+  if (shard >= state->members.size())
+    co_return fail(Code::unavailable, "group {} has no members of width {}", state->layout.group, state->layout.redundancy.width());
   std::optional<Error> worst;
   const std::vector<Place> places = places_of(state->members[shard]);
   for (const Place& place : places) {
@@ -90,8 +91,8 @@ Task<Result<SharedBytes>> read_own(StatePointer state, uint32_t stripe, unsigned
         state->plane.bytes_read.fetch_add(range.length, std::memory_order_relaxed);
         co_return bytes;
       }
-      worst = fail(Code::corrupt, "shard {} of stripe {} of write {} on drive {} has {} bytes where {} are expected", shard, stripe, state->layout.write_id,
-                   place.drive, bytes->size(), range.length);
+      worst = fail(Code::corrupt, "shard {} of stripe {} of write {} on drive {} has {} bytes where {} are expected", shard, stripe,
+                   state->layout.write_id, place.drive, bytes->size(), range.length);
       continue;
     }
     if (!worst || bytes.error().code() != Code::not_found) worst = std::move(bytes).error().with(fmt::format("drive {}", place.drive));
@@ -122,7 +123,8 @@ Task<Result<SharedBytes>> source_bytes(StatePointer state, uint32_t stripe, unsi
   if (stored <= range.offset) co_return SharedBytes();
   Range part{range.offset, std::min(range.length, stored - range.offset)};
   if (part.offset == 0 && part.length == stored) {
-    if (state->layout.redundancy.kind == RedundancyKind::erasure && other < state->layout.redundancy.k && state->policy != CachePolicy::bypass) {
+    if (state->layout.redundancy.kind == RedundancyKind::erasure && other < state->layout.redundancy.k &&
+        state->policy != CachePolicy::bypass) {
       if (auto cached = state->plane.cache.find(cache_key(state->layout, stripe, other, kWholeShard))) co_return *cached;
     }
     FetchPointer fetch = direct_fetch(state, stripe, other, part);
@@ -279,8 +281,7 @@ Task<Result<SharedBytes>> copy_from_slices(StatePointer state, uint32_t stripe, 
     if (!decoded) co_return std::move(decoded).error();
     size_t next = 0;
     for (Known& part : parts) {
-      if ((failed >> part.shard & 1) != 0)
-        part.bytes = (*decoded)[next++].slice(part.range.offset - columns.offset, part.range.length);
+      if ((failed >> part.shard & 1) != 0) part.bytes = (*decoded)[next++].slice(part.range.offset - columns.offset, part.range.length);
     }
   }
   Buffer whole(range.length);
@@ -376,7 +377,9 @@ Duration hedge_delay(const ReadState& state, unsigned shard) {
   return std::max(kHedgeMin, peers[peers.size() / 2] * kHedgeFactor);
 }
 
-bool worth_repair(const Error& error) { return error.code() == Code::not_found || error.code() == Code::corrupt || error.code() == Code::io_error; }
+bool worth_repair(const Error& error) {
+  return error.code() == Code::not_found || error.code() == Code::corrupt || error.code() == Code::io_error;
+}
 
 // The copy of a mirror to read: the one whose drive has the fewest reads in flight; among equals they take turns. Drives that are away or
 // slow, and copies that are still being made, come last.
@@ -419,13 +422,14 @@ Task<Result<SharedBytes>> obtain(StatePointer state, uint32_t stripe, unsigned s
   if (!elsewhere) {
     Result<SharedBytes> only = co_await read_own(state, stripe, shard, range);
     if (!only && worth_repair(only.error())) state->ask_for_repair();  // it counts what is lost
-    if (!only && only.error().code() == Code::not_found) {  // the object is there; its bytes are not
+    if (!only && only.error().code() == Code::not_found) {             // the object is there; its bytes are not
       co_return fail(Code::data_lost, "write {}: its only copy is gone ({})", state->layout.write_id, only.error().context());
     }
     co_return only;
   }
   auto race = std::make_shared<Race>();
-  const bool around = drive == nullptr ? state->members.size() <= shard || state->members[shard].before.empty() : drive->slow.load(std::memory_order_relaxed);
+  const bool around = drive == nullptr ? state->members.size() <= shard || state->members[shard].before.empty()
+                                       : drive->slow.load(std::memory_order_relaxed);
   if (around) {
     race->rebuilding = true;
     Result<SharedBytes> rebuilt = co_await rebuild(state, stripe, shard, range);
@@ -445,7 +449,8 @@ Task<Result<SharedBytes>> obtain(StatePointer state, uint32_t stripe, unsigned s
     }
     if (direct) co_return direct;
     if (worth_repair(direct.error())) state->ask_for_repair();
-    if (race->rebuilding) co_return fail(Code::data_lost, "{}; its own place: {}", race->rebuild_error->context(), direct.error().to_string());
+    if (race->rebuilding)
+      co_return fail(Code::data_lost, "{}; its own place: {}", race->rebuild_error->context(), direct.error().to_string());
     co_return co_await rebuild(state, stripe, shard, range);
   }
   state->plane.background.spawn_here(race_direct(state, stripe, shard, range, race));
@@ -470,7 +475,7 @@ struct Slot {
   uint32_t stripe = 0;
   unsigned shard = 0;
   uint32_t block = kWholeShard;
-  Range fetched;            // in the shard
+  Range fetched;                // in the shard
   uint32_t begin = 0, end = 0;  // what the reader wants of it, in the shard
   bool cached = true;           // false: cut in a way that the cache does not know
   Event done;
@@ -588,7 +593,8 @@ class StripeReader final : public DataReader {
 
   void launch(SlotPointer slot) {
     if (state_ == nullptr) {
-      state_ = std::make_shared<ReadState>(ReadState{.plane = plane_, .layout = layout_, .policy = policy_, .topology = {}, .members = {}, .direct = {}});
+      state_ = std::make_shared<ReadState>(
+          ReadState{.plane = plane_, .layout = layout_, .policy = policy_, .topology = {}, .members = {}, .direct = {}});
       state_->keep_direct = layout_.redundancy.kind == RedundancyKind::erasure;
       state_->refresh();
     }
@@ -628,7 +634,8 @@ class StripeReader final : public DataReader {
 
 }  // namespace
 
-std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length, CachePolicy policy) {
+std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length,
+                                               CachePolicy policy) {
   // Files may be changed behind our back, and are looked at with each read; the kernel's own cache makes that cheap.
   if (policy == CachePolicy::normal && plane.drives.any_files() && layout.redundancy.has_copies()) {
     const auto topology = plane.drives.topology();
@@ -643,8 +650,14 @@ std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& l
 }
 
 Task<Result<SharedBytes>> rebuild_shard(Plane& plane, DataLayout layout, uint32_t stripe, unsigned shard, bool avoid_own) {
-  auto state = std::make_shared<ReadState>(
-      ReadState{.plane = plane, .layout = layout, .policy = CachePolicy::bypass, .topology = {}, .members = {}, .direct = {}, .keep_direct = false, .repair_asked = true});
+  auto state = std::make_shared<ReadState>(ReadState{.plane = plane,
+                                                     .layout = layout,
+                                                     .policy = CachePolicy::bypass,
+                                                     .topology = {},
+                                                     .members = {},
+                                                     .direct = {},
+                                                     .keep_direct = false,
+                                                     .repair_asked = true});
   state->refresh();
   const Range whole{0, layout.stored_size(stripe, shard)};
   std::string own_error;
@@ -656,7 +669,8 @@ Task<Result<SharedBytes>> rebuild_shard(Plane& plane, DataLayout layout, uint32_
     reason = own.error().reason();
   }
   if (layout.redundancy.losses() == 0) {
-    co_return fail(Code::data_lost, "stripe {} of write {}: shard {} is gone and there is no parity{}", stripe, layout.write_id, shard, own_error)
+    co_return fail(Code::data_lost, "stripe {} of write {}: shard {} is gone and there is no parity{}", stripe, layout.write_id, shard,
+                   own_error)
         .because(reason);
   }
   co_return co_await rebuild(state, stripe, shard, whole);

@@ -12,7 +12,8 @@ namespace quarry::cluster {
 
 struct Plane;
 
-std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length, CachePolicy policy);
+std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length,
+                                               CachePolicy policy);
 
 // One whole shard as stored, from wherever it can be had: its places, else rebuilt. For repair and scrub; no cache.
 //   avoid_own: do not read it from its own place (known to be bad); rebuild it

@@ -40,7 +40,7 @@ class WriteIds {
   Background& background_;
   Semaphore turn_{1};  // confined to home
   std::mutex mutex_;
-  WriteId next_ = 0, end_ = 0;        // current block
+  WriteId next_ = 0, end_ = 0;         // current block
   WriteId later_ = 0, later_end_ = 0;  // the one after it, leased early
   bool refilling_ = false;
   WriteId first_leased_ = UINT64_MAX;

@@ -43,7 +43,8 @@ std::string seal(const AeadKey& key, ByteView plaintext, ByteView associated) {
   int size = 0;
   // The version is authenticated too: a box can never be read as one of another version.
   CHECK(EVP_EncryptUpdate(context.get(), nullptr, &size, bytes, 1) == 1);
-  if (!associated.empty()) CHECK(EVP_EncryptUpdate(context.get(), nullptr, &size, associated.data(), static_cast<int>(associated.size())) == 1);
+  if (!associated.empty())
+    CHECK(EVP_EncryptUpdate(context.get(), nullptr, &size, associated.data(), static_cast<int>(associated.size())) == 1);
   if (!plaintext.empty()) {
     CHECK(EVP_EncryptUpdate(context.get(), bytes + kHeaderBytes, &size, plaintext.data(), static_cast<int>(plaintext.size())) == 1);
     CHECK(size == static_cast<int>(plaintext.size()));
@@ -63,10 +64,12 @@ Result<std::string> open_sealed(const AeadKey& key, ByteView box, ByteView assoc
   CHECK(context && EVP_DecryptInit_ex2(context.get(), cipher(), key.data(), box.data() + 1, nullptr) == 1);
   int size = 0;
   CHECK(EVP_DecryptUpdate(context.get(), nullptr, &size, box.data(), 1) == 1);
-  if (!associated.empty()) CHECK(EVP_DecryptUpdate(context.get(), nullptr, &size, associated.data(), static_cast<int>(associated.size())) == 1);
+  if (!associated.empty())
+    CHECK(EVP_DecryptUpdate(context.get(), nullptr, &size, associated.data(), static_cast<int>(associated.size())) == 1);
   auto* const out = reinterpret_cast<uint8_t*>(plaintext.data());
   if (text_bytes > 0) CHECK(EVP_DecryptUpdate(context.get(), out, &size, box.data() + kHeaderBytes, static_cast<int>(text_bytes)) == 1);
-  CHECK(EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, const_cast<uint8_t*>(box.data() + kHeaderBytes + text_bytes)) == 1);
+  CHECK(EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, const_cast<uint8_t*>(box.data() + kHeaderBytes + text_bytes)) ==
+        1);
   if (EVP_DecryptFinal_ex(context.get(), out + text_bytes, &size) != 1) {
     OPENSSL_cleanse(plaintext.data(), plaintext.size());
     return fail(Code::corrupt, "a sealed secret does not open: another key, or its bytes were changed");

@@ -58,9 +58,8 @@ __attribute__((target("pclmul,sse4.2"))) inline __m128i fold128(__m128i lane, __
 
 // size >= 64.
 __attribute__((target("pclmul,sse4.2"))) uint64_t pclmul_state(uint64_t state, const uint8_t* at, size_t size) {
-  const auto load = [](const uint8_t* from) __attribute__((target("pclmul,sse4.2"))) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  };
+  const auto load = [](const uint8_t* from)
+                        __attribute__((target("pclmul,sse4.2"))) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); };
   const __m128i by512 = _mm_set_epi64x(static_cast<int64_t>(fold_high(512)), static_cast<int64_t>(fold_low(512)));
   const __m128i by128 = _mm_set_epi64x(static_cast<int64_t>(fold_high(128)), static_cast<int64_t>(fold_low(128)));
   __m128i a = _mm_xor_si128(load(at), _mm_cvtsi64_si128(static_cast<int64_t>(state)));

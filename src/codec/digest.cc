@@ -203,10 +203,16 @@ struct ChecksumInfo {
   size_t size;
 };
 constexpr ChecksumInfo kChecksums[] = {
-    {ChecksumKind::crc32, "CRC32", 4},   {ChecksumKind::crc32c, "CRC32C", 4},       {ChecksumKind::sha1, "SHA1", 20},
-    {ChecksumKind::sha256, "SHA256", 32}, {ChecksumKind::crc64nvme, "CRC64NVME", 8},
-    {ChecksumKind::sha512, "SHA512", 64}, {ChecksumKind::md5, "MD5", 16},           {ChecksumKind::xxhash64, "XXHASH64", 8},
-    {ChecksumKind::xxhash3, "XXHASH3", 8}, {ChecksumKind::xxhash128, "XXHASH128", 16},
+    {ChecksumKind::crc32, "CRC32", 4},
+    {ChecksumKind::crc32c, "CRC32C", 4},
+    {ChecksumKind::sha1, "SHA1", 20},
+    {ChecksumKind::sha256, "SHA256", 32},
+    {ChecksumKind::crc64nvme, "CRC64NVME", 8},
+    {ChecksumKind::sha512, "SHA512", 64},
+    {ChecksumKind::md5, "MD5", 16},
+    {ChecksumKind::xxhash64, "XXHASH64", 8},
+    {ChecksumKind::xxhash3, "XXHASH3", 8},
+    {ChecksumKind::xxhash128, "XXHASH128", 16},
 };
 const ChecksumInfo& info_of(ChecksumKind kind) {
   for (const auto& info : kChecksums) {
@@ -297,7 +303,8 @@ Result<DigestBytes> combine_checksums(ChecksumKind kind, ByteView first, ByteVie
   const uint64_t a = from_big_endian(first), b = from_big_endian(second);
   if (kind == ChecksumKind::crc64nvme) return big_endian(crc64nvme_combine(a, b, second_length), size);
   const auto low_a = static_cast<uint32_t>(a), low_b = static_cast<uint32_t>(b);
-  return big_endian(kind == ChecksumKind::crc32 ? crc32_combine(low_a, low_b, second_length) : crc32c_combine(low_a, low_b, second_length), size);
+  return big_endian(kind == ChecksumKind::crc32 ? crc32_combine(low_a, low_b, second_length) : crc32c_combine(low_a, low_b, second_length),
+                    size);
 }
 
 }  // namespace quarry

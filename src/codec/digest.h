@@ -84,13 +84,22 @@ class ContentHasher {
 
 // Numbers are stored in manifests: frozen.
 enum class ChecksumKind : uint8_t {
-  crc32 = 1, crc32c = 2, sha1 = 3, sha256 = 4, crc64nvme = 5, sha512 = 6, md5 = 7, xxhash64 = 8, xxhash3 = 9, xxhash128 = 10
+  crc32 = 1,
+  crc32c = 2,
+  sha1 = 3,
+  sha256 = 4,
+  crc64nvme = 5,
+  sha512 = 6,
+  md5 = 7,
+  xxhash64 = 8,
+  xxhash3 = 9,
+  xxhash128 = 10
 };
 inline constexpr uint8_t kChecksumKindLast = 10;
 
-std::string_view checksum_name(ChecksumKind kind);                        // "CRC64NVME", as in x-amz-checksum-algorithm
-std::optional<ChecksumKind> checksum_kind_of(std::string_view name);      // any case; "CRC32C" or "crc32c"
-size_t checksum_size(ChecksumKind kind);                                  // bytes
+std::string_view checksum_name(ChecksumKind kind);                    // "CRC64NVME", as in x-amz-checksum-algorithm
+std::optional<ChecksumKind> checksum_kind_of(std::string_view name);  // any case; "CRC32C" or "crc32c"
+size_t checksum_size(ChecksumKind kind);                              // bytes
 constexpr bool checksum_is_crc(ChecksumKind kind) {
   return kind == ChecksumKind::crc32 || kind == ChecksumKind::crc32c || kind == ChecksumKind::crc64nvme;
 }

@@ -41,8 +41,8 @@ struct DecodeTable {
 }  // namespace
 
 struct ErasureCode::Tables {
-  std::vector<uint8_t> matrix;   // (k + m) x k
-  std::vector<uint8_t> encode;   // m * k * kTableBytes
+  std::vector<uint8_t> matrix;  // (k + m) x k
+  std::vector<uint8_t> encode;  // m * k * kTableBytes
   std::mutex mutex;
   // Key: chosen inputs, wanted outputs. When full, the lowest key goes: which one matters little, a table is rebuilt in microseconds.
   std::map<std::pair<ShardMask, ShardMask>, std::shared_ptr<const DecodeTable>> decode;

@@ -1,5 +1,5 @@
-// The kernel is one template over a vector type, compiled once per instruction set. A block of each lane is transposed so that word i of all
-// lanes is one vector; then the 64 steps are those of RFC 1321, all lanes at once.
+// The kernel is one template over a vector type, compiled once per instruction set. A block of each lane is transposed so that word i of
+// all lanes is one vector; then the 64 steps are those of RFC 1321, all lanes at once.
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include "codec/md5_multi.h"
 
@@ -30,21 +30,25 @@ constexpr int kWordStep[4] = {1, 5, 3, 7};
 constexpr int kWordStart[4] = {0, 1, 5, 0};
 
 // One block of all lanes; V is a vector of uint32_t. w: the 16 message words.
-#define QUARRY_MD5_ROUNDS(V, a, b, c, d, w)                                                               \
-  _Pragma("clang loop unroll(full)") for (int step = 0; step < 64; ++step) {                              \
-    const int round = step / 16;                                                                          \
-    V f;                                                                                                  \
-    if (round == 0) f = d ^ (b & (c ^ d));                                                                \
-    else if (round == 1) f = c ^ (d & (b ^ c));                                                           \
-    else if (round == 2) f = b ^ c ^ d;                                                                   \
-    else f = c ^ (b | ~d);                                                                                \
-    const int word = (kWordStart[round] + kWordStep[round] * (step % 16)) % 16;                           \
-    const int shift = kShifts[round][step % 4];                                                           \
-    const V sum = a + (w[word] + kSines[step]) + f;                                                       \
-    a = d;                                                                                                \
-    d = c;                                                                                                \
-    c = b;                                                                                                \
-    b = b + ((sum << shift) | (sum >> (32 - shift)));                                                     \
+#define QUARRY_MD5_ROUNDS(V, a, b, c, d, w)                                     \
+  _Pragma("clang loop unroll(full)") for (int step = 0; step < 64; ++step) {    \
+    const int round = step / 16;                                                \
+    V f;                                                                        \
+    if (round == 0)                                                             \
+      f = d ^ (b & (c ^ d));                                                    \
+    else if (round == 1)                                                        \
+      f = c ^ (d & (b ^ c));                                                    \
+    else if (round == 2)                                                        \
+      f = b ^ c ^ d;                                                            \
+    else                                                                        \
+      f = c ^ (b | ~d);                                                         \
+    const int word = (kWordStart[round] + kWordStep[round] * (step % 16)) % 16; \
+    const int shift = kShifts[round][step % 4];                                 \
+    const V sum = a + (w[word] + kSines[step]) + f;                             \
+    a = d;                                                                      \
+    d = c;                                                                      \
+    c = b;                                                                      \
+    b = b + ((sum << shift) | (sum >> (32 - shift)));                           \
   }
 
 // A single stream gains nothing from vectors; OpenSSL's assembly is the fastest scalar code there is (1.7 times what clang makes of the
@@ -68,44 +72,44 @@ constexpr size_t kLanesMax = 16;
 using LaneState = uint32_t[kLanesMax];  // one word of the state of every lane
 
 // `blocks` blocks of each of the first kLanes streams. state[i][lane]: word i.
-#define QUARRY_MD5_KERNEL(NAME, V, kLanes, TARGET)                                                                                      \
-  __attribute__((target(TARGET))) void NAME(LaneState* state, const uint8_t** data, size_t blocks) {                                     \
-    V a, b, c, d;                                                                                                                       \
-    std::memcpy(&a, state[0], sizeof a);                                                                                                \
-    std::memcpy(&b, state[1], sizeof b);                                                                                                \
-    std::memcpy(&c, state[2], sizeof c);                                                                                                \
-    std::memcpy(&d, state[3], sizeof d);                                                                                                \
-    for (size_t block = 0; block < blocks; ++block) {                                                                                   \
-      alignas(64) uint32_t words[16][kLanes];                                                                                           \
-      for (int lane = 0; lane < (kLanes); lane += 4) {                                                                                  \
-        for (int word = 0; word < 16; word += 4) {                                                                                      \
-          Vector4 r0, r1, r2, r3;                                                                                                       \
-          std::memcpy(&r0, data[lane] + block * 64 + word * 4, 16);                                                                     \
-          std::memcpy(&r1, data[lane + 1] + block * 64 + word * 4, 16);                                                                 \
-          std::memcpy(&r2, data[lane + 2] + block * 64 + word * 4, 16);                                                                 \
-          std::memcpy(&r3, data[lane + 3] + block * 64 + word * 4, 16);                                                                 \
-          const Vector4 t0 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), t1 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);             \
-          const Vector4 t2 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), t3 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);             \
-          const Vector4 s0 = __builtin_shufflevector(t0, t1, 0, 1, 4, 5), s1 = __builtin_shufflevector(t0, t1, 2, 3, 6, 7);             \
-          const Vector4 s2 = __builtin_shufflevector(t2, t3, 0, 1, 4, 5), s3 = __builtin_shufflevector(t2, t3, 2, 3, 6, 7);             \
-          std::memcpy(&words[word][lane], &s0, 16);                                                                                     \
-          std::memcpy(&words[word + 1][lane], &s1, 16);                                                                                 \
-          std::memcpy(&words[word + 2][lane], &s2, 16);                                                                                 \
-          std::memcpy(&words[word + 3][lane], &s3, 16);                                                                                 \
-        }                                                                                                                               \
-      }                                                                                                                                 \
-      const V* w = reinterpret_cast<const V*>(words);                                                                                   \
-      const V a0 = a, b0 = b, c0 = c, d0 = d;                                                                                           \
-      QUARRY_MD5_ROUNDS(V, a, b, c, d, w)                                                                                               \
-      a += a0;                                                                                                                          \
-      b += b0;                                                                                                                          \
-      c += c0;                                                                                                                          \
-      d += d0;                                                                                                                          \
-    }                                                                                                                                   \
-    std::memcpy(state[0], &a, sizeof a);                                                                                                \
-    std::memcpy(state[1], &b, sizeof b);                                                                                                \
-    std::memcpy(state[2], &c, sizeof c);                                                                                                \
-    std::memcpy(state[3], &d, sizeof d);                                                                                                \
+#define QUARRY_MD5_KERNEL(NAME, V, kLanes, TARGET)                                                                          \
+  __attribute__((target(TARGET))) void NAME(LaneState* state, const uint8_t** data, size_t blocks) {                        \
+    V a, b, c, d;                                                                                                           \
+    std::memcpy(&a, state[0], sizeof a);                                                                                    \
+    std::memcpy(&b, state[1], sizeof b);                                                                                    \
+    std::memcpy(&c, state[2], sizeof c);                                                                                    \
+    std::memcpy(&d, state[3], sizeof d);                                                                                    \
+    for (size_t block = 0; block < blocks; ++block) {                                                                       \
+      alignas(64) uint32_t words[16][kLanes];                                                                               \
+      for (int lane = 0; lane < (kLanes); lane += 4) {                                                                      \
+        for (int word = 0; word < 16; word += 4) {                                                                          \
+          Vector4 r0, r1, r2, r3;                                                                                           \
+          std::memcpy(&r0, data[lane] + block * 64 + word * 4, 16);                                                         \
+          std::memcpy(&r1, data[lane + 1] + block * 64 + word * 4, 16);                                                     \
+          std::memcpy(&r2, data[lane + 2] + block * 64 + word * 4, 16);                                                     \
+          std::memcpy(&r3, data[lane + 3] + block * 64 + word * 4, 16);                                                     \
+          const Vector4 t0 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5), t1 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5); \
+          const Vector4 t2 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7), t3 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7); \
+          const Vector4 s0 = __builtin_shufflevector(t0, t1, 0, 1, 4, 5), s1 = __builtin_shufflevector(t0, t1, 2, 3, 6, 7); \
+          const Vector4 s2 = __builtin_shufflevector(t2, t3, 0, 1, 4, 5), s3 = __builtin_shufflevector(t2, t3, 2, 3, 6, 7); \
+          std::memcpy(&words[word][lane], &s0, 16);                                                                         \
+          std::memcpy(&words[word + 1][lane], &s1, 16);                                                                     \
+          std::memcpy(&words[word + 2][lane], &s2, 16);                                                                     \
+          std::memcpy(&words[word + 3][lane], &s3, 16);                                                                     \
+        }                                                                                                                   \
+      }                                                                                                                     \
+      const V* w = reinterpret_cast<const V*>(words);                                                                       \
+      const V a0 = a, b0 = b, c0 = c, d0 = d;                                                                               \
+      QUARRY_MD5_ROUNDS(V, a, b, c, d, w)                                                                                   \
+      a += a0;                                                                                                              \
+      b += b0;                                                                                                              \
+      c += c0;                                                                                                              \
+      d += d0;                                                                                                              \
+    }                                                                                                                       \
+    std::memcpy(state[0], &a, sizeof a);                                                                                    \
+    std::memcpy(state[1], &b, sizeof b);                                                                                    \
+    std::memcpy(state[2], &c, sizeof c);                                                                                    \
+    std::memcpy(state[3], &d, sizeof d);                                                                                    \
   }
 
 // One chain of 8 lanes leaves the vector units waiting for themselves; two side by side (the compiler makes two registers of a Vector16)

@@ -17,7 +17,9 @@ class Md5Multi : public testing::TestWithParam<detail::Md5Kernel> {
 };
 INSTANTIATE_TEST_SUITE_P(kernels, Md5Multi, testing::Values(detail::Md5Kernel::scalar, detail::Md5Kernel::avx2, detail::Md5Kernel::avx512),
                          [](const auto& info) {
-                           return info.param == detail::Md5Kernel::scalar ? "scalar" : info.param == detail::Md5Kernel::avx2 ? "avx2" : "avx512";
+                           return info.param == detail::Md5Kernel::scalar ? "scalar"
+                                  : info.param == detail::Md5Kernel::avx2 ? "avx2"
+                                                                          : "avx512";
                          });
 
 TEST_P(Md5Multi, equals_openssl_for_any_number_of_streams_and_any_pieces) {

@@ -25,7 +25,7 @@ Result<void> remember_drives(const std::string& root, const std::vector<std::str
 struct OpenedDrives {
   std::vector<cluster::OpenedDrive> drives;
   std::vector<cluster::UnopenedDrive> unusable;  // although others could be opened
-  Uuid cluster;                       // nil: all are fresh
+  Uuid cluster;                                  // nil: all are fresh
   bool fresh = false;
 };
 // Opens each on its owner. If no drive carries Quarry's format all are formatted for one new cluster; if some do, the others must too.

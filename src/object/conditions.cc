@@ -30,7 +30,8 @@ ConditionOutcome evaluate_read_conditions(const Conditions& conditions, const Ob
 Result<void> check_write_conditions(const Conditions& conditions, const VersionRecord* current, std::string_view key) {
   if (!conditions.if_match.empty()) {
     if (current == nullptr) return fail(Code::not_found, "key '{}': If-Match names an object, there is none", key);
-    if (!any_matches(conditions.if_match, current->etag())) return fail(Code::precondition_failed, "key '{}': If-Match; its ETag is {}", key, current->etag());
+    if (!any_matches(conditions.if_match, current->etag()))
+      return fail(Code::precondition_failed, "key '{}': If-Match; its ETag is {}", key, current->etag());
   }
   if (!conditions.if_none_match.empty() && current != nullptr && any_matches(conditions.if_none_match, current->etag())) {
     return fail(Code::precondition_failed, "key '{}': If-None-Match; its ETag is {}", key, current->etag());

@@ -115,7 +115,8 @@ TEST(Objects, with_wrong_digests_or_sizes_are_not_published_and_leave_nothing) {
   ASSERT_TRUE(h.make_bucket("b"));
   const std::string bytes = pattern(200'000, 1);
   EXPECT_EQ(code_of(h.put("b", "k", bytes, {}, {.md5 = std::string(16, 'x')})), Code::checksum_mismatch);
-  EXPECT_EQ(code_of(h.put("b", "k", bytes, {.checksum = ChecksumAlgorithm::crc32}, {.checksum = std::string("abcd")})), Code::checksum_mismatch);
+  EXPECT_EQ(code_of(h.put("b", "k", bytes, {.checksum = ChecksumAlgorithm::crc32}, {.checksum = std::string("abcd")})),
+            Code::checksum_mismatch);
   EXPECT_EQ(code_of(h.put("b", "k", bytes, {.compute_sha256 = true}, {.sha256 = std::string(32, 'x')})), Code::checksum_mismatch);
   EXPECT_EQ(code_of(h.put("b", "k", bytes, {.size = 199'999})), Code::invalid_argument);
   EXPECT_EQ(code_of(h.put("b", "k", bytes, {.size = 200'001})), Code::invalid_argument);
@@ -255,7 +256,8 @@ TEST(Listing, of_100_000_keys_touches_what_it_shows) {
   for (size_t i = 0; i < kKeys;) {
     auto transaction = h.executor.run(h.meta->begin());
     ASSERT_TRUE(transaction);
-    for (size_t end = i + 10'000; i < end; ++i) (*transaction)->put(current_key(bucket->id, fmt::format("{:03}/{:05}", i / 1000, i)), value);
+    for (size_t end = i + 10'000; i < end; ++i)
+      (*transaction)->put(current_key(bucket->id, fmt::format("{:03}/{:05}", i / 1000, i)), value);
     ASSERT_TRUE(h.executor.run((*transaction)->commit()));
   }
   auto first = h.list("b");

@@ -93,7 +93,8 @@ TEST(FsckRepair, never_removes_a_payload_written_since_it_looked) {
       (*transaction)->put(payload_key(bucket->id, fmt::format("k{}", i), kNullSlot, 0), encode_inline_payload(1, bytes_of("orphan")));
       ASSERT_TRUE(h.executor.run((*transaction)->commit()));
     }
-    h.meta->set_faults({.seed = seed, .read_delay_max = std::chrono::microseconds(100), .commit_delay_max = std::chrono::microseconds(100)});
+    h.meta->set_faults(
+        {.seed = seed, .read_delay_max = std::chrono::microseconds(100), .commit_delay_max = std::chrono::microseconds(100)});
     std::vector<Task<bool>> tasks;
     tasks.push_back([](Harness& harness, size_t& found) -> Task<bool> {
       auto report = co_await harness.engine->fsck(harness.ctx, true);

@@ -21,7 +21,9 @@ struct ModelBucket {
   Versioning versioning = Versioning::off;
   std::map<std::string, std::vector<ModelVersion>> keys;  // newest first; no empty vectors
 
-  void drop_null(std::vector<ModelVersion>& versions) { std::erase_if(versions, [](const ModelVersion& v) { return v.null; }); }
+  void drop_null(std::vector<ModelVersion>& versions) {
+    std::erase_if(versions, [](const ModelVersion& v) { return v.null; });
+  }
   void put(const std::string& key, std::string id, std::string bytes, Tags tags) {
     auto& versions = keys[key];
     const bool null = versioning != Versioning::enabled;
@@ -67,7 +69,8 @@ class Run {
  private:
   uint64_t below(uint64_t bound) { return random_.below(bound); }
   std::string some_key() {
-    static const std::vector<std::string> names{"a", "a/", "a/b", "a/b/c", "a/c", "a0", "b", "b/x", "b\xc3\xa9", std::string("n\0ul", 4), "z/z/z", "zz"};
+    static const std::vector<std::string> names{
+        "a", "a/", "a/b", "a/b/c", "a/c", "a0", "b", "b/x", "b\xc3\xa9", std::string("n\0ul", 4), "z/z/z", "zz"};
     return names[below(names.size())];
   }
   std::string some_bytes() {
@@ -276,7 +279,8 @@ class Run {
         if (!bytes) return fmt::format("'{}' version {}: {}", key, i, bytes.error().to_string());
         if (*bytes != wanted.bytes) return fmt::format("'{}' version {}: other bytes", key, i);
         auto head = h_.head("b", key, wanted.id);
-        if (!head || head->tags != wanted.tags || head->size != wanted.bytes.size()) return fmt::format("'{}' version {}: other attributes", key, i);
+        if (!head || head->tags != wanted.tags || head->size != wanted.bytes.size())
+          return fmt::format("'{}' version {}: other attributes", key, i);
       }
       listed.erase(key);
     }

@@ -19,7 +19,8 @@ struct Uploaded {
   CompleteOptions complete;
 };
 
-Uploaded upload(Harness& h, std::string key, std::vector<size_t> sizes, PutOptions options = {}, ChecksumType type = ChecksumType::full_object) {
+Uploaded upload(Harness& h, std::string key, std::vector<size_t> sizes, PutOptions options = {},
+                ChecksumType type = ChecksumType::full_object) {
   Uploaded out;
   auto made = h.create_upload("b", key, options, type);
   EXPECT_TRUE(made) << made.error().to_string();
@@ -159,7 +160,8 @@ TEST(Multipart, checksums_are_combined_or_composed) {
   EXPECT_EQ(done->checksum.value, text_of(sha256(bytes_of(digests))));
   EXPECT_EQ(done->checksum.type, ChecksumType::composite);
   EXPECT_EQ(code_of(h.create_upload("b", "x", {.checksum = ChecksumAlgorithm::sha1}, ChecksumType::full_object)), Code::invalid_argument);
-  EXPECT_EQ(code_of(h.create_upload("b", "x", {.checksum = ChecksumAlgorithm::crc64nvme}, ChecksumType::composite)), Code::invalid_argument);
+  EXPECT_EQ(code_of(h.create_upload("b", "x", {.checksum = ChecksumAlgorithm::crc64nvme}, ChecksumType::composite)),
+            Code::invalid_argument);
 }
 
 TEST(Multipart, ten_thousand_parts_fit) {
@@ -211,8 +213,8 @@ TEST(Multipart, uploads_are_listed_by_key_and_then_by_time) {
   EXPECT_THAT(ids(*all), ElementsAre(a->upload_id, b1->upload_id, b2->upload_id, c->upload_id));
   auto first = h.executor.run(h.engine->list_uploads(h.ctx, "b", {.limit = 2}));
   EXPECT_TRUE(first->truncated);
-  auto second = h.executor.run(h.engine->list_uploads(
-      h.ctx, "b", {.key_marker = first->next_key_marker, .upload_marker = first->next_upload_marker, .limit = 2}));
+  auto second = h.executor.run(
+      h.engine->list_uploads(h.ctx, "b", {.key_marker = first->next_key_marker, .upload_marker = first->next_upload_marker, .limit = 2}));
   EXPECT_THAT(ids(*second), ElementsAre(b2->upload_id, c->upload_id));
   EXPECT_FALSE(second->truncated);
   auto by_key = h.executor.run(h.engine->list_uploads(h.ctx, "b", {.key_marker = "b"}));

@@ -46,7 +46,8 @@ TEST_P(Outcome, of_an_unknown_commit_is_found_out) {
     part = h.put_part("b", "m", upload->upload_id, 1, "again");
     ASSERT_TRUE(part);
     doubt();
-    auto done = h.complete("b", "m", upload->upload_id, {.parts = {{.number = 1, .etag = part->etag}}, .conditions = {.if_none_match = {"*"}}});
+    auto done =
+        h.complete("b", "m", upload->upload_id, {.parts = {{.number = 1, .etag = part->etag}}, .conditions = {.if_none_match = {"*"}}});
     ASSERT_TRUE(done) << done.error().to_string();
     EXPECT_EQ(*h.get("b", "m"), "again");
     auto second = h.create_upload("b", "m");
@@ -79,7 +80,8 @@ TEST_P(Outcome, of_an_unknown_commit_is_found_out) {
     EXPECT_THAT(h.violations(), IsEmpty());
   }
 }
-INSTANTIATE_TEST_SUITE_P(Faults, Outcome, testing::Values(CommitFault::unknown_applied, CommitFault::unknown_not_applied, CommitFault::conflict));
+INSTANTIATE_TEST_SUITE_P(Faults, Outcome,
+                         testing::Values(CommitFault::unknown_applied, CommitFault::unknown_not_applied, CommitFault::conflict));
 
 TEST(Outcomes, unavailable_says_that_nothing_happened_and_leaves_nothing) {
   Harness h;
@@ -222,8 +224,11 @@ TEST(Concurrency, reads_of_one_key_see_whole_writes_in_order) {
       std::map<std::string, Span> writes;
       ASSERT_TRUE(h.put("b", "k", "start"));
       writes["start"] = {0, 0, true};
-      h.meta->set_faults({.seed = seed, .conflict_probability = 0.1, .unknown_outcome_probability = 0.1,
-                          .read_delay_max = std::chrono::microseconds(30), .commit_delay_max = std::chrono::microseconds(100)});
+      h.meta->set_faults({.seed = seed,
+                          .conflict_probability = 0.1,
+                          .unknown_outcome_probability = 0.1,
+                          .read_delay_max = std::chrono::microseconds(30),
+                          .commit_delay_max = std::chrono::microseconds(100)});
       h.data.set_faults({.seed = seed, .delay_max = std::chrono::microseconds(40)});
       std::vector<Read> reads;
       h.executor.run([](Harness& harness, std::map<std::string, Span>& all_writes, std::vector<Read>& all_reads) -> Task<void> {
@@ -251,7 +256,10 @@ TEST(Concurrency, reads_of_one_key_see_whole_writes_in_order) {
 
 TEST(Concurrency, of_conditional_creations_exactly_one_wins) {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
-    Harness h({.seed = seed, .conflict_probability = 0.1, .read_delay_max = std::chrono::microseconds(30), .commit_delay_max = std::chrono::microseconds(100)});
+    Harness h({.seed = seed,
+               .conflict_probability = 0.1,
+               .read_delay_max = std::chrono::microseconds(30),
+               .commit_delay_max = std::chrono::microseconds(100)});
     ASSERT_TRUE(h.make_bucket("b"));
     for (int round = 0; round < 3; ++round) {
       std::vector<Task<Result<ObjectInfo>>> tasks;
@@ -273,7 +281,10 @@ TEST(Concurrency, of_conditional_creations_exactly_one_wins) {
 }
 
 TEST(Concurrency, increments_guarded_by_etag_are_not_lost) {
-  Harness h({.seed = 5, .conflict_probability = 0.1, .read_delay_max = std::chrono::microseconds(30), .commit_delay_max = std::chrono::microseconds(100)});
+  Harness h({.seed = 5,
+             .conflict_probability = 0.1,
+             .read_delay_max = std::chrono::microseconds(30),
+             .commit_delay_max = std::chrono::microseconds(100)});
   ASSERT_TRUE(h.make_bucket("b"));
   ASSERT_TRUE(h.put("b", "k", "0"));
   std::vector<Task<int>> tasks;

@@ -33,8 +33,13 @@ VersionRecord some_version() {
 std::vector<PartRecord> some_parts(uint32_t count) {
   std::vector<PartRecord> parts;
   for (uint32_t number = 1; number <= count; ++number) {
-    parts.push_back({.number = number, .unique = number, .size = 100, .modified = number, .md5 = std::string(16, 'm'),
-                     .checksum = {.algorithm = ChecksumAlgorithm::sha256, .value = std::string(32, 's')}, .layout = some_layout(100)});
+    parts.push_back({.number = number,
+                     .unique = number,
+                     .size = 100,
+                     .modified = number,
+                     .md5 = std::string(16, 'm'),
+                     .checksum = {.algorithm = ChecksumAlgorithm::sha256, .value = std::string(32, 's')},
+                     .layout = some_layout(100)});
   }
   return parts;
 }
@@ -103,8 +108,12 @@ TEST(Records, the_documented_example_is_what_the_code_writes) {
 }
 
 TEST(Records, every_damaged_byte_is_refused_or_decodes_to_something_whole) {
-  const std::vector<std::string> samples{encode(some_version()), encode(some_bucket()), encode(some_parts(1)[0]), encode_part_pages(1, some_parts(3))[0],
-                                         encode(UploadRecord{.owner = "x", .algorithm = ChecksumAlgorithm::crc32}), encode_inline_payload(1, bytes_of("hello"))};
+  const std::vector<std::string> samples{encode(some_version()),
+                                         encode(some_bucket()),
+                                         encode(some_parts(1)[0]),
+                                         encode_part_pages(1, some_parts(3))[0],
+                                         encode(UploadRecord{.owner = "x", .algorithm = ChecksumAlgorithm::crc32}),
+                                         encode_inline_payload(1, bytes_of("hello"))};
   const auto decode_all = [](std::string_view value) {
     int good = 0;
     good += decode_version(value).has_value();
@@ -138,7 +147,18 @@ TEST(Records, every_damaged_byte_is_refused_or_decodes_to_something_whole) {
 }
 
 TEST(Keys, sort_as_s3_lists_and_parse_back) {
-  const std::vector<std::string> names{std::string("\0", 1), std::string("\0a", 2), "a", std::string("a\0", 2), std::string("a\0b", 3), "a\x01", "a!", "a/", "a/b", "b", "\xff", "\xff\xff"};
+  const std::vector<std::string> names{std::string("\0", 1),
+                                       std::string("\0a", 2),
+                                       "a",
+                                       std::string("a\0", 2),
+                                       std::string("a\0b", 3),
+                                       "a\x01",
+                                       "a!",
+                                       "a/",
+                                       "a/b",
+                                       "b",
+                                       "\xff",
+                                       "\xff\xff"};
   for (const RowKind kind : {RowKind::current, RowKind::upload}) {
     std::string previous;
     for (const auto& name : names) {
@@ -163,7 +183,8 @@ TEST(VersionIds, are_opaque_and_sort_newest_first) {
   EXPECT_EQ(*parse_version_id(to_text(id)), id);
   EXPECT_TRUE(parse_version_id("null")->null);
   EXPECT_LT(to_text({.sequence = 6}), to_text({.sequence = 5}));
-  for (const char* wrong : {"", "x", "nulL", "0000000000000000000000000000000", "0000000000000000000000000000000G", "0000000000000000000000000000000A"}) {
+  for (const char* wrong :
+       {"", "x", "nulL", "0000000000000000000000000000000", "0000000000000000000000000000000G", "0000000000000000000000000000000A"}) {
     EXPECT_EQ(code_of(parse_version_id(wrong)), Code::invalid_argument) << wrong;
   }
 }

@@ -200,7 +200,7 @@ TEST(RemoveMany, answers_each_target) {
     targets.push_back({.key = key});
   }
   targets.push_back({.key = "nothing"});
-  targets.push_back({.key = "000"});                                            // again
+  targets.push_back({.key = "000"});  // again
   targets.push_back({.key = "001", .version_id = "nonsense"});
   targets[5].conditions.if_match = {"00"};
   auto results = h.executor.run(h.engine->remove_many(h.ctx, "b", targets));

@@ -100,10 +100,14 @@ constexpr auto kBounds = [] {
 
 void escape_label(std::string_view value, std::string& out) {
   for (const char c : value) {
-    if (c == '\\') out += "\\\\";
-    else if (c == '"') out += "\\\"";
-    else if (c == '\n') out += "\\n";
-    else out += c;
+    if (c == '\\')
+      out += "\\\\";
+    else if (c == '"')
+      out += "\\\"";
+    else if (c == '\n')
+      out += "\\n";
+    else
+      out += c;
   }
 }
 
@@ -214,9 +218,11 @@ std::vector<Exposed> expose(Registry& r) {
       for (uint32_t i = 0; i < kHistogramBuckets; ++i) {
         cumulative += slot_sum(r, series.slot + i);
         const std::string bound = i < kBounds.size() ? fmt::format("{:.6g}", static_cast<double>(kBounds[i]) / 1e9) : "+Inf";
-        exposed.samples.push_back({family.name + "_bucket", joined(series.labels, fmt::format("le=\"{}\"", bound)), static_cast<double>(cumulative)});
+        exposed.samples.push_back(
+            {family.name + "_bucket", joined(series.labels, fmt::format("le=\"{}\"", bound)), static_cast<double>(cumulative)});
       }
-      exposed.samples.push_back({family.name + "_sum", series.labels, static_cast<double>(slot_sum(r, series.slot + kHistogramBuckets)) / 1e9});
+      exposed.samples.push_back(
+          {family.name + "_sum", series.labels, static_cast<double>(slot_sum(r, series.slot + kHistogramBuckets)) / 1e9});
       exposed.samples.push_back({family.name + "_count", series.labels, static_cast<double>(cumulative)});
     }
     if (!exposed.samples.empty()) all.push_back(std::move(exposed));
@@ -237,7 +243,9 @@ std::vector<Exposed> expose(Registry& r) {
       if (!exposed.samples.empty()) all.push_back(std::move(exposed));
     }
   }
-  all.push_back({"metrics_series_dropped_total", "Label sets that found no place of their own", "counter",
+  all.push_back({"metrics_series_dropped_total",
+                 "Label sets that found no place of their own",
+                 "counter",
                  {{"metrics_series_dropped_total", "", static_cast<double>(r.dropped)}}});
   return all;
 }
@@ -328,12 +336,15 @@ Counter counter(std::string_view name, std::string_view help) { return CounterFa
 CounterFamily counter_family(std::string_view name, std::string_view help, std::vector<std::string> label_names) {
   return CounterFamily(family_of(name, help, Kind::counter, std::move(label_names)));
 }
-Histogram histogram(std::string_view name, std::string_view help) { return HistogramFamily(family_of(name, help, Kind::histogram, {})).with({}); }
+Histogram histogram(std::string_view name, std::string_view help) {
+  return HistogramFamily(family_of(name, help, Kind::histogram, {})).with({});
+}
 HistogramFamily histogram_family(std::string_view name, std::string_view help, std::vector<std::string> label_names) {
   return HistogramFamily(family_of(name, help, Kind::histogram, std::move(label_names)));
 }
 
-Gauge gauge(std::string_view name, std::string_view help, std::vector<std::pair<std::string, std::string>> labels, std::function<double()> read) {
+Gauge gauge(std::string_view name, std::string_view help, std::vector<std::pair<std::string, std::string>> labels,
+            std::function<double()> read) {
   CHECK(valid_name(name), "metric names are lower case, digits and _");
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);

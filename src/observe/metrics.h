@@ -34,7 +34,8 @@ extern constinit thread_local uint64_t* metric_slots;  // this thread's slots, o
 uint64_t* attach_metric_slots();
 inline void count(uint32_t slot, uint64_t n) {
   uint64_t* slots = metric_slots;
-  if (slots == nullptr) [[unlikely]] slots = attach_metric_slots();
+  if (slots == nullptr) [[unlikely]]
+    slots = attach_metric_slots();
   // Only this thread writes the slot, others read it: a relaxed store of a plain sum is enough.
   __atomic_store_n(slots + slot, __atomic_load_n(slots + slot, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
@@ -111,7 +112,8 @@ CounterFamily counter_family(std::string_view name, std::string_view help, std::
 Histogram histogram(std::string_view name, std::string_view help);
 HistogramFamily histogram_family(std::string_view name, std::string_view help, std::vector<std::string> label_names);
 // labels: name, value pairs.
-Gauge gauge(std::string_view name, std::string_view help, std::vector<std::pair<std::string, std::string>> labels, std::function<double()> read);
+Gauge gauge(std::string_view name, std::string_view help, std::vector<std::pair<std::string, std::string>> labels,
+            std::function<double()> read);
 
 // Counters that live elsewhere and are asked for at scrape time, with their labels (name, value). For sets that come and go.
 struct CollectedSample {

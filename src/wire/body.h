@@ -42,7 +42,8 @@ class BodySource {
 
 // Sends one response. Order: send_head, write*, finish; or respond. Completion means: handed to the kernel (or, for send_head and small
 // writes, taken into the connection's buffer), so SharedBytes are kept until then and memory is bounded by what the handler passes in.
-// Errors: timed_out (the peer takes nothing for write_stall_timeout), connection_closed, cancelled. After an error the handler just returns.
+// Errors: timed_out (the peer takes nothing for write_stall_timeout), connection_closed, cancelled. After an error the handler just
+// returns.
 class ResponseWriter {
  public:
   virtual ~ResponseWriter() = default;

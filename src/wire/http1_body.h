@@ -19,7 +19,7 @@ class Http1Body {
   // Begins a body. received: bytes that came behind the head; they stay valid and unmoved until rest() was dealt with.
   void start(Stream& stream, Kind kind, uint64_t length, std::string_view received);
 
-  bool done() const;    // nothing is left to read
+  bool done() const;  // nothing is left to read
   bool failed() const { return failed_; }
   Kind kind() const { return kind_; }
   uint64_t left() const { return kind_ == Kind::length ? left_ : done() ? 0 : UINT64_MAX; }

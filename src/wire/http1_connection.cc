@@ -11,12 +11,15 @@ namespace quarry {
 namespace {
 
 constexpr size_t kSmallBuffer = 2048;
-constexpr uint64_t kWriteUnit = 256 * kKiB;      // what write_stall_timeout is about
+constexpr uint64_t kWriteUnit = 256 * kKiB;  // what write_stall_timeout is about
 
 class Http1Connection final : public BodyReader, public ResponseWriter {
  public:
   Http1Connection(HttpServing& serving, Stream& stream, HttpConnectionControl& control)
-      : serving_(serving), stream_(stream), control_(control), body_(serving.options.limits, serving.options.body_stall_timeout, "request body") {}
+      : serving_(serving),
+        stream_(stream),
+        control_(control),
+        body_(serving.options.limits, serving.options.body_stall_timeout, "request body") {}
 
   Task<Http1End> run(std::string& received);
 
@@ -75,7 +78,7 @@ class Http1Connection final : public BodyReader, public ResponseWriter {
   std::string out_;  // the head, until it leaves with the first body bytes
   bool responded_ = false;
   bool finished_ = false;
-  bool no_body_ = false;        // HEAD, 204, 304
+  bool no_body_ = false;  // HEAD, 204, 304
   bool chunked_out_ = false;
   std::optional<uint64_t> left_out_;
   bool close_ = false;   // after this response

@@ -49,7 +49,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     RequestHead head;
     if (parse_request_head(input.substr(0, *head_size), head)) {
       CHECK(head.version == HttpVersion::http10 || !head.authority.empty());
-      for (const auto& field : head.headers) CHECK(!field.name.empty() && field.value.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos);
+      for (const auto& field : head.headers)
+        CHECK(!field.name.empty() && field.value.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos);
     }
     ClientResponseHead response;
     parse_response_head(input.substr(0, *head_size), response).ignore("either way");

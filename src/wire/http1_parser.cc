@@ -129,7 +129,8 @@ struct Framing {
 
 // "HTTP/1.x"
 Result<HttpVersion> parse_version(std::string_view text) {
-  if (text.size() != 8 || !text.starts_with("HTTP/") || text[6] != '.' || text[5] < '0' || text[5] > '9' || text[7] < '0' || text[7] > '9') {
+  if (text.size() != 8 || !text.starts_with("HTTP/") || text[6] != '.' || text[5] < '0' || text[5] > '9' || text[7] < '0' ||
+      text[7] > '9') {
     return bad("no HTTP version where one belongs");
   }
   if (text[5] != '1') return Error(Code::unsupported, "only HTTP/1.0, HTTP/1.1 and HTTP/2 are served");
@@ -138,8 +139,8 @@ Result<HttpVersion> parse_version(std::string_view text) {
 
 bool valid_authority(std::string_view text) {
   return !text.empty() && std::ranges::all_of(text, [](char c) {
-    return (kClass[static_cast<uint8_t>(c)] & kTarget) != 0 && c != '/' && c != '?' && c != '#' && c != '@' && c != '\\' && c != '"' && c != '<' &&
-           c != '>' && c != ',';
+    return (kClass[static_cast<uint8_t>(c)] & kTarget) != 0 && c != '/' && c != '?' && c != '#' && c != '@' && c != '\\' && c != '"' &&
+           c != '<' && c != '>' && c != ',';
   });
 }
 
@@ -223,7 +224,8 @@ Result<void> parse_response_head(std::string_view text, ClientResponseHead& head
   head = ClientResponseHead();
   Lines lines{text};
   const std::string_view start = lines.next();
-  if (start.size() < 12 || start[8] != ' ' || (start.size() > 12 && start[12] != ' ')) return bad("the status line is not: version status reason");
+  if (start.size() < 12 || start[8] != ' ' || (start.size() > 12 && start[12] != ' '))
+    return bad("the status line is not: version status reason");
   TRY_ASSIGN(head.version, parse_version(start.substr(0, 8)));
   for (const char c : start.substr(9, 3)) {
     if (c < '0' || c > '9') return bad("the status is not a number");
@@ -276,8 +278,10 @@ Result<ChunkedDecoder::Step> ChunkedDecoder::next(std::string_view input) {
         const auto [end, error] = std::from_chars(line.data(), line.data() + line.size(), size, 16);
         const auto digits = static_cast<size_t>(end - line.data());
         // from_chars would take a sign.
-        if (error != std::errc() || digits == 0 || line[0] == '-' || size > static_cast<uint64_t>(INT64_MAX)) return bad("a chunk size is not a number");
-        if (digits < line.size() && (line[digits] != ';' || !valid_value(line.substr(digits)))) return bad("a chunk size is followed by garbage");
+        if (error != std::errc() || digits == 0 || line[0] == '-' || size > static_cast<uint64_t>(INT64_MAX))
+          return bad("a chunk size is not a number");
+        if (digits < line.size() && (line[digits] != ';' || !valid_value(line.substr(digits))))
+          return bad("a chunk size is followed by garbage");
         step.consumed += line_end + 1;
         left_ = size;
         state_ = size == 0 ? State::trailer : State::payload;

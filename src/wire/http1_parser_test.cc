@@ -87,19 +87,19 @@ TEST(Http1, a_badly_encoded_target_is_left_to_the_handler) {
 TEST(Http1, refuses_what_others_might_read_differently) {
   const std::string ok = "GET / HTTP/1.1\r\nHost: a\r\n";
   for (const std::string_view bad : {
-           "GET / HTTP/1.1\nHost: a\n\n",                    // bare LF
+           "GET / HTTP/1.1\nHost: a\n\n",  // bare LF
            "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
-           "GET / HTTP/1.1\r\nHost: a\r\n X: b\r\n\r\n",     // obs-fold
-           "GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n",     // space before colon
+           "GET / HTTP/1.1\r\nHost: a\r\n X: b\r\n\r\n",  // obs-fold
+           "GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n\r\n",  // space before colon
            "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
            "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
-           "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",   // bare CR
+           "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",  // bare CR
            "GET / HTTP/1.1\r\nHost: a\r\nX: a\x01 23456789012345678\r\n\r\n",
            "GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n\r\n",
            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
            "GET / HTTP/1.1\r\nHost: \r\n\r\n",
            "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
-           "GET / HTTP/1.1\r\n\r\n",                         // no Host
+           "GET / HTTP/1.1\r\n\r\n",  // no Host
            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
            "GET / x HTTP/1.1\r\nHost: a\r\n\r\n",
            "GET /\tx HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -186,8 +186,9 @@ TEST(Chunked, decodes_at_every_split) {
 }
 
 TEST(Chunked, refuses_bad_framing) {
-  for (const std::string_view bad : {"4\nWiki\r\n", "g\r\n", "-1\r\n", "\r\n", " 4\r\nWiki\r\n", "4 \r\nWiki\r\n", "4\r\nWikiX\r\n", "4\r\nWiki\rX",
-                                     "ffffffffffffffff1\r\n", "8000000000000000\r\n", "0\r\nbad trailer\r\n\r\n", "0\r\nA: b\n\r\n", "4;\x01\r\nWiki\r\n"}) {
+  for (const std::string_view bad :
+       {"4\nWiki\r\n", "g\r\n", "-1\r\n", "\r\n", " 4\r\nWiki\r\n", "4 \r\nWiki\r\n", "4\r\nWikiX\r\n", "4\r\nWiki\rX",
+        "ffffffffffffffff1\r\n", "8000000000000000\r\n", "0\r\nbad trailer\r\n\r\n", "0\r\nA: b\n\r\n", "4;\x01\r\nWiki\r\n"}) {
     EXPECT_EQ(decode(bad, 1000), std::nullopt) << bad;
     EXPECT_EQ(decode(bad, 1), std::nullopt) << bad;
   }

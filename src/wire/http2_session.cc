@@ -11,9 +11,9 @@ namespace quarry {
 namespace {
 
 constexpr size_t kReadBuffer = 64 * kKiB;
-constexpr size_t kSendBatch = 1 * kMiB;        // bytes collected for one write
-constexpr size_t kSendParts = 500;             // and pieces
-constexpr uint32_t kResetsBurst = 1000;        // streams that the peer may reset before it is sent away, and per second (CVE-2023-44487)
+constexpr size_t kSendBatch = 1 * kMiB;  // bytes collected for one write
+constexpr size_t kSendParts = 500;       // and pieces
+constexpr uint32_t kResetsBurst = 1000;  // streams that the peer may reset before it is sent away, and per second (CVE-2023-44487)
 constexpr uint32_t kResetsPerSecond = 50;
 constexpr size_t kSkippedMax = 16;
 
@@ -56,14 +56,15 @@ class Http2Connection {
   static Http2Connection& self(void* user) { return *static_cast<Http2Connection*>(user); }
   static int on_begin_frame(nghttp2_session*, const nghttp2_frame_hd* header, void* user);
   static int on_begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* user);
-  static int on_header(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size, const uint8_t* value, size_t value_size,
-                       uint8_t, void* user);
+  static int on_header(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size, const uint8_t* value,
+                       size_t value_size, uint8_t, void* user);
   static int on_frame_recv(nghttp2_session*, const nghttp2_frame* frame, void* user);
   static int on_data(nghttp2_session*, uint8_t, int32_t id, const uint8_t* data, size_t size, void* user);
   static int on_close(nghttp2_session*, int32_t id, uint32_t, void* user);
   static int on_frame_send(nghttp2_session*, const nghttp2_frame* frame, void* user);
   static int on_send_data(nghttp2_session*, nghttp2_frame* frame, const uint8_t* header, size_t length, nghttp2_data_source*, void* user);
-  static ssize_t on_read_length(nghttp2_session*, uint8_t, int32_t, int32_t session_window, int32_t stream_window, uint32_t frame_max, void*) {
+  static ssize_t on_read_length(nghttp2_session*, uint8_t, int32_t, int32_t session_window, int32_t stream_window, uint32_t frame_max,
+                                void*) {
     return std::min<int64_t>({session_window, stream_window, frame_max});
   }
 
@@ -75,7 +76,7 @@ class Http2Connection {
   TaskGroup sender_;
   Batch batch_;
   bool draining_ = false;
-  bool said_all_ = false;   // our side of the stream is shut
+  bool said_all_ = false;  // our side of the stream is shut
   TimePoint last_active_{};
   TimePoint resets_since_{};
   uint32_t resets_ = 0;
@@ -124,8 +125,10 @@ int Http2Connection::on_begin_headers(nghttp2_session* session, const nghttp2_fr
 
 int Http2Connection::on_header(nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size, const uint8_t* value,
                                size_t value_size, uint8_t, void* user) {
-  if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;  // trailers are checked by nghttp2 and dropped
-  if (Http2Stream* const stream = self(user).find(frame->hd.stream_id)) stream->add_header(text_of({name, name_size}), text_of({value, value_size}));
+  if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+    return 0;  // trailers are checked by nghttp2 and dropped
+  if (Http2Stream* const stream = self(user).find(frame->hd.stream_id))
+    stream->add_header(text_of({name, name_size}), text_of({value, value_size}));
   return 0;
 }
 
@@ -183,7 +186,8 @@ int Http2Connection::on_frame_send(nghttp2_session*, const nghttp2_frame* frame,
   return 0;
 }
 
-int Http2Connection::on_send_data(nghttp2_session*, nghttp2_frame* frame, const uint8_t* header, size_t length, nghttp2_data_source* source, void* user) {
+int Http2Connection::on_send_data(nghttp2_session*, nghttp2_frame* frame, const uint8_t* header, size_t length, nghttp2_data_source* source,
+                                  void* user) {
   Http2Connection& c = self(user);
   auto& stream = *static_cast<Http2Stream*>(source->ptr);
   c.add_control({header, 9});
@@ -226,7 +230,8 @@ void Http2Connection::start_session() {
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<uint32_t>(options.limits.head_bytes_max)},
   };
   CHECK(nghttp2_submit_settings(link_.session, NGHTTP2_FLAG_NONE, settings, std::size(settings)) == 0);
-  CHECK(nghttp2_session_set_local_window_size(link_.session, NGHTTP2_FLAG_NONE, 0, static_cast<int32_t>(options.http2_connection_window_bytes)) == 0);
+  CHECK(nghttp2_session_set_local_window_size(link_.session, NGHTTP2_FLAG_NONE, 0,
+                                              static_cast<int32_t>(options.http2_connection_window_bytes)) == 0);
 }
 
 // false: the connection is beyond repair.
@@ -328,7 +333,8 @@ Task<void> Http2Connection::run(std::string received) {
   start_session();
   control_.drain = [this] {
     draining_ = true;
-    nghttp2_submit_goaway(link_.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(link_.session), NGHTTP2_NO_ERROR, nullptr, 0);
+    nghttp2_submit_goaway(link_.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(link_.session), NGHTTP2_NO_ERROR,
+                          nullptr, 0);
     link_.wake_sender();
   };
   if (link_.serving.stopping) control_.drain();

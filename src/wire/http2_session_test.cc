@@ -113,19 +113,24 @@ struct Fixture {
 
     nghttp2_session_callbacks* callbacks = nullptr;
     nghttp2_session_callbacks_new(&callbacks);
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
-                                                                   const uint8_t* value, size_t value_size, uint8_t, void* user) {
-      Answer& answer = static_cast<Fixture*>(user)->answers[frame->hd.stream_id];
-      const std::string key(text_of({name, name_size})), text(text_of({value, value_size}));
-      if (key == ":status" && text.starts_with('1')) answer.informational.push_back(text);
-      else if (key == ":status") answer.status = text;
-      else answer.headers[key] = text;
-      return 0;
-    });
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, [](nghttp2_session*, uint8_t, int32_t id, const uint8_t* data, size_t size, void* user) {
-      static_cast<Fixture*>(user)->answers[id].body.append(text_of({data, size}));
-      return 0;
-    });
+    nghttp2_session_callbacks_set_on_header_callback(
+        callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size, const uint8_t* value,
+                      size_t value_size, uint8_t, void* user) {
+          Answer& answer = static_cast<Fixture*>(user)->answers[frame->hd.stream_id];
+          const std::string key(text_of({name, name_size})), text(text_of({value, value_size}));
+          if (key == ":status" && text.starts_with('1'))
+            answer.informational.push_back(text);
+          else if (key == ":status")
+            answer.status = text;
+          else
+            answer.headers[key] = text;
+          return 0;
+        });
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
+        callbacks, [](nghttp2_session*, uint8_t, int32_t id, const uint8_t* data, size_t size, void* user) {
+          static_cast<Fixture*>(user)->answers[id].body.append(text_of({data, size}));
+          return 0;
+        });
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, [](nghttp2_session*, int32_t id, uint32_t code, void* user) {
       Answer& answer = static_cast<Fixture*>(user)->answers[id];
       answer.closed = true;
@@ -150,12 +155,15 @@ struct Fixture {
     nghttp2_session_del(session);
   }
 
-  int32_t request(std::string method, std::string path, nghttp2_data_provider* body = nullptr, std::vector<std::pair<std::string, std::string>> more = {}) {
-    std::vector<std::pair<std::string, std::string>> fields{{":method", method}, {":scheme", "http"}, {":path", path}, {":authority", "host:9000"}};
+  int32_t request(std::string method, std::string path, nghttp2_data_provider* body = nullptr,
+                  std::vector<std::pair<std::string, std::string>> more = {}) {
+    std::vector<std::pair<std::string, std::string>> fields{
+        {":method", method}, {":scheme", "http"}, {":path", path}, {":authority", "host:9000"}};
     fields.insert(fields.end(), more.begin(), more.end());
     std::vector<nghttp2_nv> nv;
     for (auto& [name, value] : fields) {
-      nv.push_back({reinterpret_cast<uint8_t*>(name.data()), reinterpret_cast<uint8_t*>(value.data()), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE});
+      nv.push_back({reinterpret_cast<uint8_t*>(name.data()), reinterpret_cast<uint8_t*>(value.data()), name.size(), value.size(),
+                    NGHTTP2_NV_FLAG_NONE});
     }
     return nghttp2_submit_request(session, nullptr, nv.data(), nv.size(), body, nullptr);
   }
@@ -163,7 +171,8 @@ struct Fixture {
   static nghttp2_data_provider upload(uint64_t& left_and_offset) {
     nghttp2_data_provider provider{};
     provider.source.ptr = &left_and_offset;
-    provider.read_callback = [](nghttp2_session*, int32_t, uint8_t* into, size_t size, uint32_t* flags, nghttp2_data_source* source, void* user) -> ssize_t {
+    provider.read_callback = [](nghttp2_session*, int32_t, uint8_t* into, size_t size, uint32_t* flags, nghttp2_data_source* source,
+                                void* user) -> ssize_t {
       auto& left = *static_cast<uint64_t*>(source->ptr);
       uint64_t& offset = static_cast<Fixture*>(user)->upload_offset;
       const auto n = static_cast<size_t>(std::min<uint64_t>(size, left));
@@ -220,7 +229,8 @@ TEST(Http2, bodies_both_ways_arrive_whole) {
   const int32_t big = f.request("GET", "/big");
   f.pump();
   ASSERT_EQ(f.answers[big].body.size(), 5'000'000u);
-  for (size_t i = 0; i < 5'000'000; ++i) ASSERT_EQ(static_cast<uint8_t>(f.answers[big].body[i]), (i % 1'000'000 + i / 1'000'000 * 1'000'000) % 251);
+  for (size_t i = 0; i < 5'000'000; ++i)
+    ASSERT_EQ(static_cast<uint8_t>(f.answers[big].body[i]), (i % 1'000'000 + i / 1'000'000 * 1'000'000) % 251);
   EXPECT_EQ(f.answers[big].headers.at("content-length"), "5000000");
   const int32_t head = f.request("HEAD", "/big");
   f.pump();
@@ -350,7 +360,9 @@ TEST(Http2, broken_answers_and_vanished_peers_are_errors) {
 TEST(Http2, a_body_that_stalls_times_out) {
   Fixture f;
   nghttp2_data_provider never{};
-  never.read_callback = [](nghttp2_session*, int32_t, uint8_t*, size_t, uint32_t*, nghttp2_data_source*, void*) -> ssize_t { return NGHTTP2_ERR_DEFERRED; };
+  never.read_callback = [](nghttp2_session*, int32_t, uint8_t*, size_t, uint32_t*, nghttp2_data_source*, void*) -> ssize_t {
+    return NGHTTP2_ERR_DEFERRED;
+  };
   f.request("PUT", "/sink", &never);
   f.pump();
   f.executor.run(sleep_for(seconds(35)));

@@ -109,8 +109,8 @@ Task<Result<void>> Http2Stream::invite() {
   continue_owed_ = false;
   if (responded_ || closed_) co_return Result<void>();
   static constexpr std::string_view kName = ":status", kValue = "100";
-  nghttp2_nv status{reinterpret_cast<uint8_t*>(const_cast<char*>(kName.data())), reinterpret_cast<uint8_t*>(const_cast<char*>(kValue.data())),
-                    kName.size(), kValue.size(), NGHTTP2_NV_FLAG_NONE};
+  nghttp2_nv status{reinterpret_cast<uint8_t*>(const_cast<char*>(kName.data())),
+                    reinterpret_cast<uint8_t*>(const_cast<char*>(kValue.data())), kName.size(), kValue.size(), NGHTTP2_NV_FLAG_NONE};
   nghttp2_submit_headers(link_.session, NGHTTP2_FLAG_NONE, id_, nullptr, &status, 1, nullptr);
   link_.wake_sender();
   co_return Result<void>();
@@ -163,8 +163,8 @@ void Http2Stream::start_response(const ResponseHead& response, bool has_body) {
   std::vector<nghttp2_nv> fields;
   fields.reserve(response.headers.size() + 4);
   const auto add = [&fields](std::string_view name, std::string_view value) {
-    fields.push_back({reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())), reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(),
-                      value.size(), NGHTTP2_NV_FLAG_NONE});
+    fields.push_back({reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())),
+                      reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE});
   };
   char status[4] = {};
   std::to_chars(status, status + 3, response.status);
@@ -183,7 +183,8 @@ void Http2Stream::start_response(const ResponseHead& response, bool has_body) {
   }
   nghttp2_data_provider provider{};
   provider.source.ptr = this;
-  provider.read_callback = [](nghttp2_session*, int32_t, uint8_t*, size_t length, uint32_t* flags, nghttp2_data_source* source, void*) -> ssize_t {
+  provider.read_callback = [](nghttp2_session*, int32_t, uint8_t*, size_t length, uint32_t* flags, nghttp2_data_source* source,
+                              void*) -> ssize_t {
     bool end = false;
     const auto size = static_cast<Http2Stream*>(source->ptr)->offer(length, &end);
     if (!size) return NGHTTP2_ERR_DEFERRED;

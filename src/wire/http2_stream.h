@@ -99,8 +99,8 @@ class Http2Stream final : public BodyReader, public ResponseWriter {
 
   // Body out.
   std::deque<SharedBytes> out_;
-  uint64_t out_bytes_ = 0;   // in out_
-  uint64_t unsent_ = 0;      // handed over by the handler and not yet written to the stream
+  uint64_t out_bytes_ = 0;  // in out_
+  uint64_t unsent_ = 0;     // handed over by the handler and not yet written to the stream
   Event sent_;
   std::optional<uint64_t> left_out_;
   bool responded_ = false, finished_ = false, no_body_ = false, aborted_ = false;

@@ -9,8 +9,8 @@ namespace quarry {
 namespace {
 
 constexpr size_t kReceiveBuffer = 16 * kKiB;
-constexpr uint64_t kWriteUnit = 256 * kKiB;  // what stall_timeout is about
-constexpr uint64_t kOverlapMin = 256 * kKiB; // a longer body is sent while the response is awaited: it may come early
+constexpr uint64_t kWriteUnit = 256 * kKiB;   // what stall_timeout is about
+constexpr uint64_t kOverlapMin = 256 * kKiB;  // a longer body is sent while the response is awaited: it may come early
 constexpr Duration kContinueWait = std::chrono::seconds(1);
 
 struct Connection {
@@ -114,7 +114,8 @@ void HttpClient::State::give_back(std::unique_ptr<Connection> connection) {
 }
 
 Task<Result<std::unique_ptr<Connection>>> HttpClient::State::connect(Url url, std::string key, TimePoint deadline) {
-  if (url.is_tls && !options.tls) co_return fail(Code::misconfigured, "https://{} needs TLS, which this client was not given", url.authority());
+  if (url.is_tls && !options.tls)
+    co_return fail(Code::misconfigured, "https://{} needs TLS, which this client was not given", url.authority());
   auto stream = co_await network.connect(SocketAddress{url.host, url.port}, deadline);
   if (!stream) {
     // Nothing was sent: whatever the reason, the same request may be tried again.
@@ -166,7 +167,8 @@ Task<Result<void>> ClientResponse::State::send_body(const ClientRequest& request
     std::vector<ByteView> parts;
     std::string size_line;
     if (request.source_length) {
-      if (piece.size() > left) co_return fail(Code::invalid_argument, "the body is longer than the {} bytes announced", *request.source_length);
+      if (piece.size() > left)
+        co_return fail(Code::invalid_argument, "the body is longer than the {} bytes announced", *request.source_length);
       left -= piece.size();
       parts.push_back(piece.view());
     } else {
@@ -285,7 +287,7 @@ Task<Result<void>> ClientResponse::State::exchange(const std::string& head_bytes
     answered = head.status >= 200;
   }
   if (writer.running() > 0) {
-    stop = true;       // an early answer, or none: what is not sent yet is not wanted
+    stop = true;  // an early answer, or none: what is not sent yet is not wanted
     reusable = false;
     if (!received) connection->stream->close();
   }

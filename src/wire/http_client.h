@@ -13,11 +13,12 @@
 namespace quarry {
 
 // Wraps a connected stream in TLS as a client: io/tls.h, or anything else.
-using TlsWrapper = std::function<Task<Result<std::unique_ptr<Stream>>>(std::unique_ptr<Stream> stream, std::string host, TimePoint deadline)>;
+using TlsWrapper =
+    std::function<Task<Result<std::unique_ptr<Stream>>>(std::unique_ptr<Stream> stream, std::string host, TimePoint deadline)>;
 
 struct HttpClientOptions {
-  size_t connections_max = 256;     // in use at once, all hosts together; further requests wait their turn
-  size_t idle_connections_max = 64;  // kept beside them
+  size_t connections_max = 256;                      // in use at once, all hosts together; further requests wait their turn
+  size_t idle_connections_max = 64;                  // kept beside them
   Duration idle_timeout = std::chrono::seconds(20);  // a kept connection older than this is not used again
   Duration connect_timeout = std::chrono::seconds(10);
   Duration stall_timeout = std::chrono::seconds(60);  // without any progress in either direction
@@ -27,14 +28,14 @@ struct HttpClientOptions {
 
 struct ClientRequest {
   std::string method = "GET";
-  std::string target = "/";  // raw, sent as it is
-  HeaderBlock headers;       // without Host, Content-Length and Transfer-Encoding, unless Host is to differ from the URL's
-  std::vector<SharedBytes> body;       // or:
-  BodySource* source = nullptr;        // outlives send(); chunked unless source_length is known
+  std::string target = "/";       // raw, sent as it is
+  HeaderBlock headers;            // without Host, Content-Length and Transfer-Encoding, unless Host is to differ from the URL's
+  std::vector<SharedBytes> body;  // or:
+  BodySource* source = nullptr;   // outlives send(); chunked unless source_length is known
   std::optional<uint64_t> source_length;
-  bool expect_continue = false;        // sends the body only when the server asks for it (or after 1 s)
-  TimePoint deadline = kNoDeadline;    // until the response head has arrived
-  Duration patience{};                 // if not zero: so long, instead of stall_timeout, the server may work before its head arrives
+  bool expect_continue = false;      // sends the body only when the server asks for it (or after 1 s)
+  TimePoint deadline = kNoDeadline;  // until the response head has arrived
+  Duration patience{};               // if not zero: so long, instead of stall_timeout, the server may work before its head arrives
 };
 
 // A response whose head has arrived. Destroying it with the body read to the end returns the connection to the pool, else closes it.

@@ -25,9 +25,9 @@ struct HttpServing {
 // How stop() reaches into a connection. Lives on the connection's coroutine frame.
 struct HttpConnectionControl {
   Stream* stream = nullptr;
-  bool idle = false;                           // nothing of a request has arrived: may be closed at any time
-  std::shared_ptr<Stream*> handshake;          // the stream below a TLS handshake that is under way; points to null when it is gone
-  std::function<void()> drain;                 // HTTP/2: says goodbye and finishes the open streams
+  bool idle = false;                   // nothing of a request has arrived: may be closed at any time
+  std::shared_ptr<Stream*> handshake;  // the stream below a TLS handshake that is under way; points to null when it is gone
+  std::function<void()> drain;         // HTTP/2: says goodbye and finishes the open streams
 };
 
 enum class Http1End : uint8_t { closed, upgrade_to_http2 };

@@ -23,8 +23,10 @@ struct DateReader {
   std::string_view rest;
   bool ok = true;
   void literal(std::string_view text) {
-    if (!rest.starts_with(text)) ok = false;
-    else rest.remove_prefix(text.size());
+    if (!rest.starts_with(text))
+      ok = false;
+    else
+      rest.remove_prefix(text.size());
   }
   int number(size_t digits) {
     int value = 0;
@@ -252,7 +254,8 @@ Result<int64_t> parse_http_date(std::string_view text) {
   if (!in.ok || !in.rest.empty() || !date.ok() || hour > 23 || minute > 59 || second > 60) {
     return fail(Code::malformed, "'{}' is not an HTTP date", text.substr(0, 64));
   }
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::sys_days(date).time_since_epoch()).count() + hour * 3600 + minute * 60 + second;
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::sys_days(date).time_since_epoch()).count() + hour * 3600 +
+         minute * 60 + second;
 }
 
 }  // namespace quarry

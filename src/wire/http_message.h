@@ -28,8 +28,9 @@ struct RequestHead {
   std::string_view raw_query;  // as sent, without '?'
   std::string_view authority;  // Host, or :authority, or of an absolute target; empty only in HTTP/1.0
   HttpVersion version = HttpVersion::http11;
-  bool target_malformed = false;      // path or query could not be decoded; then path and query are empty. The handler answers (S3: InvalidURI).
-  std::string path;                   // decoded
+  bool target_malformed =
+      false;         // path or query could not be decoded; then path and query are empty. The handler answers (S3: InvalidURI).
+  std::string path;  // decoded
   std::vector<QueryParameter> query;  // decoded and raw, in the order sent
   std::vector<HttpField> headers;     // in the order sent; names as sent (lower case in HTTP/2); without HTTP/2's pseudo headers
 

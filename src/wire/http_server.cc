@@ -39,7 +39,9 @@ namespace {
 // A stream that can be closed while somebody else owns it. `self` points to it for as long as it lives.
 class ReachableStream final : public Stream {
  public:
-  ReachableStream(std::unique_ptr<Stream> inner, std::shared_ptr<Stream*> self) : inner_(std::move(inner)), self_(std::move(self)) { *self_ = this; }
+  ReachableStream(std::unique_ptr<Stream> inner, std::shared_ptr<Stream*> self) : inner_(std::move(inner)), self_(std::move(self)) {
+    *self_ = this;
+  }
   ~ReachableStream() override { *self_ = nullptr; }
   Task<Result<size_t>> read(MutableByteView into, TimePoint deadline) override { return inner_->read(into, deadline); }
   Task<Result<void>> wait_readable(TimePoint deadline) override { return inner_->wait_readable(deadline); }

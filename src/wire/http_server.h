@@ -21,8 +21,8 @@ namespace quarry {
 struct HttpServerOptions {
   Http1Limits limits;
   size_t connections_max = 20'000;       // per server; beyond it the listener waits until one ends (the kernel's queue holds the rest)
-  size_t read_buffer_bytes = 16 * 1024;  // taken for a head that does not fit into the connection's own 2 KiB, and for chunked bodies; grows
-                                         // up to limits.head_bytes_max for a large head, and goes when the connection is idle
+  size_t read_buffer_bytes = 16 * 1024;  // taken for a head that does not fit into the connection's own 2 KiB, and for chunked bodies;
+                                         // grows up to limits.head_bytes_max for a large head, and goes when the connection is idle
   Duration header_timeout = std::chrono::seconds(15);       // from the first byte of a head to its end
   Duration idle_timeout = std::chrono::seconds(120);        // between requests
   Duration body_stall_timeout = std::chrono::seconds(30);   // no byte of a body
@@ -33,8 +33,8 @@ struct HttpServerOptions {
   Duration linger_timeout = std::chrono::seconds(3);
   uint64_t linger_bytes_max = 64 << 20;
   Duration http2_late_body_grace = std::chrono::seconds(1);  // the same for one stream, before it is reset
-  std::string server_header = "Quarry";        // empty: none
-  const Clock* clock = nullptr;                // for Date; null: the system's
+  std::string server_header = "Quarry";                      // empty: none
+  const Clock* clock = nullptr;                              // for Date; null: the system's
   bool enable_http2 = true;
   uint32_t http2_streams_max = 128;
   uint32_t http2_stream_window_bytes = 4 << 20;

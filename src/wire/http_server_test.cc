@@ -144,7 +144,9 @@ struct Fixture {
   bool ended() const { return client->incoming().ended || client->incoming().broken; }
 };
 
-std::string get(std::string_view path, std::string_view headers = "") { return fmt::format("GET {} HTTP/1.1\r\nHost: a\r\n{}\r\n", path, headers); }
+std::string get(std::string_view path, std::string_view headers = "") {
+  return fmt::format("GET {} HTTP/1.1\r\nHost: a\r\n{}\r\n", path, headers);
+}
 std::string body_of(std::string_view response) {
   const size_t end = response.find("\r\n\r\n");
   return end == std::string_view::npos ? std::string() : std::string(response.substr(end + 4));
@@ -153,8 +155,7 @@ std::string body_of(std::string_view response) {
 TEST(HttpServer, answers_and_keeps_the_connection) {
   Fixture f;
   const std::string first = f.ask(get("/hello"));
-  EXPECT_EQ(first,
-            "HTTP/1.1 200 OK\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nServer: Quarry\r\nContent-Length: 5\r\n\r\nhello");
+  EXPECT_EQ(first, "HTTP/1.1 200 OK\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nServer: Quarry\r\nContent-Length: 5\r\n\r\nhello");
   EXPECT_EQ(f.server_side->writes(), 1u);  // head and body in one send
   EXPECT_EQ(f.ask(get("/hello")), first);
   EXPECT_FALSE(f.ended());
@@ -176,7 +177,8 @@ TEST(HttpServer, pipelined_requests_are_answered_in_order) {
 TEST(HttpServer, requests_that_come_byte_by_byte) {
   Fixture f;
   f.client->outgoing().read_max = 1;
-  for (const std::string_view framing : {"Content-Length: 11\r\n\r\nhello world", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x\r\n world\r\n0\r\nT: x\r\n\r\n"}) {
+  for (const std::string_view framing :
+       {"Content-Length: 11\r\n\r\nhello world", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x\r\n world\r\n0\r\nT: x\r\n\r\n"}) {
     for (const std::string_view path : {"/echo", "/pieces"}) {
       const std::string answer = f.ask(fmt::format("PUT {} HTTP/1.1\r\nHost: a\r\n{}", path, framing));
       EXPECT_THAT(answer, EndsWith("hello world"));
@@ -204,7 +206,8 @@ TEST(HttpServer, a_bad_request_is_answered_and_the_connection_ends) {
   EXPECT_THAT(f.ask("GET / HTTP/3.0\r\nHost: a\r\n\r\n"), StartsWith("HTTP/1.1 505 "));
   f.connect();
   EXPECT_THAT(f.ask("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"), StartsWith("HTTP/1.1 501 "));
-  for (const std::string line : {"GET /", "nonsense", "\x16\x03\x01 nonsense", "GET / HTTP/1.1 extra", "PRI * HTTP/2.1", "GET  / HTTP/1.1"}) {
+  for (const std::string line :
+       {"GET /", "nonsense", "\x16\x03\x01 nonsense", "GET / HTTP/1.1 extra", "PRI * HTTP/2.1", "GET  / HTTP/1.1"}) {
     f.connect();
     const std::string answer = f.ask(line + "\r\n\r\n");
     EXPECT_TRUE(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 505 ")) << line << ": " << answer;

@@ -48,8 +48,8 @@ class JsonValue {
   std::optional<int64_t> as_i64() const;
   std::optional<double> as_double() const;
   std::optional<bool> as_bool() const;
-  const Array& items() const;      // empty unless an array
-  const Object& members() const;   // empty unless an object
+  const Array& items() const;     // empty unless an array
+  const Object& members() const;  // empty unless an object
 
  private:
   std::variant<std::monostate, bool, int64_t, uint64_t, double, std::string, Array, Object> value_;

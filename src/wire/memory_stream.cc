@@ -63,7 +63,7 @@ void MemoryStream::close() {
   if (closed_) return;
   closed_ = true;
   out_->ended = true;
-  in_->broken = true;   // the other side's writes fail
+  in_->broken = true;  // the other side's writes fail
   out_->changed.pulse();
   in_->changed.pulse();
 }

@@ -41,7 +41,8 @@ TEST(Uri, urls_and_hosts) {
   EXPECT_EQ(url.path, "/x/y");
   EXPECT_EQ(url.authority(), "[::1]:9443");
   EXPECT_EQ(parse_url("http://a")->authority(), "a");
-  for (const std::string_view bad : {"ftp://a", "http://", "http://:80", "http://a:b", "http://a:70000", "http://[::1"}) EXPECT_FALSE(parse_url(bad)) << bad;
+  for (const std::string_view bad : {"ftp://a", "http://", "http://:80", "http://a:b", "http://a:70000", "http://[::1"})
+    EXPECT_FALSE(parse_url(bad)) << bad;
 }
 
 TEST(Xml, reads_a_document_and_ignores_prefixes) {
@@ -109,7 +110,8 @@ TEST(Json, reads_and_finds) {
 }
 
 TEST(Json, refuses_hostile_documents) {
-  for (const std::string_view bad : {"", "{", "[1,]", "{\"a\":}", "nul", "\"\xff\"", "1 2", "[1e999999]"}) EXPECT_FALSE(parse_json(bad)) << bad;
+  for (const std::string_view bad : {"", "{", "[1,]", "{\"a\":}", "nul", "\"\xff\"", "1 2", "[1e999999]"})
+    EXPECT_FALSE(parse_json(bad)) << bad;
   EXPECT_FALSE(parse_json(std::string(1000, '[')));
   JsonLimits limits;
   limits.nodes_max = 3;
@@ -134,7 +136,8 @@ TEST(HttpDate, three_forms_in_one_out) {
   EXPECT_EQ(*parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), 784111777);
   EXPECT_EQ(*parse_http_date("Sunday, 06-Nov-94 08:49:37 GMT"), 784111777);
   EXPECT_EQ(*parse_http_date("Sun Nov  6 08:49:37 1994"), 784111777);
-  for (const std::string_view bad : {"", "Sun", "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 25:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 GMTx"}) {
+  for (const std::string_view bad :
+       {"", "Sun", "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 25:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 GMTx"}) {
     EXPECT_FALSE(parse_http_date(bad)) << bad;
   }
 }

@@ -23,9 +23,9 @@ std::string s3_encode_key(std::string_view key);
 
 // One name[=value] of a query string.
 struct QueryParameter {
-  std::string name, value;                // decoded, '+' is a space
-  std::string_view raw_name, raw_value;   // as sent; they borrow the query string
-  bool has_value = false;                 // an '=' was there: `?acl=` has, `?acl` has not
+  std::string name, value;               // decoded, '+' is a space
+  std::string_view raw_name, raw_value;  // as sent; they borrow the query string
+  bool has_value = false;                // an '=' was there: `?acl=` has, `?acl` has not
 };
 
 inline constexpr size_t kQueryParametersMax = 1000;
@@ -53,8 +53,8 @@ Result<HostPort> split_host_port(std::string_view authority);
 struct Url {
   bool is_tls = false;
   std::string host;
-  uint16_t port = 0;  // the default of the scheme when absent
-  std::string path;   // raw, "/" when absent
+  uint16_t port = 0;              // the default of the scheme when absent
+  std::string path;               // raw, "/" when absent
   std::string authority() const;  // for the Host header: the port only when it is not the scheme's
 };
 Result<Url> parse_url(std::string_view text);

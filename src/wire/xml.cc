@@ -103,8 +103,8 @@ Result<XmlNode> parse_xml(std::string_view text, const XmlLimits& limits) {
   const XML_Status status = XML_Parse(parser.get(), text.data(), static_cast<int>(text.size()), XML_TRUE);
   if (reading.error) return std::move(*reading.error);
   if (status != XML_STATUS_OK) {
-    return fail(Code::malformed, "XML line {}, column {}: {}", XML_GetCurrentLineNumber(parser.get()), XML_GetCurrentColumnNumber(parser.get()),
-                XML_ErrorString(XML_GetErrorCode(parser.get())));
+    return fail(Code::malformed, "XML line {}, column {}: {}", XML_GetCurrentLineNumber(parser.get()),
+                XML_GetCurrentColumnNumber(parser.get()), XML_ErrorString(XML_GetErrorCode(parser.get())));
   }
   return std::move(reading.root);
 }
@@ -177,7 +177,9 @@ XmlWriter& XmlWriter::element(std::string_view name, std::string_view value) {
   out_ += '>';
   return *this;
 }
-XmlWriter& XmlWriter::element(std::string_view name, uint64_t value) { return element(name, std::string_view(fmt::format_int(value).c_str())); }
+XmlWriter& XmlWriter::element(std::string_view name, uint64_t value) {
+  return element(name, std::string_view(fmt::format_int(value).c_str()));
+}
 std::string XmlWriter::take() {
   CHECK(stack_.empty(), "an XML element is left open");
   return std::move(out_);

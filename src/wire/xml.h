@@ -17,15 +17,15 @@ struct XmlLimits {
 };
 
 struct XmlNode {
-  std::string name;  // local name, the namespace prefix removed
-  std::string text;  // character data directly in this node, joined; white space kept
+  std::string name;                                             // local name, the namespace prefix removed
+  std::string text;                                             // character data directly in this node, joined; white space kept
   std::vector<std::pair<std::string, std::string>> attributes;  // local names
   std::vector<XmlNode> children;
 
-  const XmlNode* child(std::string_view child_name) const;             // first of that name, or null
-  std::string_view child_text(std::string_view child_name) const;      // empty when absent
+  const XmlNode* child(std::string_view child_name) const;         // first of that name, or null
+  std::string_view child_text(std::string_view child_name) const;  // empty when absent
   std::optional<std::string_view> optional_text(std::string_view child_name) const;
-  std::string_view attribute(std::string_view attribute_name) const;   // empty when absent
+  std::string_view attribute(std::string_view attribute_name) const;  // empty when absent
   size_t count(std::string_view child_name) const;
 };
 
@@ -47,7 +47,9 @@ class XmlWriter {
   XmlWriter& element(std::string_view name, bool value) = delete;  // say "true" or "false" yourself
   XmlWriter& flag(std::string_view name, bool value) { return element(name, value ? std::string_view("true") : std::string_view("false")); }
   template <size_t N>
-  XmlWriter& element(std::string_view name, const char (&value)[N]) { return element(name, std::string_view(value, N - 1)); }
+  XmlWriter& element(std::string_view name, const char (&value)[N]) {
+    return element(name, std::string_view(value, N - 1));
+  }
   const std::string& str() const { return out_; }
   std::string take();  // CHECKs that all is closed
 
@@ -59,7 +61,8 @@ class XmlWriter {
 };
 
 // Escapes & < > " and writes control characters (which XML 1.0 cannot carry raw) as S3 does: as numeric references (&#x1;).
-// parse_xml accepts them only where XML 1.0 does (tab, LF, CR), as all XML readers do; clients that list such keys ask for encoding-type=url.
+// parse_xml accepts them only where XML 1.0 does (tab, LF, CR), as all XML readers do; clients that list such keys ask for
+// encoding-type=url.
 void xml_escape_append(std::string_view text, std::string& out);
 
 }  // namespace quarry

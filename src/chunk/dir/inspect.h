@@ -16,8 +16,8 @@ struct InspectedFile {
   // "object" (shown), "hidden" (finished, not shown), "chunk" (anonymous), "record" (a side file), "absent" (a list of removed chunks),
   // "foreign" (Quarry knows nothing of it), "own" (something else under .quarry)
   std::string what;
-  ChunkId first;             // of the file's first chunk, or the chunk's own
-  std::string record_place;  // "attribute", "side file"; empty: none
+  ChunkId first;                         // of the file's first chunk, or the chunk's own
+  std::string record_place;              // "attribute", "side file"; empty: none
   uint64_t size = 0, recorded_size = 0;  // bytes: of the file; of the object's or chunk's payload
   uint32_t chunk_size = 0, chunks = 0, removed_chunks = 0;
   uint64_t stride = 0;

@@ -183,8 +183,7 @@ Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write(uint8_t bucket, std:
   return writer;
 }
 
-Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write_at_once(uint8_t bucket, std::string name, uint64_t size,
-                                                                           For purpose) {
+Result<std::unique_ptr<BucketSet::Writer>> BucketSet::write_at_once(uint8_t bucket, std::string name, uint64_t size, For purpose) {
   TRY_ASSIGN(auto writer, write(bucket, std::move(name), size, purpose));
   writer->state_->at_once = true;
   return writer;

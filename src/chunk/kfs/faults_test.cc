@@ -148,7 +148,8 @@ class KfsFaults : public testing::Test {
     for (const auto& [n, size] : sizes) ASSERT_EQ(get(n), Code{0}) << n;
   }
   bool comes_online() {
-    for (int i = 0; i < 1200 && store->health().state != StoreState::online; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    for (int i = 0; i < 1200 && store->health().state != StoreState::online; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
     return store->health().state == StoreState::online;
   }
 

@@ -136,7 +136,8 @@ Task<Result<FsckReport>> RawStoreImpl::fsck() {
     const Segment& s = space_[i];
     if (s.role != Role::free) ++report.segments;
     if (s.live != seen[i].live || s.live_bytes != seen[i].bytes) {
-      violation(fmt::format("segment {} counts {} live entries of {} bytes, the index has {} of {}", i, s.live, s.live_bytes, seen[i].live, seen[i].bytes));
+      violation(fmt::format("segment {} counts {} live entries of {} bytes, the index has {} of {}", i, s.live, s.live_bytes, seen[i].live,
+                            seen[i].bytes));
     }
     if (s.role != Role::extent) continue;
     auto& used = seen[i].used;

@@ -7,12 +7,14 @@
 namespace quarry::chunk::raw {
 namespace {
 constexpr auto kById = [](const IndexEntry& entry, const ChunkId& id) { return entry.id < id; };
-}
+}  // namespace
 
 ChunkIndex::ChunkIndex() { leaves_.emplace(ChunkId{}, Leaf{}); }
 ChunkIndex::~ChunkIndex() = default;
 
-std::map<ChunkId, ChunkIndex::Leaf>::const_iterator ChunkIndex::leaf_of(const ChunkId& id) const { return std::prev(leaves_.upper_bound(id)); }
+std::map<ChunkId, ChunkIndex::Leaf>::const_iterator ChunkIndex::leaf_of(const ChunkId& id) const {
+  return std::prev(leaves_.upper_bound(id));
+}
 
 const IndexEntry* ChunkIndex::find(const ChunkId& id) const {
   const Leaf& leaf = leaf_of(id)->second;
@@ -63,8 +65,10 @@ bool ChunkIndex::erase(const ChunkId& id) {
   leaf.erase(at);
   --size_;
   if (leaf.empty()) {
-    if (node->first != ChunkId{}) leaves_.erase(node);
-    else leaf.shrink_to_fit();
+    if (node->first != ChunkId{})
+      leaves_.erase(node);
+    else
+      leaf.shrink_to_fit();
     return true;
   }
   if (leaf.capacity() > leaf.size() + 3 * kGrowth) leaf.shrink_to_fit();

@@ -20,7 +20,9 @@ void RawStoreImpl::packed_segment_sealed(uint32_t segment) {
     background_.spawn([](RawStoreImpl& store, uint32_t index) -> Task<void> {
       if (store.space_[index].role != Role::packed || !store.space_[index].dirty) co_return;
       auto written = co_await store.write_slot(index);
-      if (!written) LOG_WARNING("the slot of a sealed segment cannot be written", {"device", store.device_->info().path}, {"error", written.error().to_string()});
+      if (!written)
+        LOG_WARNING("the slot of a sealed segment cannot be written", {"device", store.device_->info().path},
+                    {"error", written.error().to_string()});
     }(*this, segment));
   }
   consider_compaction();
@@ -85,7 +87,8 @@ Task<Result<void>> RawStoreImpl::compact() {
 Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
   space_[segment].compacting = true;  // it is not freed before this is done, so it needs no reader's ticket
   const uint64_t base = space_.geometry().offset_of(segment);
-  const FrameExpectation expectation{drive_id(), segment, space_[segment].generation, supers_.superblock().salt, space_.geometry().data_blocks()};
+  const FrameExpectation expectation{drive_id(), segment, space_[segment].generation, supers_.superblock().salt,
+                                     space_.geometry().data_blocks()};
   Result<void> result;
   uint32_t block = 0;
   const uint32_t end = space_[segment].data_end;
@@ -94,7 +97,8 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
   uint32_t window_at = 0;
   constexpr uint32_t kWindow = 2 * (kFrameSizeMax / kBlock);
   while (block < end && result && !closing_ && space_[segment].live > 0) {
-    if (window.empty() || (block + kFrameSizeMax / kBlock > window_at + window.size() / kBlock && window_at + window.size() / kBlock < end)) {
+    if (window.empty() ||
+        (block + kFrameSizeMax / kBlock > window_at + window.size() / kBlock && window_at + window.size() / kBlock < end)) {
       window_at = block;
       window = Buffer(static_cast<size_t>(std::min(kWindow, end - block)) * kBlock);
       result = co_await device_->read(base + static_cast<uint64_t>(block) * kBlock, window.mutable_view());

@@ -33,7 +33,10 @@ ConformanceSetup setup(std::string name, SimDisk::Options options) {
 INSTANTIATE_TEST_SUITE_P(
     Raw, ChunkStoreConformance,
     testing::Values(setup("nvme", {.size = 64 * kMiB}),
-                    setup("slow_file", {.size = 100 * kMiB, .drive_class = DriveClass::file, .latency_min = std::chrono::microseconds(10), .latency_max = std::chrono::microseconds(500)}),
+                    setup("slow_file", {.size = 100 * kMiB,
+                                        .drive_class = DriveClass::file,
+                                        .latency_min = std::chrono::microseconds(10),
+                                        .latency_max = std::chrono::microseconds(500)}),
                     setup("hdd", {.size = 300 * kMiB, .volatile_cache = false, .supports_discard = false, .drive_class = DriveClass::hdd})),
     [](const auto& info) { return info.param.name; });
 

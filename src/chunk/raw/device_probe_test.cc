@@ -58,9 +58,9 @@ TEST_F(DeviceProbe, a_partition_table_is_seen) {
 
 TEST_F(DeviceProbe, swap_space_is_seen) {
   std::string header(4096, '\0');
-  header[1024] = 1;                                      // version
-  header[1028] = '\xff';                                 // last page
-  header.replace(1036, 16, "0123456789abcdef");          // uuid
+  header[1024] = 1;                              // version
+  header[1028] = '\xff';                         // last page
+  header.replace(1036, 16, "0123456789abcdef");  // uuid
   header.replace(4086, 10, "SWAPSPACE2");
   write(0, header);
   const auto content = probe_device(path);

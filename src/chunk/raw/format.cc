@@ -62,9 +62,7 @@ uint32_t seal(MutableByteView block, uint32_t seed = 0) {
   store_le<uint32_t>(block.data() + kCrcAt, crc);
   return crc;
 }
-bool has_magic(ByteView block, std::string_view magic) {
-  return block.size() >= kBodyAt && text_of(block.first(magic.size())) == magic;
-}
+bool has_magic(ByteView block, std::string_view magic) { return block.size() >= kBodyAt && text_of(block.first(magic.size())) == magic; }
 uint32_t stored_crc(ByteView block) { return load_le<uint32_t>(block.data() + kCrcAt); }
 bool all_zero(ByteView bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](uint8_t b) { return b == 0; });
@@ -123,7 +121,8 @@ Result<Superblock> decode_superblock(ByteView block, uint64_t zone) {
   Superblock s;
   s.version = in.u16();
   if (s.version > kFormatVersion) {
-    return fail(Code::incompatible, "the device has format version {}, this program knows up to {}: use a newer program", s.version, kFormatVersion);
+    return fail(Code::incompatible, "the device has format version {}, this program knows up to {}: use a newer program", s.version,
+                kFormatVersion);
   }
   const uint32_t reserved2 = in.u16() | in.u32();
   s.ignorable = in.u64();
@@ -279,7 +278,8 @@ Result<SlotHeader> decode_slot_header(ByteView block, const Uuid& drive, uint32_
   header.body_crc = in.u32();
   if (slot.drive != drive) return Error(Code::not_found, "a segment slot of another drive or an earlier format");
   if (slot.segment != segment) return damaged(what, "belongs to another segment (misdirected write)");
-  if (version == 0 || role > 3 || state > 2 || stream > 255 || !all_zero(block.subspan(kSlotHeaderEnd))) return damaged(what, "impossible field");
+  if (version == 0 || role > 3 || state > 2 || stream > 255 || !all_zero(block.subspan(kSlotHeaderEnd)))
+    return damaged(what, "impossible field");
   slot.role = static_cast<Role>(role);
   slot.state = static_cast<SegmentState>(state);
   slot.stream = static_cast<uint8_t>(stream);
@@ -295,7 +295,8 @@ Result<void> decode_slot_body(SlotHeader& header, ByteView body, uint64_t segmen
   const auto data_blocks = static_cast<uint32_t>(data_size(segment_size) / kBlock);
   Decoder in(body);
   if (slot.role == Role::extent) {
-    if (header.entries > extent_entries_max(segment_size) || body.size() != header.entries * kExtentEntrySize) return damaged(what, "impossible count");
+    if (header.entries > extent_entries_max(segment_size) || body.size() != header.entries * kExtentEntrySize)
+      return damaged(what, "impossible count");
     slot.extents.reserve(header.entries);
     for (uint32_t i = 0; i < header.entries; ++i) {
       ExtentEntry e;
@@ -308,15 +309,16 @@ Result<void> decode_slot_body(SlotHeader& header, ByteView body, uint64_t segmen
       e.runs = in.u8();
       e.stream = in.u8();
       const uint32_t reserved = in.u8() | in.u32();
-      if (reserved != 0 || e.blocks == 0 || e.block >= data_blocks || e.blocks > data_blocks - e.block || e.runs == 0 || e.runs > kRunsMax ||
-          e.run >= e.runs || e.size > kChunkSizeMax || (e.runs == 1 && e.blocks != 1 + div_up(e.size, kBlock))) {
+      if (reserved != 0 || e.blocks == 0 || e.block >= data_blocks || e.blocks > data_blocks - e.block || e.runs == 0 ||
+          e.runs > kRunsMax || e.run >= e.runs || e.size > kChunkSizeMax || (e.runs == 1 && e.blocks != 1 + div_up(e.size, kBlock))) {
         return damaged(what, "impossible entry");
       }
       slot.extents.push_back(e);
     }
   } else if (slot.role == Role::packed) {
     const uint32_t pointers = in.u32();
-    if (pointers > kInventoriesMax || slot.data_end > data_blocks || slot.items > items_max(segment_size)) return damaged(what, "impossible count");
+    if (pointers > kInventoriesMax || slot.data_end > data_blocks || slot.items > items_max(segment_size))
+      return damaged(what, "impossible count");
     for (uint32_t i = 0; i < pointers; ++i) {
       InventoryPointer pointer;
       pointer.block = in.u32();
@@ -444,23 +446,27 @@ Result<FrameHeader> decode_frame_header(ByteView frame, const FrameExpectation& 
   h.after = in.u64();
   h.blocks = in.u32();
   const uint32_t items = in.u32();
-  if (h.drive != expected.drive || h.segment != expected.segment || h.generation != expected.generation) return damaged(what, "of another time or place");
+  if (h.drive != expected.drive || h.segment != expected.segment || h.generation != expected.generation)
+    return damaged(what, "of another time or place");
   if (!all_zero(frame.subspan(kFrameHeaderEnd, kFrameHeaderSize - kFrameHeaderEnd))) return damaged(what, "reserved bytes are not zero");
-  if (items > kFrameItemsMax || h.blocks == 0 || h.blocks > kFrameSizeMax / kBlock || h.blocks > expected.data_blocks || kind < 1 || kind > 2) {
+  if (items > kFrameItemsMax || h.blocks == 0 || h.blocks > kFrameSizeMax / kBlock || h.blocks > expected.data_blocks || kind < 1 ||
+      kind > 2) {
     return damaged(what, "impossible field");
   }
   const uint32_t table_end = frame_table_end(items);
   if (table_end > static_cast<uint64_t>(h.blocks) * kBlock) return damaged(what, "impossible count");
   *bytes_needed = table_end;
   if (frame.size() < table_end) return Error(Code::out_of_range, "packed frame: cut short");
-  const uint32_t computed = crc32c(frame_seed(expected.drive, expected.salt, expected.segment, expected.generation), frame.subspan(kBodyAt, table_end - kBodyAt));
+  const uint32_t computed =
+      crc32c(frame_seed(expected.drive, expected.salt, expected.segment, expected.generation), frame.subspan(kBodyAt, table_end - kBodyAt));
   if (computed != stored_crc(frame)) return damaged(what, "checksum mismatch");
   if (version > kFormatVersion) return fail(Code::incompatible, "packed frame of format version {}", version);
   *crc = computed;
   h.kind = static_cast<FrameKind>(kind);
   in = Decoder(frame.subspan(kFrameHeaderSize));
   h.items.reserve(items);
-  const uint64_t limit = h.kind == FrameKind::items ? static_cast<uint64_t>(h.blocks) * kBlock : static_cast<uint64_t>(expected.data_blocks) * kBlock;
+  const uint64_t limit =
+      h.kind == FrameKind::items ? static_cast<uint64_t>(h.blocks) * kBlock : static_cast<uint64_t>(expected.data_blocks) * kBlock;
   for (uint32_t i = 0; i < items; ++i) {
     FrameItem item;
     item.id = read_id(in);
@@ -468,8 +474,8 @@ Result<FrameHeader> decode_frame_header(ByteView frame, const FrameExpectation& 
     item.size = in.u32();
     item.crc = in.u32();
     const uint32_t reserved = in.u32();
-    if (reserved != 0 || item.offset % kItemAlignment != 0 || item.offset > limit || item.size > limit - item.offset || item.size > kPackLimitMax ||
-        (h.kind == FrameKind::items && item.offset < table_end)) {
+    if (reserved != 0 || item.offset % kItemAlignment != 0 || item.offset > limit || item.size > limit - item.offset ||
+        item.size > kPackLimitMax || (h.kind == FrameKind::items && item.offset < table_end)) {
       return damaged(what, "impossible item");
     }
     h.items.push_back(item);
@@ -524,7 +530,11 @@ Buffer encode_log_frame(const LogFrame& frame, std::string_view records, uint64_
   std::memset(bytes.data(), 0, kLogHeaderSize);
   Writer out(bytes.mutable_view());
   out.magic(kLogMagic).put(kFormatVersion).put<uint16_t>(0).uuid(frame.drive).put(frame.epoch).put(frame.number).put(frame.chain);
-  out.put(frame.first).put(frame.records).put(static_cast<uint32_t>(records.size())).put(static_cast<uint32_t>(bytes.size() / kBlock)).put(frame.settled);
+  out.put(frame.first)
+      .put(frame.records)
+      .put(static_cast<uint32_t>(records.size()))
+      .put(static_cast<uint32_t>(bytes.size() / kBlock))
+      .put(frame.settled);
   CHECK(out.position() == kLogHeaderEnd);
   std::memcpy(bytes.data() + kLogHeaderSize, records.data(), records.size());
   const size_t end = kLogHeaderSize + records.size();

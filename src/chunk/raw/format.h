@@ -55,17 +55,17 @@ struct Superblock {
   uint64_t ignorable = 0, read_only = 0, refuse = 0;  // feature bits
   Uuid drive, cluster;
   uint64_t sequence = 0;
-  uint32_t previous = 0;       // identity of the superblock with sequence - 1; 0 for the first
+  uint32_t previous = 0;  // identity of the superblock with sequence - 1; 0 for the first
   uint64_t device_size = 0;
   uint64_t segment_size = 0;
   uint32_t segment_count = 0;
   uint32_t pack_limit = kPackLimit;
   uint32_t log_segment = 0;
-  bool clean = false;          // closed properly: clean_sequence is the last record of the log
-  uint64_t log_epoch = 0;      // the log's newest epoch is at least this
+  bool clean = false;      // closed properly: clean_sequence is the last record of the log
+  uint64_t log_epoch = 0;  // the log's newest epoch is at least this
   uint64_t mounts = 0;
   uint64_t fencing_epoch = 0;
-  uint64_t salt = 0;           // random, seeds checksums of log frames and packed frames
+  uint64_t salt = 0;  // random, seeds checksums of log frames and packed frames
   uint64_t clean_sequence = 0;
   std::vector<uint64_t> zones;
   std::vector<Span> spans;
@@ -111,7 +111,7 @@ constexpr uint32_t extent_entries_max(uint64_t segment_size) {
 // A run of blocks inside one segment that belongs to a large chunk.
 struct ExtentEntry {
   ChunkId id;
-  uint32_t block = 0;       // first, from the segment's start
+  uint32_t block = 0;  // first, from the segment's start
   uint32_t blocks = 0;
   uint32_t size = 0;        // of the chunk, bytes
   uint32_t header_crc = 0;  // of the chunk's header block
@@ -134,13 +134,13 @@ struct SegmentSlot {
   Role role = Role::free;
   SegmentState state = SegmentState::open;
   uint8_t stream = 0;
-  uint64_t through = 0;     // effects of log records up to this are contained
-  uint64_t epoch = 0;       // of the log when it was written
+  uint64_t through = 0;  // effects of log records up to this are contained
+  uint64_t epoch = 0;    // of the log when it was written
   // packed: where scanning goes on
-  uint32_t data_end = 0;    // blocks
+  uint32_t data_end = 0;  // blocks
   uint32_t next_frame = 0;
   uint32_t chain = 0;
-  uint32_t items = 0;       // listed by the inventories
+  uint32_t items = 0;  // listed by the inventories
   std::vector<InventoryPointer> inventories;
   std::vector<uint32_t> dead;  // offsets of dead items / 8, ascending
   // extent
@@ -199,7 +199,7 @@ struct FrameItem {
   ChunkId id;
   uint32_t offset = 0;  // items: from the frame's start; inventory: from the segment's start. Bytes.
   uint32_t size = 0;
-  uint32_t crc = 0;     // seeded with the id
+  uint32_t crc = 0;  // seeded with the id
 };
 struct FrameHeader {
   FrameKind kind = FrameKind::items;
@@ -278,10 +278,10 @@ using LogRecord = std::variant<PutRecord, RemoveRecord, SlotRecord, TableRecord,
 struct LogFrame {
   Uuid drive;
   uint64_t epoch = 0;
-  uint32_t number = 0;  // in its epoch, from 0
-  uint32_t chain = 0;   // checksum of the frame before, also across epochs
-  uint64_t settled = 0; // the data of every put up to this record is stable
-  uint64_t first = 0;   // sequence of the first record
+  uint32_t number = 0;   // in its epoch, from 0
+  uint32_t chain = 0;    // checksum of the frame before, also across epochs
+  uint64_t settled = 0;  // the data of every put up to this record is stable
+  uint64_t first = 0;    // sequence of the first record
   uint32_t records = 0;
   uint32_t blocks = 0;
 };

@@ -123,7 +123,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       magic("QRYLOGFR");
       if (right) {
         set(bytes, 16, kDrive.bytes.data(), 16);
-        const auto record_bytes = static_cast<uint32_t>(size > kLogHeaderSize ? std::min<size_t>(size - kLogHeaderSize, kLogFrameMax - kBlock) : 0);
+        const auto record_bytes =
+            static_cast<uint32_t>(size > kLogHeaderSize ? std::min<size_t>(size - kLogHeaderSize, kLogFrameMax - kBlock) : 0);
         const uint32_t blocks = log_frame_blocks(record_bytes);
         set(bytes, 60, &record_bytes, 4);
         set(bytes, 64, &blocks, 4);

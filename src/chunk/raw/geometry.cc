@@ -31,8 +31,9 @@ Result<Layout> plan_layout(uint64_t device_size, uint64_t segment_size) {
   }
   if (!std::has_single_bit(segment_size) || segment_size < kSegmentSizeMin || segment_size > kSegmentSizeMax ||
       segment_size > device_size / 8) {
-    return fail(Code::invalid_argument, "a segment size of {} bytes: must be a power of two between {} and {} MiB, at most an eighth of the device",
-                segment_size, kSegmentSizeMin / kMiB, kSegmentSizeMax / kMiB);
+    return fail(Code::invalid_argument,
+                "a segment size of {} bytes: must be a power of two between {} and {} MiB, at most an eighth of the device", segment_size,
+                kSegmentSizeMin / kMiB, kSegmentSizeMax / kMiB);
   }
   Layout layout;
   const uint64_t last = end_zone(device_size);
@@ -50,7 +51,8 @@ Result<Layout> plan_layout(uint64_t device_size, uint64_t segment_size) {
 }
 
 Result<Layout> grow_layout(const Layout& old, uint64_t old_size, uint64_t new_size, uint64_t segment_size) {
-  if (new_size < old_size) return fail(Code::invalid_argument, "the device has shrunk from {} to {} bytes: restore its size", old_size, new_size);
+  if (new_size < old_size)
+    return fail(Code::invalid_argument, "the device has shrunk from {} to {} bytes: restore its size", old_size, new_size);
   Layout layout = old;
   const uint64_t last = end_zone(new_size);
   const uint64_t old_last = old.zones.back();

@@ -7,8 +7,7 @@
 
 namespace quarry::chunk::raw {
 
-inline constexpr std::array<uint64_t, 7> kZoneCandidates = {0,           16 * kMiB,   256 * kMiB, 1 * kGiB,
-                                                            16 * kGiB, 256 * kGiB, 4 * kTiB};
+inline constexpr std::array<uint64_t, 7> kZoneCandidates = {0, 16 * kMiB, 256 * kMiB, 1 * kGiB, 16 * kGiB, 256 * kGiB, 4 * kTiB};
 constexpr uint64_t zone_candidate(size_t i) { return kZoneCandidates[i] + i * kZoneSize; }
 // The last zone of a device of this size.
 constexpr uint64_t end_zone(uint64_t device_size) { return round_down(device_size, kZoneSize) - kZoneSize; }
@@ -35,9 +34,9 @@ class Geometry {
   uint64_t data_bytes() const { return data_size(segment_size_); }
   uint32_t data_blocks() const { return static_cast<uint32_t>(data_bytes() / kBlock); }
   uint32_t segments() const { return segments_; }
-  uint64_t offset_of(uint32_t segment) const;                // bytes
+  uint64_t offset_of(uint32_t segment) const;  // bytes
   uint64_t block_of(uint32_t segment) const { return offset_of(segment) / kBlock; }
-  uint32_t segment_at(uint64_t offset) const;                // kNoSegment if it is in none
+  uint32_t segment_at(uint64_t offset) const;  // kNoSegment if it is in none
   // Whether the run lies in the data part of one segment; then which.
   uint32_t segment_of(const Run& run) const;
   uint64_t slot_offset(uint32_t segment, uint32_t sequence) const { return offset_of(segment) + slot_at(segment_size_, sequence); }

@@ -102,7 +102,8 @@ Task<Result<SharedBytes>> RawStoreImpl::get_verified(ChunkId id, uint32_t offset
   const IndexEntry* found = index_.find(id);
   if (found == nullptr) co_return fail(Code::not_found, "chunk {}", id.to_string());
   const IndexEntry entry = *found;
-  if (offset > entry.size) co_return fail(Code::out_of_range, "chunk {}: offset {} is past its {} bytes", id.to_string(), offset, entry.size);
+  if (offset > entry.size)
+    co_return fail(Code::out_of_range, "chunk {}: offset {} is past its {} bytes", id.to_string(), offset, entry.size);
   length = std::min(length, entry.size - offset);
   const auto ticket = readers_.enter();
   Result<SharedBytes> result = SharedBytes();

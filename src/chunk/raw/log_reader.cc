@@ -90,9 +90,8 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
       if (place.lane_at(frame->epoch) == lane) log.frames.push_back(found);  // else: misdirected
     }
   }
-  std::sort(log.frames.begin(), log.frames.end(), [](const FoundFrame& a, const FoundFrame& b) {
-    return std::pair(a.frame.epoch, a.block) < std::pair(b.frame.epoch, b.block);
-  });
+  std::sort(log.frames.begin(), log.frames.end(),
+            [](const FoundFrame& a, const FoundFrame& b) { return std::pair(a.frame.epoch, a.block) < std::pair(b.frame.epoch, b.block); });
   if (log.frames.empty()) {
     add_damage(log, "the log holds no frame of this drive");
     log.position.epoch = superblock.log_epoch + 1;
@@ -100,7 +99,8 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
     co_return log;
   }
   log.epoch = log.frames.back().frame.epoch;
-  if (log.epoch < superblock.log_epoch) add_damage(log, fmt::format("the newest log epoch is {}, the superblock knows of {}", log.epoch, superblock.log_epoch));
+  if (log.epoch < superblock.log_epoch)
+    add_damage(log, fmt::format("the newest log epoch is {}, the superblock knows of {}", log.epoch, superblock.log_epoch));
 
   // The frames of the two newest epochs, decoded; the older one is needed only until the newer one's table is complete.
   std::vector<std::pair<const FoundFrame*, std::vector<LogRecord>>> needed;
@@ -122,13 +122,15 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
       before = found;
       continue;
     }
-    if (before != nullptr && before->frame.epoch == frame.epoch && before->frame.number == frame.number && before->crc == found->crc) continue;
-    const bool follows = before != nullptr && before->frame.epoch == frame.epoch ? frame.number == before->frame.number + 1 : frame.number == 0;
+    if (before != nullptr && before->frame.epoch == frame.epoch && before->frame.number == frame.number && before->crc == found->crc)
+      continue;
+    const bool follows =
+        before != nullptr && before->frame.epoch == frame.epoch ? frame.number == before->frame.number + 1 : frame.number == 0;
     const bool chained = before == nullptr || before->crc == frame.chain || (log.table_in_newest && before->frame.epoch != frame.epoch);
     if (!follows || !chained) {
       const std::string last = before == nullptr ? "none" : fmt::format("frame {} of epoch {}", before->frame.number, before->frame.epoch);
-      add_damage(log, fmt::format("{} before frame {} of epoch {}; the last one found is {}", follows ? "other frames belong" : "frames are missing",
-                                  frame.number, frame.epoch, last));
+      add_damage(log, fmt::format("{} before frame {} of epoch {}; the last one found is {}",
+                                  follows ? "other frames belong" : "frames are missing", frame.number, frame.epoch, last));
     }
     uint64_t sequence = frame.first;
     for (auto& record : records) log.records.push_back({sequence++, std::move(record)});

@@ -22,17 +22,17 @@ struct FoundFrame {
   uint32_t block = 0;  // in the lane
 };
 struct LogContents {
-  std::vector<FoundFrame> frames;      // all valid ones, both lanes, by epoch and block
-  std::vector<LoggedRecord> records;   // of the epochs that are needed, in order
+  std::vector<FoundFrame> frames;     // all valid ones, both lanes, by epoch and block
+  std::vector<LoggedRecord> records;  // of the epochs that are needed, in order
   bool has_table = false;
-  std::vector<SlotSummary> table;      // newest known slot of each segment
+  std::vector<SlotSummary> table;  // newest known slot of each segment
   bool damaged = false;
   std::string damage;
-  bool table_in_newest = false;        // the newest epoch holds a complete table: the next epoch may begin
-  uint64_t epoch = 0;                  // newest found; 0: none
-  uint64_t settled = 0;                // puts up to this record need no check of their data
+  bool table_in_newest = false;  // the newest epoch holds a complete table: the next epoch may begin
+  uint64_t epoch = 0;            // newest found; 0: none
+  uint64_t settled = 0;          // puts up to this record need no check of their data
   uint64_t unreadable_bytes = 0;
-  Journal::Position position;          // behind the last valid frame
+  Journal::Position position;  // behind the last valid frame
 };
 
 // Errors: device_gone. Unreadable places count as damage.

@@ -19,15 +19,17 @@ Task<Result<Uuid>> RawStore::format(BlockDevice& device, FormatOptions options) 
                      present->superblock().drive.to_string(), present->superblock().cluster.to_string());
     }
     if (present.error().code() == Code::device_gone) co_return std::move(present).error();
-    if (present.error().code() != Code::not_found) co_return std::move(present).error().with("there was a Quarry store here; force formatting to lose it");
+    if (present.error().code() != Code::not_found)
+      co_return std::move(present).error().with("there was a Quarry store here; force formatting to lose it");
   }
   if (options.label.size() > kLabelMax) co_return fail(Code::too_large, "a label of {} bytes: at most {}", options.label.size(), kLabelMax);
-  if (options.pack_limit > kPackLimitMax) co_return fail(Code::invalid_argument, "pack limit {}: at most {}", options.pack_limit, kPackLimitMax);
+  if (options.pack_limit > kPackLimitMax)
+    co_return fail(Code::invalid_argument, "pack limit {}: at most {}", options.pack_limit, kPackLimitMax);
   const uint64_t segment_size = options.segment_size != 0 ? options.segment_size : default_segment_size(size);
   CO_TRY_ASSIGN(const Layout layout, plan_layout(size, segment_size));
   if (2 * lane_reserve(layout.segments) > lane_size(segment_size)) {
-    co_return fail(Code::invalid_argument, "{}: {} segments of {} bytes are more than the log can list: use larger segments", device.info().path,
-                   layout.segments, segment_size);
+    co_return fail(Code::invalid_argument, "{}: {} segments of {} bytes are more than the log can list: use larger segments",
+                   device.info().path, layout.segments, segment_size);
   }
   Superblock superblock;
   superblock.drive = options.drive.is_nil() ? system_random().uuid() : options.drive;
@@ -140,8 +142,10 @@ void RawStoreImpl::adopt(Recovered& recovered) {
     std::sort(runs.begin(), runs.end(), [](const Used& a, const Used& b) { return a.block < b.block; });
     uint32_t at = 0;
     for (const auto& run : runs) {
-      if (run.block < at) dropped[run.entry] = true;
-      else if (!dropped[run.entry]) at = run.block + run.blocks;
+      if (run.block < at)
+        dropped[run.entry] = true;
+      else if (!dropped[run.entry])
+        at = run.block + run.blocks;
     }
   }
   for (uint32_t i = 0; i < space_.segments(); ++i) {

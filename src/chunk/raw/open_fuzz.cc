@@ -1,5 +1,5 @@
-// A device whose metadata was scribbled over: opening, checking and reading it must end in answers, never in a crash or in wrong bytes. The input is a
-// list of edits (place, length, bytes) to a small store that was closed properly, or was running.
+// A device whose metadata was scribbled over: opening, checking and reading it must end in answers, never in a crash or in wrong bytes. The
+// input is a list of edits (place, length, bytes) to a small store that was closed properly, or was running.
 #include <cstdlib>
 
 #include "chunk/raw/raw_store.h"

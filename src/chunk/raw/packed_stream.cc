@@ -14,7 +14,9 @@ constexpr uint32_t kZeroAheadFrameMax = 256 * kKiB / kBlock;
 uint64_t unlisted_bytes_max(uint64_t segment_size) { return std::max<uint64_t>(1 * kMiB, segment_size / 16); }
 }  // namespace
 
-uint32_t PackedStream::inventory_blocks(size_t items) const { return items == 0 ? 0 : static_cast<uint32_t>(div_up(frame_table_end(items), kBlock)); }
+uint32_t PackedStream::inventory_blocks(size_t items) const {
+  return items == 0 ? 0 : static_cast<uint32_t>(div_up(frame_table_end(items), kBlock));
+}
 
 uint64_t PackedStream::room() const {
   if (segment_ == kNoSegment) return 0;
@@ -174,7 +176,8 @@ Task<Result<void>> PackedStream::write_items() {
       s.dead.push_back(offset / kItemAlignment);  // removed while it was copied
     } else {
       if (item.moved) store_.release_entry(*present);
-      IndexEntry entry{item.id, (base + offset) | IndexEntry::kPacked | static_cast<uint64_t>(item.stream) << IndexEntry::kStreamShift, item.size, item.crc};
+      IndexEntry entry{item.id, (base + offset) | IndexEntry::kPacked | static_cast<uint64_t>(item.stream) << IndexEntry::kStreamShift,
+                       item.size, item.crc};
       store_.index_.put(entry);
       ++s.live;
       s.live_bytes += item.size;
@@ -186,11 +189,12 @@ Task<Result<void>> PackedStream::write_items() {
   s.dirty = true;
   store_.stats_.packed_items += batch.size();
   store_.schedule_idle_seal();
-  const bool listing = unlisted_.size() >= kUnlistedMax ||
-                       static_cast<uint64_t>(s.data_end - s.listed_end) * kBlock >= unlisted_bytes_max(segment_size);
+  const bool listing =
+      unlisted_.size() >= kUnlistedMax || static_cast<uint64_t>(s.data_end - s.listed_end) * kBlock >= unlisted_bytes_max(segment_size);
   if (listing) {
     auto listed = co_await write_inventory();
-    if (!listed) LOG_WARNING("an inventory frame cannot be written", {"device", store_.device_->info().path}, {"error", listed.error().to_string()});
+    if (!listed)
+      LOG_WARNING("an inventory frame cannot be written", {"device", store_.device_->info().path}, {"error", listed.error().to_string()});
   }
   co_return Result<void>{};
 }
@@ -234,8 +238,8 @@ Task<void> PackedStream::run_zero_ahead(uint64_t offset, uint32_t from, uint32_t
   bool good = true;
   for (uint32_t at = from; at < to && good;) {
     const uint32_t count = std::min<uint32_t>(to - at, static_cast<uint32_t>(zeros.size() / kBlock));
-    auto written = co_await store_.device_->write(offset + static_cast<uint64_t>(at) * kBlock, zeros.view().first(static_cast<size_t>(count) * kBlock),
-                                                  Durability::volatile_);
+    auto written = co_await store_.device_->write(offset + static_cast<uint64_t>(at) * kBlock,
+                                                  zeros.view().first(static_cast<size_t>(count) * kBlock), Durability::volatile_);
     good = written.has_value();
     at += count;
   }

@@ -141,8 +141,10 @@ TEST(RawSpaceMap, gives_out_and_takes_back_every_block) {
       }
       std::vector<raw::Run> runs;
       const auto want = static_cast<uint32_t>(1 + random.below(200));
-      if (const auto run = space.allocate(want)) runs.push_back(*run);
-      else if (random.below(2) == 0) runs = space.allocate_scattered(want);
+      if (const auto run = space.allocate(want))
+        runs.push_back(*run);
+      else if (random.below(2) == 0)
+        runs = space.allocate_scattered(want);
       uint32_t got = 0;
       for (const auto& run : runs) {
         got += run.blocks;
@@ -195,13 +197,13 @@ SuperblockCopy copy_of(uint64_t zone, uint64_t sequence, uint32_t identity, uint
 
 TEST(RawSuperblock, agreement_follows_the_rule) {
   EXPECT_FALSE(agree({}));
-  EXPECT_EQ(agree({copy_of(0, 5, 50)}), 0u);                                                   // the only one left
-  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 5, 50), copy_of(2, 5, 50)}), 1u);             // two agree on the newest
-  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 4, 40), copy_of(2, 5, 50, 40)}), 2u);         // cut short, but it follows
-  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 4, 40), copy_of(2, 5, 50, 99)}), 0u);         // a stranger
-  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 4, 40), copy_of(2, 9, 90, 0, 2)}), 0u);       // of another drive
-  EXPECT_EQ(agree({copy_of(0, 5, 50), copy_of(1, 5, 51), copy_of(2, 5, 51)}), 1u);             // the majority
-  EXPECT_FALSE(agree({copy_of(0, 3, 30), copy_of(1, 5, 50)}));                                 // nothing links them
+  EXPECT_EQ(agree({copy_of(0, 5, 50)}), 0u);                                              // the only one left
+  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 5, 50), copy_of(2, 5, 50)}), 1u);        // two agree on the newest
+  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 4, 40), copy_of(2, 5, 50, 40)}), 2u);    // cut short, but it follows
+  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 4, 40), copy_of(2, 5, 50, 99)}), 0u);    // a stranger
+  EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 4, 40), copy_of(2, 9, 90, 0, 2)}), 0u);  // of another drive
+  EXPECT_EQ(agree({copy_of(0, 5, 50), copy_of(1, 5, 51), copy_of(2, 5, 51)}), 1u);        // the majority
+  EXPECT_FALSE(agree({copy_of(0, 3, 30), copy_of(1, 5, 50)}));                            // nothing links them
 }
 
 }  // namespace

@@ -27,42 +27,42 @@ enum class AllocationPolicy : uint8_t {
 };
 
 struct FormatOptions {
-  Uuid cluster;                 // nil: belongs to nobody yet; open accepts any cluster
-  Uuid drive;                   // nil: drawn from system_random
-  bool force = false;           // overwrite a Quarry superblock that is there. (Other contents: see raw/device_probe.h.)
-  uint64_t segment_size = 0;    // bytes, a power of two; 0: from the device's size
-  uint32_t pack_limit = 0;      // chunks of at most this many bytes are packed; 0: default (kPackLimit)
-  std::string label;            // see ChunkStore::set_label
+  Uuid cluster;               // nil: belongs to nobody yet; open accepts any cluster
+  Uuid drive;                 // nil: drawn from system_random
+  bool force = false;         // overwrite a Quarry superblock that is there. (Other contents: see raw/device_probe.h.)
+  uint64_t segment_size = 0;  // bytes, a power of two; 0: from the device's size
+  uint32_t pack_limit = 0;    // chunks of at most this many bytes are packed; 0: default (kPackLimit)
+  std::string label;          // see ChunkStore::set_label
 };
 
 struct RawStoreOptions {
   std::optional<Uuid> cluster;  // refuse a device that belongs to another
   bool read_only = false;       // nothing is written, not even repairs
   AllocationPolicy policy = AllocationPolicy::automatic;
-  bool background = true;       // compaction, zero-ahead and discards run by themselves
-  Duration discard_after = std::chrono::seconds(30);  // what was freed and not taken again for so long is discarded
-  double compaction_live_below = 0.70;      // packed segments with less live data are worth compacting
-  double compaction_share = 0.10;           // of the device's time, at most, while requests are served
+  bool background = true;                              // compaction, zero-ahead and discards run by themselves
+  Duration discard_after = std::chrono::seconds(30);   // what was freed and not taken again for so long is discarded
+  double compaction_live_below = 0.70;                 // packed segments with less live data are worth compacting
+  double compaction_share = 0.10;                      // of the device's time, at most, while requests are served
   Duration idle_seal = std::chrono::milliseconds(50);  // after this much quiet the tails of log and frames are recorded twice
 };
 
 // What open had to do, for logs and tests.
 struct OpenReport {
-  bool clean = false;                 // closed properly the last time
+  bool clean = false;  // closed properly the last time
   uint64_t chunks = 0;
   uint64_t inventories_read = 0;
   uint64_t log_records_replayed = 0;
-  uint64_t frames_scanned = 0;        // packed frames after the last checkpoint
-  uint64_t torn_tails = 0;            // unacknowledged writes cut off
+  uint64_t frames_scanned = 0;  // packed frames after the last checkpoint
+  uint64_t torn_tails = 0;      // unacknowledged writes cut off
   uint64_t superblocks_repaired = 0;
-  uint64_t segments_rebuilt = 0;      // inventory lost: rebuilt from payload headers
-  bool log_rebuilt = false;           // log lost or damaged before its end: rebuilt from payload headers
-  std::vector<std::string> damage;    // one sentence each: what is lost or suspect
+  uint64_t segments_rebuilt = 0;    // inventory lost: rebuilt from payload headers
+  bool log_rebuilt = false;         // log lost or damaged before its end: rebuilt from payload headers
+  std::vector<std::string> damage;  // one sentence each: what is lost or suspect
 };
 
 struct RawStoreStats {
-  uint64_t index_bytes = 0;           // memory of index, segment table and free lists
-  uint64_t log_frames = 0;            // since open
+  uint64_t index_bytes = 0;  // memory of index, segment table and free lists
+  uint64_t log_frames = 0;   // since open
   uint64_t log_records = 0;
   uint64_t packed_frames = 0;
   uint64_t packed_items = 0;

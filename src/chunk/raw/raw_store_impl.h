@@ -25,9 +25,9 @@ struct Recovered;
 // drive is full (removing objects needs that).
 inline constexpr uint32_t kReserveCompaction = 1;
 inline constexpr uint32_t kReserveMetadata = 2;
-inline constexpr uint32_t kSlotWritesMax = 16;       // of a checkpoint, in flight
-inline constexpr uint64_t kWriteErrorsMax = 64;      // then the store only reads
-inline constexpr uint32_t kPutAttempts = 3;          // places tried for a large chunk when writes fail
+inline constexpr uint32_t kSlotWritesMax = 16;   // of a checkpoint, in flight
+inline constexpr uint64_t kWriteErrorsMax = 64;  // then the store only reads
+inline constexpr uint32_t kPutAttempts = 3;      // places tried for a large chunk when writes fail
 inline constexpr size_t kRemovesPerEntry = 2048;
 inline constexpr uint64_t kPutBytesInFlightMax = 256 * kMiB;
 
@@ -38,7 +38,7 @@ struct PackedPut {
   uint32_t size = 0;
   uint32_t crc = 0;
   uint8_t stream = 0;
-  bool moved = false;             // by compaction: published only if the index still says `from`
+  bool moved = false;  // by compaction: published only if the index still says `from`
   uint64_t from = 0;
   Result<void> result;
   OneShot done;
@@ -247,7 +247,7 @@ class RawStoreImpl final : public RawStore {
   Event checkpoint_done_;
   bool compacting_ = false;
   static constexpr uint32_t kDeathsPerLook = 256;  // removals between two looks for a segment worth compacting
-  uint32_t scrub_segment_ = 0;  // whose frame headers the running pass of scrub looks at next
+  uint32_t scrub_segment_ = 0;                     // whose frame headers the running pass of scrub looks at next
   uint32_t deaths_since_look_ = 0;
   bool discarding_ = false;
   std::deque<uint32_t> discards_;  // freed segments

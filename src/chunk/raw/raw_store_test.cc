@@ -74,7 +74,8 @@ class RawStoreTest : public testing::Test {
 };
 
 TEST_F(RawStoreTest, chunks_of_all_sizes_survive_a_reopen) {
-  const std::vector<size_t> sizes = {0, 1, 100, 4095, 4096, 4097, 65535, 65536, 65537, 100'000, 1 << 20, (1 << 20) + 1, 5'000'000, kChunkSizeMax};
+  const std::vector<size_t> sizes = {0,     1,     100,     4095,    4096,          4097,      65535,
+                                     65536, 65537, 100'000, 1 << 20, (1 << 20) + 1, 5'000'000, kChunkSizeMax};
   for (size_t i = 0; i < sizes.size(); ++i) {
     const auto result = put(i + 1, payload(i, sizes[i]));
     ASSERT_TRUE(result) << sizes[i] << ": " << result.error().to_string();

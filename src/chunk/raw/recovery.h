@@ -19,10 +19,10 @@ struct OpenPacked {
 struct Recovered {
   std::vector<IndexEntry> entries;  // ascending by id
   std::unordered_map<ChunkId, std::vector<Run>, ChunkIdHash> multi;
-  std::vector<Segment> segments;    // all that a slot or a frame says; live counts and free runs are the store's to derive
-  std::vector<OpenPacked> open;     // packed segments that may be continued
+  std::vector<Segment> segments;  // all that a slot or a frame says; live counts and free runs are the store's to derive
+  std::vector<OpenPacked> open;   // packed segments that may be continued
   Journal::Position position;
-  bool resume_lane = false;         // the newest epoch's checkpoint was cut short: go on in its lane
+  bool resume_lane = false;  // the newest epoch's checkpoint was cut short: go on in its lane
   OpenReport report;
 };
 

@@ -64,8 +64,10 @@ void RawStoreImpl::packed_item_died(uint64_t device_offset, uint32_t size) {
   s.live_bytes -= size;
   stored_bytes_ -= round_up(size, kItemAlignment) + kFrameItemSize;
   s.dirty = true;
-  if (s.live == 0 && s.state != SegmentState::open) free_packed_later(segment);
-  else consider_compaction();
+  if (s.live == 0 && s.state != SegmentState::open)
+    free_packed_later(segment);
+  else
+    consider_compaction();
 }
 
 void RawStoreImpl::free_packed_later(uint32_t segment) {

@@ -14,7 +14,9 @@ constexpr uint32_t kWindowBlocks = 2 * kLookAheadBlocks;
 // Read of a slot together with its header: most lists are no longer.
 constexpr uint64_t kSlotPeek = 20 * kKiB;
 
-bool is_dead(const std::vector<uint32_t>& dead, uint32_t offset) { return std::binary_search(dead.begin(), dead.end(), offset / kItemAlignment); }
+bool is_dead(const std::vector<uint32_t>& dead, uint32_t offset) {
+  return std::binary_search(dead.begin(), dead.end(), offset / kItemAlignment);
+}
 
 }  // namespace
 
@@ -63,8 +65,9 @@ Task<Result<void>> SegmentReader::read_slots(SegmentContents& contents, SlotSumm
     s.generation = expected.generation;
     s.slot_sequence = std::max(expected.sequence, best != nullptr ? best->slot.sequence : 0);
     if (expected.role == Role::extent || expected.role == Role::packed) {
-      contents.damage.push_back(fmt::format("segment {}: its newest inventory is lost ({}); rebuilt from payload headers, removed chunks may be back", index,
-                                            best == nullptr ? "no slot is valid" : "an older one is there"));
+      contents.damage.push_back(
+          fmt::format("segment {}: its newest inventory is lost ({}); rebuilt from payload headers, removed chunks may be back", index,
+                      best == nullptr ? "no slot is valid" : "an older one is there"));
     }
     if (best == nullptr || best->slot.generation != expected.generation || best->slot.role != expected.role) {
       contents.scan_headers = s.role == Role::extent;
@@ -98,7 +101,8 @@ Task<Result<void>> SegmentReader::read_inventories(SegmentContents& contents, co
   const std::vector<InventoryPointer> pointers = s.inventories;
   for (const auto& pointer : pointers) {
     Buffer bytes(static_cast<size_t>(pointer.blocks) * kBlock);
-    CO_TRY(co_await read_tolerant(device, geometry.offset_of(contents.index) + static_cast<uint64_t>(pointer.block) * kBlock, bytes.mutable_view()));
+    CO_TRY(co_await read_tolerant(device, geometry.offset_of(contents.index) + static_cast<uint64_t>(pointer.block) * kBlock,
+                                  bytes.mutable_view()));
     uint32_t crc = 0, needed = 0;
     auto frame = decode_frame_header(bytes, expectation, &crc, &needed);
     ++contents.inventories_read;
@@ -108,8 +112,9 @@ Task<Result<void>> SegmentReader::read_inventories(SegmentContents& contents, co
       chain = crc;
     } else {
       contents.rebuilt = true;
-      contents.damage.push_back(fmt::format("segment {}: the inventory frame at block {} is damaged; its {} blocks of frames were read instead", contents.index,
-                                            pointer.block, pointer.block - covered));
+      contents.damage.push_back(
+          fmt::format("segment {}: the inventory frame at block {} is damaged; its {} blocks of frames were read instead", contents.index,
+                      pointer.block, pointer.block - covered));
       const size_t before = contents.items.size();
       CO_TRY(co_await scan_frames(contents, {covered, frame_number, chain, pointer.block}, std::nullopt, dead));
       for (size_t i = before; i < contents.items.size(); ++i) contents.items[i].stamp = contents.through;
@@ -140,11 +145,13 @@ Task<Result<void>> SegmentReader::scan_frames(SegmentContents& contents, ScanFro
   bool number_known = from.number != UINT32_MAX;
   std::vector<FrameItem> unlisted;
   while (at < end) {
-    if (window.empty() || at < window_at || (at + kLookAheadBlocks > window_at + window.size() / kBlock && window_at + window.size() / kBlock < end)) {
+    if (window.empty() || at < window_at ||
+        (at + kLookAheadBlocks > window_at + window.size() / kBlock && window_at + window.size() / kBlock < end)) {
       const auto [block, count] = load(at);
       window = Buffer(static_cast<size_t>(count) * kBlock);
       window_at = block;
-      CO_TRY(co_await read_tolerant(device, geometry.offset_of(contents.index) + static_cast<uint64_t>(block) * kBlock, window.mutable_view()));
+      CO_TRY(co_await read_tolerant(device, geometry.offset_of(contents.index) + static_cast<uint64_t>(block) * kBlock,
+                                    window.mutable_view()));
     }
     // The frame here, or the first one after it.
     std::optional<FrameHeader> frame;
@@ -166,7 +173,8 @@ Task<Result<void>> SegmentReader::scan_frames(SegmentContents& contents, ScanFro
       contents.damage.push_back(fmt::format("segment {}: {} frames before block {} are damaged; their chunks are lost", contents.index,
                                             frame->number - number, found_at));
     }
-    const ByteView bytes = window.view().subspan(static_cast<size_t>(found_at - window_at) * kBlock, static_cast<size_t>(frame->blocks) * kBlock);
+    const ByteView bytes =
+        window.view().subspan(static_cast<size_t>(found_at - window_at) * kBlock, static_cast<size_t>(frame->blocks) * kBlock);
     ++contents.frames_scanned;
     if (frame->kind == FrameKind::items) {
       std::vector<bool> bad(frame->items.size());
@@ -220,8 +228,8 @@ Task<Result<void>> SegmentReader::scan_frames(SegmentContents& contents, ScanFro
   }
   if (repair) co_return Result<void>{};
   if (tail && tail->next_frame > number) {
-    contents.damage.push_back(fmt::format("segment {}: {} acknowledged frames from block {} on are damaged; their chunks are lost", contents.index,
-                                          tail->next_frame - number, at));
+    contents.damage.push_back(fmt::format("segment {}: {} acknowledged frames from block {} on are damaged; their chunks are lost",
+                                          contents.index, tail->next_frame - number, at));
     s.data_end = std::max(s.data_end, tail->data_end);
     s.next_frame = tail->next_frame;
   }
@@ -256,7 +264,8 @@ Task<Result<bool>> SegmentReader::payload_whole(const ChunkHeader& header) const
   const ByteView payload = bytes.view().subspan(kBlock, header.size);
   for (uint32_t i = 0; i < header.checksums.size(); ++i) {
     const size_t at = static_cast<size_t>(i) * block_size;
-    if (crc32c(checksum_seed(header.id, i), payload.subspan(at, std::min<size_t>(block_size, header.size - at))) != header.checksums[i]) co_return false;
+    if (crc32c(checksum_seed(header.id, i), payload.subspan(at, std::min<size_t>(block_size, header.size - at))) != header.checksums[i])
+      co_return false;
   }
   co_return true;
 }
@@ -266,7 +275,8 @@ Task<Result<bool>> SegmentReader::holds(PutRecord put) const {
   CO_TRY(co_await read_tolerant(device, put.runs.front().block * kBlock, block.mutable_view()));
   uint32_t crc = 0;
   const auto header = decode_chunk_header(block, &crc);
-  if (!header || crc != put.header_crc || header->drive != superblock.drive || header->id != put.id || header->runs != put.runs) co_return false;
+  if (!header || crc != put.header_crc || header->drive != superblock.drive || header->id != put.id || header->runs != put.runs)
+    co_return false;
   auto whole = co_await payload_whole(*header);
   co_return whole;
 }
@@ -284,7 +294,8 @@ Task<Result<std::vector<std::pair<ChunkHeader, uint32_t>>>> SegmentReader::find_
     uint32_t crc = 0;
     auto header = decode_chunk_header(window.view().subspan(static_cast<size_t>(block - window_at) * kBlock, kBlock), &crc);
     if (!header || header->drive != superblock.drive || header->runs.front().block != geometry.block_of(index) + block) continue;
-    const bool placed = std::all_of(header->runs.begin(), header->runs.end(), [this](const Run& run) { return geometry.segment_of(run) != kNoSegment; });
+    const bool placed =
+        std::all_of(header->runs.begin(), header->runs.end(), [this](const Run& run) { return geometry.segment_of(run) != kNoSegment; });
     if (!placed) continue;
     CO_TRY_ASSIGN(const bool whole, co_await payload_whole(*header));
     if (!whole) continue;

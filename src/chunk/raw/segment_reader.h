@@ -28,10 +28,10 @@ struct SegmentContents {
   uint64_t through = 0;
   std::vector<StampedItem> items;
   std::vector<StampedExtent> extents;
-  std::vector<FrameItem> unlisted;   // of an open packed segment
+  std::vector<FrameItem> unlisted;  // of an open packed segment
   uint64_t inventories_read = 0, frames_scanned = 0, torn_tails = 0;
   bool rebuilt = false;
-  bool scan_headers = false;         // extent: the slot cannot be trusted to list everything
+  bool scan_headers = false;  // extent: the slot cannot be trusted to list everything
   std::vector<std::string> damage;
 };
 
@@ -56,7 +56,8 @@ struct SegmentReader {
     uint32_t block = 0, number = 0, chain = 0;
     uint32_t until = UINT32_MAX;  // stop before this block: a range inside the segment is repaired
   };
-  Task<Result<void>> scan_frames(SegmentContents& contents, ScanFrom from, std::optional<TailRecord> tail, const std::vector<uint32_t>& dead) const;
+  Task<Result<void>> scan_frames(SegmentContents& contents, ScanFrom from, std::optional<TailRecord> tail,
+                                 const std::vector<uint32_t>& dead) const;
   Task<Result<bool>> payload_whole(const ChunkHeader& header) const;
 };
 

@@ -127,8 +127,9 @@ Task<Result<void>> RawStoreImpl::write_dirty_slots() {
         const uint32_t segment = space_.geometry().segment_of(runs[i]);
         const auto slot = slots.find(segment);
         if (slot == slots.end()) continue;
-        slot->second.extents.push_back({entry.id, static_cast<uint32_t>(runs[i].block - space_.geometry().block_of(segment)), runs[i].blocks, entry.size,
-                                        entry.crc, static_cast<uint8_t>(i), static_cast<uint8_t>(runs.size()), entry.stream()});
+        slot->second.extents.push_back({entry.id, static_cast<uint32_t>(runs[i].block - space_.geometry().block_of(segment)),
+                                        runs[i].blocks, entry.size, entry.crc, static_cast<uint8_t>(i), static_cast<uint8_t>(runs.size()),
+                                        entry.stream()});
       }
       return true;
     });
@@ -254,8 +255,10 @@ Task<void> RawStoreImpl::run_discards() {
     auto discarded = co_await device_->discard(space_.geometry().offset_of(segment), length);
     space_[segment].writing_slot = false;
     slot_written_.pulse();
-    if (discarded) stats_.bytes_discarded += length;
-    else if (discarded.error().code() == Code::device_gone) note_error(discarded.error(), true);
+    if (discarded)
+      stats_.bytes_discarded += length;
+    else if (discarded.error().code() == Code::device_gone)
+      note_error(discarded.error(), true);
   }
   discards_.clear();
   discarding_ = false;

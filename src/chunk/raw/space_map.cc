@@ -73,7 +73,8 @@ void SpaceMap::index_segment(uint32_t index) {
   s.largest = 0;
   for (const auto& run : s.free_runs) s.largest = std::max(s.largest, run.blocks);
   const bool has_room = s.live + s.pending < extent_entries_max(geometry_.segment_size());
-  if (s.role == Role::extent && s.state == SegmentState::open && s.largest > 0 && has_room && !s.evacuating) by_largest_.emplace(s.largest, index);
+  if (s.role == Role::extent && s.state == SegmentState::open && s.largest > 0 && has_room && !s.evacuating)
+    by_largest_.emplace(s.largest, index);
 }
 void SpaceMap::unindex_segment(uint32_t index) { by_largest_.erase({segments_[index].largest, index}); }
 

@@ -18,33 +18,33 @@ struct Segment {
   Role role = Role::free;
   SegmentState state = SegmentState::open;
   uint8_t stream = 0;
-  bool dirty = false;          // its newest slot does not say what is here
+  bool dirty = false;  // its newest slot does not say what is here
   bool writing_slot = false;
   bool compacting = false;
-  bool suspect = false;        // packed: a list of its items was damaged
-  bool unreadable = false;     // compaction could not move everything
-  bool evacuating = false;     // extent: no room is given out here
-  bool emptying = false;       // waits for readers, then becomes free
+  bool suspect = false;     // packed: a list of its items was damaged
+  bool unreadable = false;  // compaction could not move everything
+  bool evacuating = false;  // extent: no room is given out here
+  bool emptying = false;    // waits for readers, then becomes free
   uint32_t generation = 0;
   uint32_t slot_sequence = 0;  // of the newest slot; 0: never used
   uint32_t slot_crc = 0;
-  uint64_t live_bytes = 0;     // extent: blocks of live chunks; packed: payload of live items
-  uint32_t live = 0;           // entries or items
+  uint64_t live_bytes = 0;  // extent: blocks of live chunks; packed: payload of live items
+  uint32_t live = 0;        // entries or items
   // extent
   std::vector<FreeRun> free_runs;  // ascending
   uint32_t largest = 0;            // of them
   uint32_t pending = 0;            // entries allocated but not yet committed, and freed ones in quarantine
   // packed
-  uint32_t data_end = 0;    // blocks written and acknowledged
+  uint32_t data_end = 0;  // blocks written and acknowledged
   uint32_t next_frame = 0;
   uint32_t chain = 0;
-  uint32_t items = 0;       // in frames, dead ones too
+  uint32_t items = 0;  // in frames, dead ones too
   // Inventories cover the frames before this point; recovery scans from here.
   uint32_t listed_items = 0;
   uint32_t listed_end = 0;
   uint32_t listed_frame = 0;
   uint32_t listed_chain = 0;
-  uint64_t used_bytes = 0;    // payload of all items
+  uint64_t used_bytes = 0;  // payload of all items
   std::vector<InventoryPointer> inventories;
   std::vector<uint32_t> dead;  // offsets / 8; unordered
   SlotSummary summary() const { return {slot_sequence, slot_crc, generation, role, state}; }
@@ -88,7 +88,7 @@ class SpaceMap {
   size_t bytes() const;
 
  private:
-  void index_segment(uint32_t index);    // puts it under its largest run
+  void index_segment(uint32_t index);  // puts it under its largest run
   void unindex_segment(uint32_t index);
   Run cut(uint32_t index, size_t run, uint32_t blocks);
 
@@ -97,7 +97,7 @@ class SpaceMap {
   std::vector<Segment> segments_;
   uint32_t used_ = 0;
   uint32_t free_ = 0;
-  uint32_t cursor_ = 0;  // where spread looks next
+  uint32_t cursor_ = 0;                                 // where spread looks next
   std::set<std::pair<uint32_t, uint32_t>> by_largest_;  // (largest free run, segment) of extent segments that have room
   uint64_t free_run_blocks_ = 0;
 };

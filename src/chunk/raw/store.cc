@@ -15,8 +15,8 @@ Task<Result<std::unique_ptr<RawStore>>> RawStore::open(std::unique_ptr<BlockDevi
   } else {
     const raw::Superblock& s = loaded->superblock();
     if (options.cluster && !s.cluster.is_nil() && s.cluster != *options.cluster) {
-      error = fail(Code::wrong_owner, "{}: drive {} belongs to cluster {}, not to {}", device->info().path, s.drive.to_string(), s.cluster.to_string(),
-                   options.cluster->to_string());
+      error = fail(Code::wrong_owner, "{}: drive {} belongs to cluster {}, not to {}", device->info().path, s.drive.to_string(),
+                   s.cluster.to_string(), options.cluster->to_string());
     }
     if ((s.read_only & ~raw::kKnownReadOnly) != 0 && !options.read_only) {
       LOG_WARNING("the drive uses features this program can only read", {"device", device->info().path});
@@ -38,7 +38,8 @@ Task<Result<std::unique_ptr<RawStore>>> RawStore::open(std::unique_ptr<BlockDevi
 Task<Result<RawStore::Identity>> RawStore::identify(BlockDevice& device) {
   CO_TRY_ASSIGN(const auto set, co_await raw::SuperblockSet::load(device));
   const raw::Superblock& s = set.superblock();
-  Identity identity{s.drive, s.cluster, s.device_size, s.segment_size, s.segment_count, s.mounts, s.fencing_epoch, s.version, s.clean, set.label()};
+  Identity identity{s.drive,  s.cluster,       s.device_size, s.segment_size, s.segment_count,
+                    s.mounts, s.fencing_epoch, s.version,     s.clean,        set.label()};
   co_return identity;
 }
 
@@ -156,7 +157,8 @@ Task<Result<uint64_t>> RawStoreImpl::grow() {
     if (!layout) {
       size = std::move(layout).error();
     } else if (2 * lane_reserve(layout->segments) > lane_size(next.segment_size)) {
-      size = fail(Code::invalid_argument, "{} segments are more than the log can list: move the data to a freshly formatted device", layout->segments);
+      size = fail(Code::invalid_argument, "{} segments are more than the log can list: move the data to a freshly formatted device",
+                  layout->segments);
     } else if (layout->segments > next.segment_count) {
       next.device_size = *size;
       next.zones = layout->zones;

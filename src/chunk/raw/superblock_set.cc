@@ -20,7 +20,8 @@ std::vector<uint64_t> candidate_zones(uint64_t device_size) {
 }
 
 // One write per zone at the same place inside it, then a flush. Succeeds when at least min(2, zones) zones took it.
-Task<Result<void>> write_zones(BlockDevice& device, const std::vector<uint64_t>& zones, std::vector<Buffer> blocks, std::vector<uint64_t> at) {
+Task<Result<void>> write_zones(BlockDevice& device, const std::vector<uint64_t>& zones, std::vector<Buffer> blocks,
+                               std::vector<uint64_t> at) {
   size_t good = 0;
   std::optional<Error> error;
   for (size_t i = 0; i < zones.size(); ++i) {
@@ -29,7 +30,8 @@ Task<Result<void>> write_zones(BlockDevice& device, const std::vector<uint64_t>&
       ++good;
       continue;
     }
-    LOG_WARNING("a superblock zone cannot be written", {"device", device.info().path}, {"offset", at[i]}, {"error", written.error().to_string()});
+    LOG_WARNING("a superblock zone cannot be written", {"device", device.info().path}, {"offset", at[i]},
+                {"error", written.error().to_string()});
     error = std::move(written).error();
     if (error->code() == Code::device_gone) co_return std::move(*error);
   }
@@ -91,8 +93,10 @@ Task<Result<SuperblockSet>> SuperblockSet::load(BlockDevice& device) {
       }
       auto decoded = decode_superblock(block.view().first(kBlock), zone);
       if (!decoded) {
-        if (decoded.error().code() == Code::incompatible) incompatible = std::move(decoded).error();
-        else if (decoded.error().code() == Code::corrupt) ++bad;
+        if (decoded.error().code() == Code::incompatible)
+          incompatible = std::move(decoded).error();
+        else if (decoded.error().code() == Code::corrupt)
+          ++bad;
         continue;
       }
       if (decoded->sequence % 2 != slot) {
@@ -109,7 +113,8 @@ Task<Result<SuperblockSet>> SuperblockSet::load(BlockDevice& device) {
   const auto chosen = agree(copies);
   if (!chosen) {
     if (incompatible) co_return std::move(*incompatible);
-    if (!copies.empty() || bad > 0) co_return fail(Code::corrupt, "{}: no superblock copies agree ({} valid, {} damaged)", device.info().path, copies.size(), bad);
+    if (!copies.empty() || bad > 0)
+      co_return fail(Code::corrupt, "{}: no superblock copies agree ({} valid, {} damaged)", device.info().path, copies.size(), bad);
     if (unreadable) co_return std::move(*unreadable);
     co_return fail(Code::not_found, "{}: not a Quarry device: no superblock", device.info().path);
   }
@@ -118,14 +123,16 @@ Task<Result<SuperblockSet>> SuperblockSet::load(BlockDevice& device) {
   set.identity_ = copies[*chosen].identity;
   const Superblock& s = set.superblock_;
   if ((s.refuse & ~kKnownRefuse) != 0) {
-    co_return fail(Code::incompatible, "{}: uses features this program does not know (refuse bits {:#x}): use a newer program", device.info().path,
-                   s.refuse & ~kKnownRefuse);
+    co_return fail(Code::incompatible, "{}: uses features this program does not know (refuse bits {:#x}): use a newer program",
+                   device.info().path, s.refuse & ~kKnownRefuse);
   }
   if (s.device_size > device.info().size) {
-    co_return fail(Code::corrupt, "{}: the device has shrunk from {} to {} bytes: restore its size", device.info().path, s.device_size, device.info().size);
+    co_return fail(Code::corrupt, "{}: the device has shrunk from {} to {} bytes: restore its size", device.info().path, s.device_size,
+                   device.info().size);
   }
   for (const uint64_t zone : s.zones) {
-    const bool good = std::any_of(copies.begin(), copies.end(), [&](const SuperblockCopy& c) { return c.zone == zone && c.identity == set.identity_; });
+    const bool good =
+        std::any_of(copies.begin(), copies.end(), [&](const SuperblockCopy& c) { return c.zone == zone && c.identity == set.identity_; });
     if (!good) ++set.damaged_;
   }
   CO_TRY(co_await set.load_label(device));

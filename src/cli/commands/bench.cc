@@ -12,9 +12,9 @@ int run_bench(const BenchOptions& options) {
   client::LoadOptions load;
   load.endpoint = {endpoints->s3, {endpoints->access_key, endpoints->secret_key}, endpoints->region};
   load.bucket = options.bucket;
-  static const std::map<std::string, client::LoadOperation> kOperations = {{"put", client::LoadOperation::put},       {"get", client::LoadOperation::get},
-                                                                           {"mixed", client::LoadOperation::mixed},   {"list", client::LoadOperation::list},
-                                                                           {"delete", client::LoadOperation::remove}, {"stat", client::LoadOperation::stat}};
+  static const std::map<std::string, client::LoadOperation> kOperations = {
+      {"put", client::LoadOperation::put},   {"get", client::LoadOperation::get},       {"mixed", client::LoadOperation::mixed},
+      {"list", client::LoadOperation::list}, {"delete", client::LoadOperation::remove}, {"stat", client::LoadOperation::stat}};
   load.operation = kOperations.at(options.operation);
   auto size = parse_size(options.size);
   auto duration = parse_duration(options.duration);
@@ -34,9 +34,10 @@ int run_bench(const BenchOptions& options) {
   if (options.target.json) {
     fmt::print("{}\n", client::load_result_json(load, *result));
   } else {
-    fmt::print("{} {} of {}, {} in flight: {:.0f} requests/s, {}; latency p50 {:.2f} ms, p99 {:.2f} ms, max {:.1f} ms; {} errors{}\n", result->requests, options.operation,
-               format_size(load.object_bytes), load.connections, result->requests_per_second(), format_rate(result->bytes_per_second()), result->p50_ms,
-               result->p99_ms, result->max_ms, result->errors, result->first_error.empty() ? "" : " (first: " + result->first_error + ")");
+    fmt::print("{} {} of {}, {} in flight: {:.0f} requests/s, {}; latency p50 {:.2f} ms, p99 {:.2f} ms, max {:.1f} ms; {} errors{}\n",
+               result->requests, options.operation, format_size(load.object_bytes), load.connections, result->requests_per_second(),
+               format_rate(result->bytes_per_second()), result->p50_ms, result->p99_ms, result->max_ms, result->errors,
+               result->first_error.empty() ? "" : " (first: " + result->first_error + ")");
   }
   return result->errors == 0 ? 0 : 1;
 }

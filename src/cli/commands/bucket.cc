@@ -26,7 +26,8 @@ Result<std::string> settings_json(const BucketOptions& options) {
 Task<Result<void>> apply_settings(Session& session, const BucketOptions& options, bool required) {
   CO_TRY_ASSIGN(const std::string body, settings_json(options));
   if (body == "{}") {
-    if (required) co_return fail(Code::invalid_argument, "say what to change, for example: quarry bucket set {} --quota 10GiB", options.name);
+    if (required)
+      co_return fail(Code::invalid_argument, "say what to change, for example: quarry bucket set {} --quota 10GiB", options.name);
     co_return Result<void>();
   }
   CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("POST", "/v1/buckets/" + percent_encode(options.name), body));

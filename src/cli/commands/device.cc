@@ -165,12 +165,14 @@ int run_device_list(const DeviceOptions& options) {
          fmt::format("drive {}{}{}", number(drive, "number"), text(drive, "reason").empty() ? "" : ": ", text(drive, "reason"))});
   }
   for (const auto& device : *devices) {
-    rows.push_back(
-        {device.path, "raw", format_size(device.size), device.mounted_or_held ? "in use" : device.unreadable.empty() ? "free" : "unknown",
-         fmt::format("{}, {}", device.rotational ? "rotating" : "solid state",
-                     device.content              ? device.content->description
-                     : device.unreadable.empty() ? "empty"
-                                                 : device.unreadable)});
+    rows.push_back({device.path, "raw", format_size(device.size),
+                    device.mounted_or_held      ? "in use"
+                    : device.unreadable.empty() ? "free"
+                                                : "unknown",
+                    fmt::format("{}, {}", device.rotational ? "rotating" : "solid state",
+                                device.content              ? device.content->description
+                                : device.unreadable.empty() ? "empty"
+                                                            : device.unreadable)});
   }
   print_table({"DEVICE", "KIND", "SIZE", "STATE", "CONTENT"}, rows);
   for (const auto& note : shared_file_systems(drives)) fmt::print("\n{}\n", note);

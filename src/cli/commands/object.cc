@@ -50,7 +50,8 @@ Task<Result<void>> copy(Session& session, const ObjectOptions& options) {
   CO_TRY_ASSIGN(const auto to, split_path(options.paths[1]));
   if (!options.recursive) {
     const std::string base = from.second.substr(from.second.rfind('/') + 1);
-    CO_TRY(co_await session.s3.copy(from.first, from.second, to.first, to.second.empty() || to.second.back() == '/' ? to.second + base : to.second));
+    CO_TRY(co_await session.s3.copy(from.first, from.second, to.first,
+                                    to.second.empty() || to.second.back() == '/' ? to.second + base : to.second));
     print_count(options.target, "copied", 1);
     co_return Result<void>();
   }
@@ -68,7 +69,8 @@ Task<Result<void>> copy(Session& session, const ObjectOptions& options) {
     }
     for (const auto& object : page->objects) {
       co_await slots.acquire();
-      group.spawn(copy_one(session, slots, from.first, object.key, to.first, to.second + object.key.substr(from.second.size()), failures, progress));
+      group.spawn(copy_one(session, slots, from.first, object.key, to.first, to.second + object.key.substr(from.second.size()), failures,
+                           progress));
     }
     continuation = page->next;
   } while (!continuation.empty());
@@ -97,7 +99,12 @@ Task<Result<void>> list(Session& session, const ObjectOptions& options) {
       }
       for (const auto& object : page.objects) {
         if (options.target.json) {
-          json.begin_object().field("key", object.key).field("size", object.size).field("etag", object.etag).field("modified", object.last_modified).end_object();
+          json.begin_object()
+              .field("key", object.key)
+              .field("size", object.size)
+              .field("etag", object.etag)
+              .field("modified", object.last_modified)
+              .end_object();
         } else {
           fmt::print("{:>12}  {:<24}  {}\n", format_size(object.size), object.last_modified, object.key);
         }
@@ -110,7 +117,8 @@ Task<Result<void>> list(Session& session, const ObjectOptions& options) {
   co_return Result<void>();
 }
 
-Task<void> remove_batch(Session& session, Semaphore& slots, std::string bucket, std::vector<std::string> keys, std::vector<std::string>& failures, Progress& progress) {
+Task<void> remove_batch(Session& session, Semaphore& slots, std::string bucket, std::vector<std::string> keys,
+                        std::vector<std::string>& failures, Progress& progress) {
   const size_t count = keys.size();
   std::vector<client::RemoteVersion> targets;
   for (auto& key : keys) targets.push_back({std::move(key)});
@@ -180,8 +188,8 @@ Task<Result<void>> stat(Session& session, const ObjectOptions& options) {
       fmt::print("{}\n", json.end_object().end_object().str());
       continue;
     }
-    fmt::print("key        {}\nsize       {} ({} bytes)\netag       {}\nmodified   {}\ntype       {}\n", object.key, format_size(object.size), object.size, object.etag,
-               object.last_modified, object.content_type);
+    fmt::print("key        {}\nsize       {} ({} bytes)\netag       {}\nmodified   {}\ntype       {}\n", object.key,
+               format_size(object.size), object.size, object.etag, object.last_modified, object.content_type);
     if (!object.version_id.empty()) fmt::print("version    {}\n", object.version_id);
     if (!object.checksum_crc64nvme.empty()) fmt::print("crc64nvme  {}\n", object.checksum_crc64nvme);
     for (const auto& [name, value] : object.user_metadata) fmt::print("meta       {} = {}\n", name, value);

@@ -29,7 +29,11 @@ void report(const Outcome& outcome, const char* verb, const Progress& progress, 
   const double seconds = std::max(progress.seconds(), 1e-6);
   if (as_json) {
     JsonWriter json;
-    json.begin_object().field("files", outcome.files).field("bytes", outcome.bytes).field("skipped", outcome.skipped).field("seconds", seconds);
+    json.begin_object()
+        .field("files", outcome.files)
+        .field("bytes", outcome.bytes)
+        .field("skipped", outcome.skipped)
+        .field("seconds", seconds);
     json.key("failures").begin_array();
     for (const auto& failure : outcome.failures) json.value(failure);
     json.end_array().end_object();
@@ -37,9 +41,10 @@ void report(const Outcome& outcome, const char* verb, const Progress& progress, 
     return;
   }
   for (const auto& failure : outcome.failures) fmt::print(stderr, "failed: {}\n", failure);
-  fmt::print("{} {} file{}, {} in {} ({}, {:.0f} files/s){}\n", verb, outcome.files, outcome.files == 1 ? "" : "s", format_size(outcome.bytes),
-             format_duration(Duration(static_cast<int64_t>(seconds * 1e9))), format_rate(static_cast<double>(outcome.bytes) / seconds),
-             static_cast<double>(outcome.files) / seconds, outcome.skipped > 0 ? fmt::format(", {} were there already", outcome.skipped) : "");
+  fmt::print("{} {} file{}, {} in {} ({}, {:.0f} files/s){}\n", verb, outcome.files, outcome.files == 1 ? "" : "s",
+             format_size(outcome.bytes), format_duration(Duration(static_cast<int64_t>(seconds * 1e9))),
+             format_rate(static_cast<double>(outcome.bytes) / seconds), static_cast<double>(outcome.files) / seconds,
+             outcome.skipped > 0 ? fmt::format(", {} were there already", outcome.skipped) : "");
 }
 
 Result<client::TransferOptions> transfer_options(const ObjectOptions& options, Progress& progress) {
@@ -55,7 +60,8 @@ Result<client::TransferOptions> transfer_options(const ObjectOptions& options, P
   return transfer;
 }
 
-Task<void> upload_one(Session& session, Semaphore& slots, Semaphore& files, Job job, client::TransferOptions transfer, Outcome& outcome, Progress& progress) {
+Task<void> upload_one(Session& session, Semaphore& slots, Semaphore& files, Job job, client::TransferOptions transfer, Outcome& outcome,
+                      Progress& progress) {
   auto result = co_await client::upload_file(session.s3, session.pool, slots, job.path, job.bucket, job.key, std::move(transfer));
   if (result) {
     ++outcome.files;
@@ -68,7 +74,8 @@ Task<void> upload_one(Session& session, Semaphore& slots, Semaphore& files, Job 
   files.release();
 }
 
-Task<void> download_one(Session& session, Semaphore& slots, Semaphore& files, Job job, client::TransferOptions transfer, Outcome& outcome, Progress& progress) {
+Task<void> download_one(Session& session, Semaphore& slots, Semaphore& files, Job job, client::TransferOptions transfer, Outcome& outcome,
+                        Progress& progress) {
   auto result = co_await client::download_file(session.s3, session.pool, slots, job.bucket, job.key, job.path, std::move(transfer));
   if (result) {
     ++outcome.files;
@@ -133,7 +140,8 @@ Task<Result<void>> send_standard_input(Session& session, std::string bucket, std
       CO_TRY_ASSIGN(upload_id, co_await session.s3.create_upload(bucket, key, "application/octet-stream"));
     }
     if (!body.empty()) {
-      CO_TRY_ASSIGN(auto part, co_await session.s3.put_part(bucket, key, upload_id, static_cast<uint32_t>(parts.size() + 1), std::move(body)));
+      CO_TRY_ASSIGN(auto part,
+                    co_await session.s3.put_part(bucket, key, upload_id, static_cast<uint32_t>(parts.size() + 1), std::move(body)));
       parts.push_back(std::move(part));
     }
     if (last) break;
@@ -160,7 +168,8 @@ Task<Result<void>> put(Session& session, const ObjectOptions& options) {
   CO_TRY_ASSIGN(const auto destination, split_path(options.paths.back()));
   const std::string bucket = destination.first, key = destination.second;
   if (options.paths[0] == "-") {
-    if (key.empty() || options.paths.size() != 2) co_return fail(Code::invalid_argument, "name one key for standard input: quarry object put - BUCKET/KEY");
+    if (key.empty() || options.paths.size() != 2)
+      co_return fail(Code::invalid_argument, "name one key for standard input: quarry object put - BUCKET/KEY");
     CO_TRY(co_await put_standard_input(session, bucket, key, options.target.json));
     co_return Result<void>();
   }
@@ -195,7 +204,8 @@ Task<Result<void>> put(Session& session, const ObjectOptions& options) {
   }
   co_await group.join();
   report(outcome, "put", progress, options.target.json);
-  if (!outcome.failures.empty()) co_return fail(Code::io_error, "{} of {} files failed; run the command again to continue", outcome.failures.size(), jobs.size());
+  if (!outcome.failures.empty())
+    co_return fail(Code::io_error, "{} of {} files failed; run the command again to continue", outcome.failures.size(), jobs.size());
   co_return Result<void>();
 }
 
@@ -211,7 +221,8 @@ Task<Result<void>> get(Session& session, const ObjectOptions& options) {
       CO_TRY_ASSIGN(const auto page, co_await session.s3.list(bucket, key, "", continuation));
       for (const auto& object : page.objects) {
         if (object.key.ends_with("/")) continue;  // a folder marker of other tools
-        const fs::path below = fs::path(object.key.substr(key.ends_with("/") ? key.size() : key.substr(0, key.rfind('/') + 1).size())).lexically_normal();
+        const fs::path below =
+            fs::path(object.key.substr(key.ends_with("/") ? key.size() : key.substr(0, key.rfind('/') + 1).size())).lexically_normal();
         if (below.is_absolute() || (!below.empty() && *below.begin() == "..")) {
           co_return fail(Code::invalid_argument, "key '{}' would leave {}; get it by name", object.key, directory);
         }
@@ -243,7 +254,8 @@ Task<Result<void>> get(Session& session, const ObjectOptions& options) {
   }
   co_await group.join();
   report(outcome, "got", progress, options.target.json);
-  if (!outcome.failures.empty()) co_return fail(Code::io_error, "{} of {} files failed; run the command again to continue", outcome.failures.size(), jobs.size());
+  if (!outcome.failures.empty())
+    co_return fail(Code::io_error, "{} of {} files failed; run the command again to continue", outcome.failures.size(), jobs.size());
   co_return Result<void>();
 }
 

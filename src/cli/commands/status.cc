@@ -16,12 +16,13 @@ void print_status(const JsonValue& json) {
   fmt::print("cluster {}  {}  profile {}  up {}\n", text(json, "cluster"), text(json, "health"), text(json, "profile"),
              format_duration(std::chrono::seconds(number(json, "uptime_seconds"))));
   if (const JsonValue* space = json.find("space")) {
-    fmt::print("space   {} used of {} raw; {} more can be stored\n", format_size(number(*space, "used_bytes")), format_size(number(*space, "raw_bytes")),
-               format_size(number(*space, "usable_free_bytes")));
+    fmt::print("space   {} used of {} raw; {} more can be stored\n", format_size(number(*space, "used_bytes")),
+               format_size(number(*space, "raw_bytes")), format_size(number(*space, "usable_free_bytes")));
   }
   if (const JsonValue* cache = json.find("cache")) {
     const uint64_t hits = number(*cache, "hits"), misses = number(*cache, "misses");
-    fmt::print("cache   {} of {}, {:.0f} % hits\n", format_size(number(*cache, "used_bytes")), format_size(number(*cache, "capacity_bytes")),
+    fmt::print("cache   {} of {}, {:.0f} % hits\n", format_size(number(*cache, "used_bytes")),
+               format_size(number(*cache, "capacity_bytes")),
                hits + misses == 0 ? 0.0 : 100.0 * static_cast<double>(hits) / static_cast<double>(hits + misses));
   }
   if (const JsonValue* repair = json.find("repair")) {
@@ -47,8 +48,8 @@ void print_status(const JsonValue& json) {
   std::vector<std::vector<std::string>> rows;
   if (const JsonValue* drives = json.find("drives")) {
     for (const auto& drive : drives->items()) {
-      rows.push_back({std::to_string(number(drive, "number")), text(drive, "kind"), text(drive, "state"), format_size(number(drive, "size_bytes")),
-                      format_size(number(drive, "used_bytes")),
+      rows.push_back({std::to_string(number(drive, "number")), text(drive, "kind"), text(drive, "state"),
+                      format_size(number(drive, "size_bytes")), format_size(number(drive, "used_bytes")),
                       std::to_string(number(drive, "read_errors") + number(drive, "write_errors") + number(drive, "checksum_errors")),
                       text(drive, "path"), text(drive, "reason")});
     }
@@ -70,9 +71,10 @@ void print_jobs(const JsonValue& json) {
       const std::string value = text(job, name);
       return value.empty() ? std::string("-") : value;
     };
-    rows.push_back({shown("user"), shown("tenant"), shown("team"), shown("project"), shown("job"), std::to_string(requests),
-                    std::to_string(number(job, "errors")), format_size(number(job, "bytes_in")), format_size(number(job, "bytes_out")),
-                    fmt::format("{:.2f} ms", requests == 0 ? 0.0 : static_cast<double>(microseconds) / static_cast<double>(requests) / 1000)});
+    rows.push_back(
+        {shown("user"), shown("tenant"), shown("team"), shown("project"), shown("job"), std::to_string(requests),
+         std::to_string(number(job, "errors")), format_size(number(job, "bytes_in")), format_size(number(job, "bytes_out")),
+         fmt::format("{:.2f} ms", requests == 0 ? 0.0 : static_cast<double>(microseconds) / static_cast<double>(requests) / 1000)});
   }
   print_table({"USER", "TENANT", "TEAM", "PROJECT", "JOB", "REQUESTS", "ERRORS", "IN", "OUT", "MEAN TIME"}, rows);
 }
@@ -157,9 +159,10 @@ int print_fsck_report(const std::string& answer, bool as_json) {
   if (const JsonValue* violations = json->find("violations")) {
     for (const auto& violation : violations->items()) fmt::print("VIOLATION  {}\n", violation.as_string().value_or(""));
   }
-  fmt::print("{}: {} buckets, {} objects, {} uploads, {} of data; {} data rows, {} chunks ({} orphans, {} missing)\n", good ? "sound" : "NOT sound",
-             number(*json, "buckets"), number(*json, "versions"), number(*json, "uploads"), format_size(number(*json, "bytes")), number(*json, "data_rows"),
-             number(*json, "chunks"), number(*json, "orphan_chunks"), number(*json, "missing_chunks"));
+  fmt::print("{}: {} buckets, {} objects, {} uploads, {} of data; {} data rows, {} chunks ({} orphans, {} missing)\n",
+             good ? "sound" : "NOT sound", number(*json, "buckets"), number(*json, "versions"), number(*json, "uploads"),
+             format_size(number(*json, "bytes")), number(*json, "data_rows"), number(*json, "chunks"), number(*json, "orphan_chunks"),
+             number(*json, "missing_chunks"));
   return good ? 0 : 1;
 }
 

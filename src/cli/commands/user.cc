@@ -26,7 +26,9 @@ Task<Result<void>> print_list(Session& session, std::string path, bool as_json, 
     for (const auto& column : columns) row.push_back(item.find(column) == nullptr ? "" : shown(*item.find(column)));
     rows.push_back(std::move(row));
   }
-  for (auto& column : columns) std::transform(column.begin(), column.end(), column.begin(), [](char c) { return c == '_' ? ' ' : static_cast<char>(std::toupper(c)); });
+  for (auto& column : columns)
+    std::transform(column.begin(), column.end(), column.begin(),
+                   [](char c) { return c == '_' ? ' ' : static_cast<char>(std::toupper(c)); });
   print_table(columns, rows);
   co_return Result<void>();
 }
@@ -71,7 +73,8 @@ Task<Result<void>> create_key(Session& session, const UserOptions& options) {
     json.field("secret_key", secret);
   }
   json.end_object();
-  CO_TRY_ASSIGN(const std::string text, co_await session.admin.call("POST", "/v1/users/" + percent_encode(options.name) + "/keys", json.take()));
+  CO_TRY_ASSIGN(const std::string text,
+                co_await session.admin.call("POST", "/v1/users/" + percent_encode(options.name) + "/keys", json.take()));
   if (options.target.json) {
     fmt::print("{}", text);
     co_return Result<void>();
@@ -105,7 +108,8 @@ int run_key_create(const UserOptions& options) {
   return with_session(options.target, [&](Session& session) { return create_key(session, options); });
 }
 int run_key_change(const UserOptions& options, const char* verb) {
-  return with_session(options.target, [&](Session& session) { return change(session, "keys", options.access_key, verb, options.target.json); });
+  return with_session(options.target,
+                      [&](Session& session) { return change(session, "keys", options.access_key, verb, options.target.json); });
 }
 
 }  // namespace quarry::cli

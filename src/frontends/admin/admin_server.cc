@@ -13,8 +13,8 @@ struct Route {
   std::string_view first_segment;
   Operation operation;
 };
-constexpr Route kRoutes[] = {{"status", status_op}, {"drives", drives_op}, {"adopt", adopt_op}, {"users", users_op}, {"keys", keys_op},
-                             {"buckets", buckets_op}, {"fsck", fsck_op}, {"scrub", scrub_op}, {"jobs", jobs_op}};
+constexpr Route kRoutes[] = {{"status", status_op},   {"drives", drives_op}, {"adopt", adopt_op}, {"users", users_op}, {"keys", keys_op},
+                             {"buckets", buckets_op}, {"fsck", fsck_op},     {"scrub", scrub_op}, {"jobs", jobs_op}};
 
 std::string error_json(const Error& error) {
   JsonWriter json;
@@ -92,7 +92,8 @@ Task<void> AdminServer::handle(HttpExchange& exchange) {
   Result<Answer> answer = fail(Code::not_found, "there is no {}", path);
   if (!user) {
     // An unknown key is told the same as a wrong signature.
-    answer = user.error().code() == Code::not_found ? Result<Answer>(fail(Code::unauthenticated, "unknown access key")) : Result<Answer>(std::move(user).error());
+    answer = user.error().code() == Code::not_found ? Result<Answer>(fail(Code::unauthenticated, "unknown access key"))
+                                                    : Result<Answer>(std::move(user).error());
   } else if (path.starts_with("/v1/")) {
     ctx.identity.user = *user;
     Call call{ctx, {}, exchange.request, {}};

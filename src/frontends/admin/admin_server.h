@@ -25,9 +25,9 @@ struct AdminServices {
   auth::IdentityStore& identities;
   Clock& clock;
   std::string region = "us-east-1";
-  std::string version;       // of the program
+  std::string version;  // of the program
   std::string cluster_id;
-  std::string profile;       // default redundancy, as text
+  std::string profile;  // default redundancy, as text
   WallTime started = 0;
 };
 
@@ -42,7 +42,7 @@ struct Call {
   const RequestContext& ctx;
   std::vector<std::string> segments;  // of the path behind /v1/
   const RequestHead& head;
-  JsonValue body;                     // null without a body
+  JsonValue body;  // null without a body
 };
 
 class AdminServer : public HttpHandler {

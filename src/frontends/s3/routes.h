@@ -16,7 +16,7 @@ struct Operation {
   std::string_view header;  // header that selects it ("x-amz-copy-source"); empty: none
   std::string_view name;    // as in metrics and logs: "put_object"
   Task<S3Result<void>> (*run)(Request& request);
-  bool takes_upload = false;  // its body may be aws-chunked
+  bool takes_upload = false;    // its body may be aws-chunked
   bool signed_in_body = false;  // who asks stands in the body: the operation checks signature and access itself
 };
 

@@ -166,7 +166,8 @@ Task<S3Result<void>> authenticate(Request& request, auth::SigningKeyCache& keys)
 
   auto found = co_await find_credential(request);
   if (!found) co_return found;
-  const Sha256Bytes key = keys.get(request.signature.access_key, request.credential->secret, request.signature.date, request.signature.region);
+  const Sha256Bytes key =
+      keys.get(request.signature.access_key, request.credential->secret, request.signature.date, request.signature.region);
   auto verified = auth::verify_signature(request.head, request.signature, key);
   if (!verified) {
     forget_credential(request);

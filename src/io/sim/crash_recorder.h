@@ -35,8 +35,8 @@ class CrashTimeline {
   ~CrashTimeline();  // stops recording
   CrashTimeline(const CrashTimeline&) = delete;
 
-  // From now on; the disk's present visible contents count as stable, what is in flight as issued now. The disk must outlive the timeline or stop_recording.
-  // Returns its index among the image's disks.
+  // From now on; the disk's present visible contents count as stable, what is in flight as issued now. The disk must outlive the timeline
+  // or stop_recording. Returns its index among the image's disks.
   size_t record(SimDisk& disk);
   void stop_recording();
   // Puts "this had happened" on the timeline: an image has the notes made before its cut.

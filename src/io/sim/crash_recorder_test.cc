@@ -54,9 +54,7 @@ TEST_F(CrashRecorderTest, every_subset_of_an_epoch_is_enumerated_once) {
 
 Task<void> begin_recording_beside_a_write(CrashTimeline& timeline, SimDisk& disk, BlockDevice& device, const Buffer& data) {
   TaskGroup group;
-  auto write = [](BlockDevice& to, const Buffer& bytes) -> Task<void> {
-    EXPECT_TRUE(co_await to.write(0, bytes, Durability::durable));
-  };
+  auto write = [](BlockDevice& to, const Buffer& bytes) -> Task<void> { EXPECT_TRUE(co_await to.write(0, bytes, Durability::durable)); };
   group.spawn(write(device, data));
   EXPECT_EQ(disk.writes_in_flight().size(), 1u);
   timeline.record(disk);

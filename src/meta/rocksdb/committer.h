@@ -83,7 +83,7 @@ class Committer final : public CommitSink {
   size_t queued_bytes_ = 0;
   std::coroutine_handle<> sleeper_;
   size_t wake_at_ = 0;
-  std::optional<Error> refuse_;  // new commits get this, for ever
+  std::optional<Error> refuse_;   // new commits get this, for ever
   std::optional<Error> stalled_;  // new commits get this until the log goes on
   mutable std::mutex view_mutex_;
   std::shared_ptr<DatabaseView> view_;

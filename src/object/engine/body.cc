@@ -11,7 +11,8 @@ Result<void> same(const std::optional<std::string>& wanted, const std::string& f
 }  // namespace
 
 Result<void> BodyReceiver::begin_data() {
-  cluster::WriteOptions options{.redundancy = limits_.redundancy, .size_hint = limits_.size.value_or(0), .pack_limit = limits_.pack_limit, .file = limits_.file};
+  cluster::WriteOptions options{
+      .redundancy = limits_.redundancy, .size_hint = limits_.size.value_or(0), .pack_limit = limits_.pack_limit, .file = limits_.file};
   TRY_ASSIGN(writer_, engine_.data().begin_write(options));
   return {};
 }

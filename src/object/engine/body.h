@@ -7,20 +7,20 @@
 namespace quarry::object {
 
 struct BodyLimits {
-  uint32_t inline_limit = 0;            // bodies up to this stay in memory; 0: none does
+  uint32_t inline_limit = 0;  // bodies up to this stay in memory; 0: none does
   uint64_t size_max = kObjectSizeMax;
-  std::optional<uint64_t> size;         // promised
+  std::optional<uint64_t> size;  // promised
   cluster::Redundancy redundancy;
   uint32_t pack_limit = 0;
-  cluster::FileName file = {};          // the object, where drives keep it as a file
-  bool whole_file = false;              // every drive does: also an empty body is written
+  cluster::FileName file = {};  // the object, where drives keep it as a file
+  bool whole_file = false;      // every drive does: also an empty body is written
 };
 
 struct Body {
   uint64_t size = 0;
   BodyDigest::Values digests;
-  PayloadKind kind = PayloadKind::none;          // none, inlined, data
-  std::optional<cluster::DataLayout> layout;     // data
+  PayloadKind kind = PayloadKind::none;       // none, inlined, data
+  std::optional<cluster::DataLayout> layout;  // data
 };
 
 class BodyReceiver {

@@ -12,9 +12,9 @@ namespace quarry::object {
 struct ChangeContext {
   meta::Transaction& transaction;
   cluster::DataPlane& data;
-  const BucketInfo& bucket;   // as this transaction sees it
-  Sequence now = 0;           // unique in this engine, about the wall time in ns
-  UsageDelta usage;           // filled by apply
+  const BucketInfo& bucket;  // as this transaction sees it
+  Sequence now = 0;          // unique in this engine, about the wall time in ns
+  UsageDelta usage;          // filled by apply
 };
 
 enum class Applied : uint8_t { commit, nothing_to_write };

@@ -17,8 +17,8 @@ struct Totals {
 
 // Orphan rows that a repair may remove.
 struct Repairs {
-  std::vector<std::pair<std::string, std::string>> rows;        // payload rows without a version: key and value
-  std::vector<std::pair<std::string, std::string>> parts;       // rows of parts without an upload: key and value
+  std::vector<std::pair<std::string, std::string>> rows;              // payload rows without a version: key and value
+  std::vector<std::pair<std::string, std::string>> parts;             // rows of parts without an upload: key and value
   std::vector<std::tuple<BucketId, UsageCounter, int64_t>> counters;  // what is missing
 };
 
@@ -97,7 +97,8 @@ Task<Result<void>> Pass::check_buckets() {
     Decoder in{std::string_view(row->key).substr(2)};
     const BucketId id = in.key_u64();
     const auto bucket = buckets_.find(id);
-    if (!in.done() || bucket == buckets_.end() || bucket->second != row->value) violation("bucket id {} names '{}', which has no such row", id, row->value);
+    if (!in.done() || bucket == buckets_.end() || bucket->second != row->value)
+      violation("bucket id {} names '{}', which has no such row", id, row->value);
     named.insert(id);
     ids.pop();
   }
@@ -106,11 +107,13 @@ Task<Result<void>> Pass::check_buckets() {
   }
   CO_TRY_ASSIGN(auto last_row, co_await snapshot_.get(last_bucket_id_key()));
   CO_TRY_ASSIGN(const uint64_t last, last_row ? decode_counter(*last_row) : Result<uint64_t>(0));
-  if (!buckets_.empty() && buckets_.rbegin()->first > last) violation("bucket id {} is above the last one given out, {}", buckets_.rbegin()->first, last);
+  if (!buckets_.empty() && buckets_.rbegin()->first > last)
+    violation("bucket id {} is above the last one given out, {}", buckets_.rbegin()->first, last);
   co_return Result<void>();
 }
 
-void Pass::check_payload(const VersionRecord& record, std::string_view key, std::map<std::pair<PayloadSlot, uint32_t>, std::string>& pages) {
+void Pass::check_payload(const VersionRecord& record, std::string_view key,
+                         std::map<std::pair<PayloadSlot, uint32_t>, std::string>& pages) {
   const auto take = [&](uint32_t page) -> std::optional<std::string> {
     const auto found = pages.find({record.slot(), page});
     if (found == pages.end()) return std::nullopt;
@@ -123,7 +126,8 @@ void Pass::check_payload(const VersionRecord& record, std::string_view key, std:
     if (!row) return violation("key '{}': its payload row is missing", key);
     const auto payload = decode_inline_payload(*row);
     if (!payload) return violation("key '{}': {}", key, payload.error().to_string());
-    if (payload->unique != record.unique || payload->bytes.size() != record.size) violation("key '{}': its payload row is that of another version", key);
+    if (payload->unique != record.unique || payload->bytes.size() != record.size)
+      violation("key '{}': its payload row is that of another version", key);
   }
   refer(record.layout);
   if (record.payload == PayloadKind::parts) {
@@ -150,7 +154,8 @@ void Pass::check_payload(const VersionRecord& record, std::string_view key, std:
 }
 
 Task<Result<void>> Pass::check_versions() {
-  RowStream streams[4] = {{snapshot_, kind_range('o')}, {snapshot_, kind_range('v')}, {snapshot_, kind_range('n')}, {snapshot_, kind_range('i')}};
+  RowStream streams[4] = {
+      {snapshot_, kind_range('o')}, {snapshot_, kind_range('v')}, {snapshot_, kind_range('n')}, {snapshot_, kind_range('i')}};
   for (;;) {
     // The next key, over all four kinds of rows.
     std::optional<std::pair<BucketId, std::string>> key;
@@ -193,7 +198,8 @@ Task<Result<void>> Pass::check_versions() {
           } else if (kind == 0) {
             current = std::move(*record);
           } else {
-            if (record->sequence != parsed->sequence) violation("key '{}': row of version {} holds version {}", shown, parsed->sequence, record->sequence);
+            if (record->sequence != parsed->sequence)
+              violation("key '{}': row of version {} holds version {}", shown, parsed->sequence, record->sequence);
             noncurrent.push_back(std::move(*record));
           }
         } else if (kind == 2) {
@@ -213,7 +219,8 @@ Task<Result<void>> Pass::check_versions() {
     if (current) {
       ++report.objects;
       if (current->delete_marker) violation("key '{}': a delete marker is its current row", shown);
-      if (!noncurrent.empty() && noncurrent.front().sequence >= current->sequence) violation("key '{}': a noncurrent version is newer than the current one", shown);
+      if (!noncurrent.empty() && noncurrent.front().sequence >= current->sequence)
+        violation("key '{}': a noncurrent version is newer than the current one", shown);
     } else if (!noncurrent.empty() && !noncurrent.front().delete_marker && !unreadable) {
       violation("key '{}': its newest version is live, but there is no current row", shown);
     }
@@ -227,7 +234,8 @@ Task<Result<void>> Pass::check_versions() {
       if (null_pointer != version.sequence) violation("key '{}': the null pointer does not name the null version", shown);
     }
     if (nulls > 1) violation("key '{}': {} null versions", shown, nulls);
-    if (null_pointer && (nulls == 0 || (current && current->null_version)) && !unreadable) violation("key '{}': the null pointer names nothing", shown);
+    if (null_pointer && (nulls == 0 || (current && current->null_version)) && !unreadable)
+      violation("key '{}': the null pointer names nothing", shown);
 
     if (current) noncurrent.push_back(std::move(*current));
     for (const auto& version : noncurrent) {
@@ -241,7 +249,8 @@ Task<Result<void>> Pass::check_versions() {
     }
     if (!pages.empty() && !unreadable) {
       violation("key '{}': {} payload rows belong to no version", shown, pages.size());
-      for (const auto& [place, value] : pages) repairs.rows.emplace_back(payload_key(bucket, key->second, place.first, place.second), value);
+      for (const auto& [place, value] : pages)
+        repairs.rows.emplace_back(payload_key(bucket, key->second, place.first, place.second), value);
     }
   }
   co_return Result<void>();
@@ -260,7 +269,8 @@ Task<Result<void>> Pass::check_uploads() {
     } else {
       if (!record) violation("upload of key '{}': {}", parsed->key, record.error().to_string());
       if (!buckets_.contains(parsed->bucket)) violation("upload of key '{}': bucket {} does not exist", parsed->key, parsed->bucket);
-      if (!uploads.emplace(parsed->upload_id, parsed->bucket).second) violation("upload id {} occurs twice", upload_id_text(parsed->upload_id));
+      if (!uploads.emplace(parsed->upload_id, parsed->bucket).second)
+        violation("upload id {} occurs twice", upload_id_text(parsed->upload_id));
       ++report.uploads;
     }
     rows.pop();
@@ -314,7 +324,8 @@ Task<Result<void>> Pass::check_counters() {
     for (const auto& [counter, sum] : {std::pair{UsageCounter::objects, totals.objects}, std::pair{UsageCounter::bytes, totals.bytes}}) {
       const int64_t kept = found[{id, counter}];
       if (kept == sum) continue;
-      violation("bucket '{}': its counter of {} says {}, its rows {}", name, counter == UsageCounter::objects ? "objects" : "bytes", kept, sum);
+      violation("bucket '{}': its counter of {} says {}, its rows {}", name, counter == UsageCounter::objects ? "objects" : "bytes", kept,
+                sum);
       repairs.counters.emplace_back(id, counter, sum - kept);
     }
   }
@@ -383,14 +394,16 @@ Task<Result<ObjectEngine::FsckReport>> Engine::fsck(const RequestContext& ctx, b
     }
   };
   // Write ids are never reused: a row that was there before and after the snapshot was there at its moment too.
-  for (const auto id : difference(common(before, after), pass.referenced)) describe(fmt::format("write {} has a data row, but no record names it", id));
+  for (const auto id : difference(common(before, after), pass.referenced))
+    describe(fmt::format("write {} has a data row, but no record names it", id));
   // A layout without a row may have been replaced since the snapshot, unless a second look finds it named still.
   const auto missing = difference(pass.referenced, after);
   if (!missing.empty()) {
     CO_TRY_ASSIGN(auto again, co_await meta().snapshot());
     Pass second(*again);
     CO_TRY(co_await second.run());
-    for (const auto id : common(missing, second.referenced)) describe(fmt::format("write {} is named by a record, but has no data row", id));
+    for (const auto id : common(missing, second.referenced))
+      describe(fmt::format("write {} is named by a record, but has no data row", id));
   }
   if (pass.undescribed > 0) pass.report.violations.push_back(fmt::format("and {} more violations", pass.undescribed));
   if (repair) {
@@ -398,7 +411,8 @@ Task<Result<ObjectEngine::FsckReport>> Engine::fsck(const RequestContext& ctx, b
     for (const auto* orphans : {&pass.repairs.rows, &pass.repairs.parts}) {
       for (size_t at = 0; at < orphans->size(); at += kOrphansAtOnce) {
         const OrphanRows rows = OrphanRows(*orphans).subspan(at, std::min(kOrphansAtOnce, orphans->size() - at));
-        CO_TRY(co_await meta::transact(meta(), [plane, rows](meta::Transaction& transaction) { return remove_orphans(transaction, *plane, rows); }));
+        CO_TRY(co_await meta::transact(
+            meta(), [plane, rows](meta::Transaction& transaction) { return remove_orphans(transaction, *plane, rows); }));
       }
     }
     if (!pass.repairs.parts.empty()) data().retired();

@@ -69,9 +69,9 @@ class HashQueue {
   Task<void> wait(Job& job);
 
  private:
-  static constexpr size_t kSmallPiece = 16 * 1024;   // below, a hop to the pool costs more than it saves
-  static constexpr size_t kSlice = 64 * 1024;        // without a pool: bytes hashed between two yields (about 100 us)
-  static constexpr size_t kSlotsMax = 16;            // jobs taken together, at most the lanes there are
+  static constexpr size_t kSmallPiece = 16 * 1024;                      // below, a hop to the pool costs more than it saves
+  static constexpr size_t kSlice = 64 * 1024;                           // without a pool: bytes hashed between two yields (about 100 us)
+  static constexpr size_t kSlotsMax = 16;                               // jobs taken together, at most the lanes there are
   static constexpr Duration kGatherMax = std::chrono::milliseconds(2);  // about what one piece of 1 MiB takes alone
   void drain();
   bool want_drain_locked() const;
@@ -81,9 +81,9 @@ class HashQueue {
   std::mutex mutex_;
   std::condition_variable came_;  // a job, while a drain gathers
   std::deque<Job*> jobs_;
-  size_t draining_ = 0;   // drains submitted or running
+  size_t draining_ = 0;  // drains submitted or running
   bool gathering_ = false;
-  size_t expected_ = 1;   // pieces that come together, as last seen
+  size_t expected_ = 1;  // pieces that come together, as last seen
 };
 
 }  // namespace quarry::object

@@ -25,7 +25,11 @@ ObjectInfo to_info(const VersionRecord& record, std::string key, bool is_latest)
 }
 
 PartInfo to_info(const PartRecord& record) {
-  return {.number = record.number, .size = record.size, .etag = to_hex(bytes_of(record.md5)), .checksum = record.checksum, .modified = record.modified};
+  return {.number = record.number,
+          .size = record.size,
+          .etag = to_hex(bytes_of(record.md5)),
+          .checksum = record.checksum,
+          .modified = record.modified};
 }
 
 Result<void> check_object_key(std::string_view key) {
@@ -47,7 +51,8 @@ Result<void> check_put_options(const PutOptions& options) {
   }
   for (const auto& [name, value] : options.tags) headers += name.size() + value.size();
   if (headers > kHeadersMax) return fail(Code::too_large, "headers and tags: {} bytes, at most {} are possible", headers, kHeadersMax);
-  if (options.size && *options.size > kObjectSizeMax) return fail(Code::too_large, "object of {} bytes, at most {} are possible", *options.size, kObjectSizeMax);
+  if (options.size && *options.size > kObjectSizeMax)
+    return fail(Code::too_large, "object of {} bytes, at most {} are possible", *options.size, kObjectSizeMax);
   return {};
 }
 

@@ -14,11 +14,12 @@ Task<Result<std::vector<PartRecord>>> read_part_list(RowReader get, BucketId buc
   uint64_t total = 0;
   for (const auto& part : parts) {
     total += part.size;
-    if (part.layout.has_value() != (!version.layout && part.size > 0)) co_return fail(Code::corrupt, "key '{}': part {} and the whole disagree about their place", key, part.number);
+    if (part.layout.has_value() != (!version.layout && part.size > 0))
+      co_return fail(Code::corrupt, "key '{}': part {} and the whole disagree about their place", key, part.number);
   }
   if (parts.size() != version.part_count || total != version.size) {
-    co_return fail(Code::corrupt, "key '{}': its part list has {} parts of {} bytes, not {} of {}", key, parts.size(), total, version.part_count,
-                   version.size);
+    co_return fail(Code::corrupt, "key '{}': its part list has {} parts of {} bytes, not {} of {}", key, parts.size(), total,
+                   version.part_count, version.size);
   }
   co_return parts;
 }
@@ -63,7 +64,8 @@ Task<Result<std::optional<VersionRecord>>> KeyRows::find(VersionId id) {
     CO_TRY_ASSIGN(sequence, decode_counter(*pointer));
   }
   CO_TRY_ASSIGN(auto record, co_await noncurrent(sequence));
-  if (id.null && (!record || !record->null_version)) co_return fail(Code::corrupt, "key '{}': its null pointer names no null version", key_);
+  if (id.null && (!record || !record->null_version))
+    co_return fail(Code::corrupt, "key '{}': its null pointer names no null version", key_);
   if (record && !id.null && record->version_id() != id) co_return std::optional<VersionRecord>();
   co_return record;
 }

@@ -43,16 +43,16 @@ class KeyRows {
   const std::string& seen() const { return seen_; }
 
   // Edits.
-  void set_current(VersionRecord record);                      // a new version, or the same with other attributes
+  void set_current(VersionRecord record);  // a new version, or the same with other attributes
   void put_inline_payload(const VersionRecord& record, ByteView bytes);
   void put_part_list(VersionRecord& record, const std::vector<PartRecord>& parts);  // fills page_count
-  void count(const VersionRecord& record);                     // a version was added: usage
-  void demote_current();                                       // current -> noncurrent
-  Task<Result<void>> discard_current();                        // the version, its payload and data
-  void add_marker(const VersionRecord& marker);                // a delete marker, newest; no current row is left by then
+  void count(const VersionRecord& record);                                          // a version was added: usage
+  void demote_current();                                                            // current -> noncurrent
+  Task<Result<void>> discard_current();                                             // the version, its payload and data
+  void add_marker(const VersionRecord& marker);  // a delete marker, newest; no current row is left by then
   Task<Result<void>> discard_noncurrent(VersionRecord record);
-  Task<Result<void>> discard_null();                           // the null version, wherever it is; none: nothing
-  void rewrite_noncurrent(const VersionRecord& record);        // the same version with other attributes
+  Task<Result<void>> discard_null();                     // the null version, wherever it is; none: nothing
+  void rewrite_noncurrent(const VersionRecord& record);  // the same version with other attributes
   // After the latest version was discarded: the newest noncurrent one takes its place if it is live.
   Task<Result<void>> promote();
 

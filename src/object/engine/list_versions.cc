@@ -59,8 +59,8 @@ Task<Result<VersionListPage>> Engine::list_versions(const RequestContext& ctx, s
   RowStream noncurrent(*snapshot, prefix_rows(RowKind::version, id, options.prefix));
 
   // A marker inside a group passes the whole group, whatever its version says.
-  const bool in_group = options.key_marker.starts_with(options.prefix) &&
-                        !common_prefix(options.key_marker, options.prefix, options.delimiter).empty();
+  const bool in_group =
+      options.key_marker.starts_with(options.prefix) && !common_prefix(options.key_marker, options.prefix, options.delimiter).empty();
   std::optional<Resume> resume;
   if (!options.key_marker.empty() && !options.version_marker.empty() && !in_group) {
     CO_TRY_ASSIGN(resume, co_await find_resume(*snapshot, id, options.key_marker, options.version_marker));

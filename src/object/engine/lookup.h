@@ -8,8 +8,8 @@ struct Found {
   BucketRef bucket;
   VersionRecord record;
   bool is_latest = true;
-  SharedBytes payload;             // of an inline object, if asked for
-  std::vector<PartRecord> parts;   // of a multipart object
+  SharedBytes payload;            // of an inline object, if asked for
+  std::vector<PartRecord> parts;  // of a multipart object
 };
 
 // version_id empty: the current version. What comes back belongs together: rows of two versions are never mixed.

@@ -18,7 +18,8 @@ inline std::string_view common_prefix(std::string_view name, std::string_view pr
 
 // The row where a listing starts that gives names and common prefixes strictly greater than `after`.
 // A common prefix is one item: where `after` lies in or is one, the whole of it is passed.
-inline std::string first_row_after(RowKind kind, BucketId bucket, std::string_view after, std::string_view prefix, std::string_view delimiter) {
+inline std::string first_row_after(RowKind kind, BucketId bucket, std::string_view after, std::string_view prefix,
+                                   std::string_view delimiter) {
   const meta::KeyRange all = prefix_rows(kind, bucket, prefix);
   if (after.empty()) return all.begin;
   std::string row;

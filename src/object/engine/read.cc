@@ -171,7 +171,8 @@ Task<Result<ObjectInfo>> Engine::head(const RequestContext& ctx, std::string buc
   co_return info_of(found, std::move(key));
 }
 
-Task<Result<std::unique_ptr<ObjectReader>>> Engine::get(const RequestContext& ctx, std::string bucket, std::string key, std::string version_id) {
+Task<Result<std::unique_ptr<ObjectReader>>> Engine::get(const RequestContext& ctx, std::string bucket, std::string key,
+                                                        std::string version_id) {
   auto guard = data().guard_reads();
   CO_TRY_ASSIGN(auto found, co_await look_up(*this, std::move(bucket), key, std::move(version_id), true));
   if (found.record.payload == PayloadKind::none || found.record.payload == PayloadKind::inlined) guard.reset();

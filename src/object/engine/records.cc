@@ -215,7 +215,8 @@ Result<VersionRecord> decode_version(std::string_view value) {
   TRY(in.finish("version record"));
   if (pages > kPartNumberMax) return fail(Code::corrupt, "version record: {} pages", pages);
   record.page_count = static_cast<uint32_t>(pages);
-  if (record.payload == PayloadKind::data ? !record.layout : record.payload != PayloadKind::parts && record.layout) return fail(Code::corrupt, "version record: payload and layout disagree");
+  if (record.payload == PayloadKind::data ? !record.layout : record.payload != PayloadKind::parts && record.layout)
+    return fail(Code::corrupt, "version record: payload and layout disagree");
   if (record.layout && record.layout->size != record.size) return fail(Code::corrupt, "version record: its layout has another size");
   if ((record.payload == PayloadKind::parts) != (pages > 0)) return fail(Code::corrupt, "version record: payload and pages disagree");
   return record;

@@ -19,36 +19,37 @@ struct BucketRecord {
 
 // Where the bytes of a version are. Frozen numbers.
 enum class PayloadKind : uint8_t {
-  none = 0,    // no bytes: size 0, or a delete marker
-  inlined = 1, // in the payload row, page 0
-  data = 2,    // in the data plane, one layout
-  parts = 3,   // in the data plane, a layout a part, or one for all (the parts are ranges of it); the list is in the payload rows
+  none = 0,     // no bytes: size 0, or a delete marker
+  inlined = 1,  // in the payload row, page 0
+  data = 2,     // in the data plane, one layout
+  parts = 3,    // in the data plane, a layout a part, or one for all (the parts are ranges of it); the list is in the payload rows
 };
 
 struct VersionRecord {
   // What listings show.
   Sequence sequence = 0;
-  uint64_t unique = 0;           // random, chosen by the writer before the first try: who finds it knows that the write happened
+  uint64_t unique = 0;  // random, chosen by the writer before the first try: who finds it knows that the write happened
   bool delete_marker = false;
   bool null_version = false;
   PayloadKind payload = PayloadKind::none;
   uint64_t size = 0;
   WallTime modified = 0;
-  std::string md5;               // 16 raw bytes, or none; multipart: of the parts' digests
-  uint32_t part_count = 0;       // 0: not multipart
+  std::string md5;          // 16 raw bytes, or none; multipart: of the parts' digests
+  uint32_t part_count = 0;  // 0: not multipart
   Checksum checksum;
   std::string owner;
   std::string storage_class;
   // The rest.
-  ObjectMetadata metadata;       // but storage_class
+  ObjectMetadata metadata;  // but storage_class
   Tags tags;
-  std::optional<cluster::DataLayout> layout;  // PayloadKind::data; PayloadKind::parts: of all of them together, where objects are whole files
-  uint32_t page_count = 0;                    // PayloadKind::parts
-  UploadId upload_id;                         // of multipart objects: completing again finds its work done
+  std::optional<cluster::DataLayout>
+      layout;               // PayloadKind::data; PayloadKind::parts: of all of them together, where objects are whole files
+  uint32_t page_count = 0;  // PayloadKind::parts
+  UploadId upload_id;       // of multipart objects: completing again finds its work done
 
   PayloadSlot slot() const { return payload_slot(null_version, sequence); }
   VersionId version_id() const { return {.null = null_version, .sequence = sequence, .unique = unique}; }
-  std::string etag() const;      // hex MD5, or hex-N
+  std::string etag() const;  // hex MD5, or hex-N
 };
 
 struct PartRecord {
@@ -80,8 +81,8 @@ struct PartPage {
 inline constexpr size_t kPartPageBytes = 48 * 1024;
 
 struct InlinePayload {
-  uint64_t unique = 0;    // of the version it belongs to
-  std::string_view bytes; // inside the decoded row
+  uint64_t unique = 0;     // of the version it belongs to
+  std::string_view bytes;  // inside the decoded row
 };
 
 std::string encode(const BucketRecord& record);

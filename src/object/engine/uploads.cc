@@ -1,8 +1,8 @@
 // Multipart uploads and their parts, up to completion (complete.cc).
+#include "object/engine/uploads.h"
 #include "object/engine/body.h"
 #include "object/engine/names.h"
 #include "object/engine/publish.h"
-#include "object/engine/uploads.h"
 
 namespace quarry::object {
 namespace {
@@ -40,7 +40,8 @@ class CreateUpload : public KeyChange {
 
 class PutPart : public KeyChange {
  public:
-  PutPart(std::string key, UploadId upload_id, PartRecord part) : key_(std::move(key)), upload_id_(std::move(upload_id)), part_(std::move(part)) {}
+  PutPart(std::string key, UploadId upload_id, PartRecord part)
+      : key_(std::move(key)), upload_id_(std::move(upload_id)), part_(std::move(part)) {}
   Task<Result<Applied>> apply(ChangeContext& context) override {
     const std::string row = part_key(upload_id_, part_.number);
     CO_TRY_ASSIGN(auto upload, co_await context.transaction.get(upload_key(context.bucket.id, key_, upload_id_)));
@@ -97,17 +98,28 @@ class AbortUpload : public KeyChange {
 
 class PartWriter final : public ObjectWriter {
  public:
-  PartWriter(Engine& engine, const RequestContext& ctx, BucketRef bucket, std::string key, UploadId upload_id, uint32_t number, ChecksumAlgorithm checksum,
-             const PutOptions& options, BodyLimits limits)
-      : engine_(engine), ctx_(ctx), bucket_(std::move(bucket)), key_(std::move(key)), upload_id_(std::move(upload_id)), number_(number),
-        checksum_(checksum), body_(engine, std::move(limits), checksum, options.compute_sha256) {}
+  PartWriter(Engine& engine, const RequestContext& ctx, BucketRef bucket, std::string key, UploadId upload_id, uint32_t number,
+             ChecksumAlgorithm checksum, const PutOptions& options, BodyLimits limits)
+      : engine_(engine),
+        ctx_(ctx),
+        bucket_(std::move(bucket)),
+        key_(std::move(key)),
+        upload_id_(std::move(upload_id)),
+        number_(number),
+        checksum_(checksum),
+        body_(engine, std::move(limits), checksum, options.compute_sha256) {}
 
   Task<Result<void>> write(Buffer data) override { return body_.write(std::move(data)); }
   Task<Result<ObjectInfo>> finish(Expected) override { co_return fail(Code::internal, "finish on the writer of a part"); }
   Task<Result<PartInfo>> finish_part(Expected expected) override {
     CO_TRY_ASSIGN(auto body, co_await body_.finish(std::move(expected)));
-    PartRecord part{.number = number_, .unique = engine_.random(), .size = body.size, .modified = engine_.wall_now(),
-                    .md5 = std::move(body.digests.md5), .checksum = {}, .layout = std::move(body.layout)};
+    PartRecord part{.number = number_,
+                    .unique = engine_.random(),
+                    .size = body.size,
+                    .modified = engine_.wall_now(),
+                    .md5 = std::move(body.digests.md5),
+                    .checksum = {},
+                    .layout = std::move(body.layout)};
     if (checksum_ != ChecksumAlgorithm::none) {
       part.checksum = {.algorithm = checksum_, .type = ChecksumType::full_object, .value = std::move(body.digests.checksum)};
     }
@@ -144,7 +156,8 @@ Task<Result<std::vector<PartRecord>>> scan_parts(meta::Transaction& transaction,
     for (const auto& row : rows) {
       CO_TRY_ASSIGN(auto parsed, parse_part_key(row.key));
       CO_TRY_ASSIGN(auto part, decode_part(row.value));
-      if (part.number != parsed.number) co_return fail(Code::corrupt, "upload '{}': row of part {} holds part {}", upload_id_text(upload_id), parsed.number, part.number);
+      if (part.number != parsed.number)
+        co_return fail(Code::corrupt, "upload '{}': row of part {} holds part {}", upload_id_text(upload_id), parsed.number, part.number);
       parts.push_back(std::move(part));
     }
     range.begin = rows.back().key + '\0';
@@ -159,21 +172,28 @@ Task<Result<UploadRecord>> Engine::read_upload(BucketId bucket, std::string key,
   co_return std::move(*record);
 }
 
-Task<Result<UploadInfo>> Engine::create_upload(const RequestContext& ctx, std::string bucket, std::string key, PutOptions options, ChecksumType type) {
+Task<Result<UploadInfo>> Engine::create_upload(const RequestContext& ctx, std::string bucket, std::string key, PutOptions options,
+                                               ChecksumType type) {
   CO_TRY(check_object_key(key));
   CO_TRY(check_put_options(options));
   if (options.checksum != ChecksumAlgorithm::none) {
     const auto kind = static_cast<ChecksumKind>(options.checksum);
     if (type == ChecksumType::full_object && !checksum_is_crc(kind)) {
-      co_return fail(Code::invalid_argument, "checksum type FULL_OBJECT: not possible with {}, which cannot be combined from parts", checksum_name(kind));
+      co_return fail(Code::invalid_argument, "checksum type FULL_OBJECT: not possible with {}, which cannot be combined from parts",
+                     checksum_name(kind));
     }
     if (type == ChecksumType::composite && kind == ChecksumKind::crc64nvme) {
       co_return fail(Code::invalid_argument, "checksum type COMPOSITE: not possible with {}", checksum_name(kind));
     }
   }
   const RequestContext context = ctx;
-  UploadRecord record{.initiated = wall_now(), .owner = std::move(options.owner), .algorithm = options.checksum, .checksum_type = type,
-                      .storage_class = options.metadata.storage_class, .metadata = std::move(options.metadata), .tags = std::move(options.tags)};
+  UploadRecord record{.initiated = wall_now(),
+                      .owner = std::move(options.owner),
+                      .algorithm = options.checksum,
+                      .checksum_type = type,
+                      .storage_class = options.metadata.storage_class,
+                      .metadata = std::move(options.metadata),
+                      .tags = std::move(options.tags)};
   const UploadId upload_id = make_upload_id(next_time(), random());
   CreateUpload change(key, upload_id, record);
   CO_TRY(co_await run_change(context, std::move(bucket), 0, key, change));
@@ -187,11 +207,13 @@ Task<Result<UploadInfo>> Engine::get_upload(const RequestContext& ctx, std::stri
   co_return to_info(record, std::move(key), id);
 }
 
-Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put_part(const RequestContext& ctx, std::string bucket_name, std::string key, std::string upload_id,
-                                                             uint32_t number, PutOptions options) {
+Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put_part(const RequestContext& ctx, std::string bucket_name, std::string key,
+                                                             std::string upload_id, uint32_t number, PutOptions options) {
   const RequestContext context = ctx;
-  if (number == 0 || number > kPartNumberMax) co_return fail(Code::invalid_argument, "part number {}: from 1 to {}", number, kPartNumberMax);
-  if (options.size && *options.size > kPartSizeMax) co_return fail(Code::too_large, "part of {} bytes, at most {} are possible", *options.size, kPartSizeMax);
+  if (number == 0 || number > kPartNumberMax)
+    co_return fail(Code::invalid_argument, "part number {}: from 1 to {}", number, kPartNumberMax);
+  if (options.size && *options.size > kPartSizeMax)
+    co_return fail(Code::too_large, "part of {} bytes, at most {} are possible", *options.size, kPartSizeMax);
   CO_TRY_ASSIGN(auto bucket, co_await fresh_bucket(std::move(bucket_name)));
   CO_TRY_ASSIGN(auto id, parse_upload_id(upload_id));
   CO_TRY_ASSIGN(auto upload, co_await read_upload(bucket->info.id, key, id));
@@ -200,14 +222,15 @@ Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put_part(const RequestContex
   if (options.checksum != ChecksumAlgorithm::none && options.checksum != checksum) {
     co_return fail(Code::invalid_argument, "checksum: the upload uses {}", checksum_name(static_cast<ChecksumKind>(checksum)));
   }
-  BodyLimits limits{.inline_limit = 0, .size_max = kPartSizeMax, .size = options.size, .redundancy = {}, .pack_limit = bucket->info.policy.pack_limit};
+  BodyLimits limits{
+      .inline_limit = 0, .size_max = kPartSizeMax, .size = options.size, .redundancy = {}, .pack_limit = bucket->info.policy.pack_limit};
   CO_TRY_ASSIGN(limits.redundancy, redundancy_of(bucket->info.policy));
-  co_return std::unique_ptr<ObjectWriter>(std::make_unique<PartWriter>(*this, context, std::move(bucket), std::move(key), std::move(id), number, checksum,
-                                                                       options, std::move(limits)));
+  co_return std::unique_ptr<ObjectWriter>(std::make_unique<PartWriter>(*this, context, std::move(bucket), std::move(key), std::move(id),
+                                                                       number, checksum, options, std::move(limits)));
 }
 
-Task<Result<PartListPage>> Engine::list_parts(const RequestContext& ctx, std::string bucket_name, std::string key, std::string upload_id, uint32_t after,
-                                              size_t limit) {
+Task<Result<PartListPage>> Engine::list_parts(const RequestContext& ctx, std::string bucket_name, std::string key, std::string upload_id,
+                                              uint32_t after, size_t limit) {
   CO_TRY_ASSIGN(auto bucket, co_await fresh_bucket(std::move(bucket_name)));
   CO_TRY_ASSIGN(auto id, parse_upload_id(upload_id));
   CO_TRY_ASSIGN(auto upload, co_await read_upload(bucket->info.id, key, id));
@@ -242,8 +265,8 @@ Task<Result<UploadListPage>> Engine::list_uploads(const RequestContext& ctx, std
   UploadListPage page;
   if (limit == 0) co_return page;
   meta::KeyRange range = prefix_rows(RowKind::upload, id, options.prefix);
-  const bool in_group = options.key_marker.starts_with(options.prefix) &&
-                        !common_prefix(options.key_marker, options.prefix, options.delimiter).empty();
+  const bool in_group =
+      options.key_marker.starts_with(options.prefix) && !common_prefix(options.key_marker, options.prefix, options.delimiter).empty();
   if (!options.key_marker.empty() && !options.upload_marker.empty() && !in_group) {
     auto marker = parse_upload_id(options.upload_marker);
     if (!marker) co_return fail(Code::invalid_argument, "upload id marker '{}' is not one of ours", options.upload_marker.substr(0, 64));

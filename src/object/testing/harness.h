@@ -36,7 +36,8 @@ struct Harness {
     }));
   }
   // In pieces of `piece` bytes.
-  Task<Result<ObjectInfo>> put_task(std::string bucket, std::string key, std::string bytes, PutOptions options = {}, Expected expected = {}, size_t piece = 100'000) {
+  Task<Result<ObjectInfo>> put_task(std::string bucket, std::string key, std::string bytes, PutOptions options = {}, Expected expected = {},
+                                    size_t piece = 100'000) {
     CO_TRY_ASSIGN(auto writer, co_await engine->put(ctx, std::move(bucket), std::move(key), std::move(options)));
     for (size_t at = 0; at < bytes.size(); at += piece) {
       Buffer data_piece = Buffer::copy_of(bytes_of(std::string_view(bytes).substr(at, piece)));
@@ -77,24 +78,31 @@ struct Harness {
     return executor.run(engine->head(ctx, std::move(bucket), std::move(key), std::move(version)));
   }
   Result<DeleteOutcome> remove(std::string bucket, std::string key, std::string version = {}, Conditions conditions = {}) {
-    return executor.run(engine->remove(ctx, std::move(bucket), {.key = std::move(key), .version_id = std::move(version), .conditions = std::move(conditions)}));
+    return executor.run(engine->remove(ctx, std::move(bucket),
+                                       {.key = std::move(key), .version_id = std::move(version), .conditions = std::move(conditions)}));
   }
-  Result<ListPage> list(std::string bucket, ListOptions options = {}) { return executor.run(engine->list(ctx, std::move(bucket), std::move(options))); }
+  Result<ListPage> list(std::string bucket, ListOptions options = {}) {
+    return executor.run(engine->list(ctx, std::move(bucket), std::move(options)));
+  }
   Result<VersionListPage> list_versions(std::string bucket, VersionListOptions options = {}) {
     return executor.run(engine->list_versions(ctx, std::move(bucket), std::move(options)));
   }
-  Result<UploadInfo> create_upload(std::string bucket, std::string key, PutOptions options = {}, ChecksumType type = ChecksumType::full_object) {
+  Result<UploadInfo> create_upload(std::string bucket, std::string key, PutOptions options = {},
+                                   ChecksumType type = ChecksumType::full_object) {
     return executor.run(engine->create_upload(ctx, std::move(bucket), std::move(key), std::move(options), type));
   }
-  Task<Result<PartInfo>> put_part_task(std::string bucket, std::string key, std::string upload, uint32_t number, std::string bytes, PutOptions options = {}) {
-    CO_TRY_ASSIGN(auto writer, co_await engine->put_part(ctx, std::move(bucket), std::move(key), std::move(upload), number, std::move(options)));
+  Task<Result<PartInfo>> put_part_task(std::string bucket, std::string key, std::string upload, uint32_t number, std::string bytes,
+                                       PutOptions options = {}) {
+    CO_TRY_ASSIGN(auto writer,
+                  co_await engine->put_part(ctx, std::move(bucket), std::move(key), std::move(upload), number, std::move(options)));
     if (!bytes.empty()) {
       CO_TRY(co_await writer->write(Buffer::copy_of(bytes_of(bytes))));
     }
     auto part = co_await writer->finish_part({});
     co_return part;
   }
-  Result<PartInfo> put_part(std::string bucket, std::string key, std::string upload, uint32_t number, std::string bytes, PutOptions options = {}) {
+  Result<PartInfo> put_part(std::string bucket, std::string key, std::string upload, uint32_t number, std::string bytes,
+                            PutOptions options = {}) {
     return executor.run(put_part_task(std::move(bucket), std::move(key), std::move(upload), number, std::move(bytes), std::move(options)));
   }
   Result<ObjectInfo> complete(std::string bucket, std::string key, std::string upload, CompleteOptions options) {

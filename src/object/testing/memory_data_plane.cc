@@ -63,7 +63,8 @@ class MemoryDataPlane::Writer final : public cluster::DataWriter {
     co_await State::pause(state_);
     if (state_->happens(&MemoryDataFaults::finish_error)) co_return fail(Code::unavailable, "planned: finish");
     finished_ = true;
-    cluster::DataLayout layout{.write_id = id_, .group = 1, .redundancy = options_.redundancy, .size = write_->bytes.size(), .shard_size = 1 << 20};
+    cluster::DataLayout layout{
+        .write_id = id_, .group = 1, .redundancy = options_.redundancy, .size = write_->bytes.size(), .shard_size = 1 << 20};
     if (layout.redundancy.kind == cluster::RedundancyKind::erasure && layout.size <= options_.pack_limit) {
       layout.redundancy = {cluster::RedundancyKind::mirror, 1, options_.redundancy.m};
     }
@@ -140,7 +141,8 @@ uint64_t MemoryDataPlane::bytes_held() const {
 }
 size_t MemoryDataPlane::writers_open() const {
   const std::lock_guard lock(state_->mutex);
-  return static_cast<size_t>(std::count_if(state_->writes.begin(), state_->writes.end(), [](const auto& entry) { return entry.second->open; }));
+  return static_cast<size_t>(
+      std::count_if(state_->writes.begin(), state_->writes.end(), [](const auto& entry) { return entry.second->open; }));
 }
 size_t MemoryDataPlane::pinned() const {
   const std::lock_guard lock(state_->mutex);
@@ -195,7 +197,8 @@ Result<std::unique_ptr<cluster::DataWriter>> MemoryDataPlane::begin_write(const 
   return std::unique_ptr<cluster::DataWriter>(std::make_unique<Writer>(state_, options, id, std::move(write)));
 }
 
-std::unique_ptr<cluster::DataReader> MemoryDataPlane::read(const cluster::DataLayout& layout, uint64_t offset, uint64_t length, cluster::CachePolicy) {
+std::unique_ptr<cluster::DataReader> MemoryDataPlane::read(const cluster::DataLayout& layout, uint64_t offset, uint64_t length,
+                                                           cluster::CachePolicy) {
   CHECK(offset <= layout.size && length <= layout.size - offset);
   const std::lock_guard lock(state_->mutex);
   const auto found = state_->writes.find(layout.write_id);
@@ -220,7 +223,9 @@ void MemoryDataPlane::record(meta::Transaction& transaction, const cluster::Data
   Encoder(value).text(owner);
   transaction.put(row_key(layout.write_id), std::move(value));
 }
-void MemoryDataPlane::retire(meta::Transaction& transaction, const cluster::DataLayout& layout) { transaction.remove(row_key(layout.write_id)); }
+void MemoryDataPlane::retire(meta::Transaction& transaction, const cluster::DataLayout& layout) {
+  transaction.remove(row_key(layout.write_id));
+}
 
 std::vector<cluster::DriveStatus> MemoryDataPlane::drives() const {
   std::vector<cluster::DriveStatus> drives;

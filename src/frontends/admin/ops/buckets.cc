@@ -1,5 +1,6 @@
 // GET /v1/buckets/NAME: settings and usage. POST /v1/buckets/NAME {"redundancy","inline_limit","pack_limit","quota_bytes","quota_objects",
-// "versioning"}: changes what is named. POST /v1/buckets/NAME/rewrite: rewrite.cc. POST /v1/buckets/NAME/pin|unpin {"key"}: keeps an object in the read cache.
+// "versioning"}: changes what is named. POST /v1/buckets/NAME/rewrite: rewrite.cc. POST /v1/buckets/NAME/pin|unpin {"key"}: keeps an object
+// in the read cache.
 #include "frontends/admin/admin_server.h"
 
 namespace quarry::frontends::admin {
@@ -25,7 +26,8 @@ Result<void> apply(const JsonValue& body, object::BucketInfo& info) {
       info.versioning = *text == "enabled" ? object::Versioning::enabled : object::Versioning::suspended;
     } else {
       return fail(Code::invalid_argument,
-                  "'{}' is no bucket setting, or its value is out of bounds: redundancy (profile, ec:k+m, mirror:n or whole:k+m), inline_limit (<= 32 KiB), "
+                  "'{}' is no bucket setting, or its value is out of bounds: redundancy (profile, ec:k+m, mirror:n or whole:k+m), "
+                  "inline_limit (<= 32 KiB), "
                   "pack_limit (<= 1 MiB), quota_bytes, quota_objects, versioning (enabled, suspended)",
                   name);
     }

@@ -1,4 +1,5 @@
-// POST /v1/drives {"path","force"}: add. POST /v1/drives/N/{drain,remove,replace,disable,enable} {"path","force","reason"}. GET is part of /v1/status.
+// POST /v1/drives {"path","force"}: add. POST /v1/drives/N/{drain,remove,replace,disable,enable} {"path","force","reason"}. GET is part of
+// /v1/status.
 #include <charconv>
 
 #include "frontends/admin/admin_server.h"
@@ -12,7 +13,8 @@ bool flag_of(const JsonValue& body, std::string_view name) {
 }  // namespace
 
 Task<Result<Answer>> drives_op(AdminServices& services, Call& call) {
-  if (call.head.method != "POST") co_return fail(Code::not_found, "use POST /v1/drives or POST /v1/drives/NUMBER/drain|remove|replace|disable|enable");
+  if (call.head.method != "POST")
+    co_return fail(Code::not_found, "use POST /v1/drives or POST /v1/drives/NUMBER/drain|remove|replace|disable|enable");
   const bool force = flag_of(call.body, "force");
   if (call.segments.size() == 1) {
     CO_TRY_ASSIGN(const std::string path, call.body.string_at("path"));
@@ -34,7 +36,8 @@ Task<Result<Answer>> drives_op(AdminServices& services, Call& call) {
     }
     if (call.segments[2] == "disable") {
       const JsonValue* reason = call.body.find("reason");
-      CO_TRY(co_await services.data.disable_drive(number, reason != nullptr ? std::string(reason->as_string().value_or("")) : std::string(), force));
+      CO_TRY(co_await services.data.disable_drive(number, reason != nullptr ? std::string(reason->as_string().value_or("")) : std::string(),
+                                                  force));
       co_return Answer{.status = 200};
     }
     if (call.segments[2] == "enable") {

@@ -10,7 +10,10 @@ std::string fsck_json(const object::ObjectEngine::FsckReport& objects, const clu
   for (const auto& violation : objects.violations) json.value(violation);
   for (const auto& violation : data.violations) json.value(violation);
   json.end_array();
-  json.field("buckets", objects.buckets).field("objects", objects.objects).field("versions", objects.versions).field("uploads", objects.uploads);
+  json.field("buckets", objects.buckets)
+      .field("objects", objects.objects)
+      .field("versions", objects.versions)
+      .field("uploads", objects.uploads);
   json.field("bytes", objects.bytes).field("data_rows", data.data_rows).field("chunks", data.chunks);
   json.field("orphan_chunks", data.orphan_chunks).field("missing_chunks", data.missing_chunks);
   json.end_object();

@@ -55,7 +55,9 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   json.end_array();
   json.key("repair").begin_object();
   json.field("activity", repair.activity).field("pending_writes", repair.pending_writes).field("repaired_writes", repair.repaired_writes);
-  json.field("repaired_bytes", repair.repaired_bytes).field("lost_writes", repair.lost_writes).field("changed_writes", repair.changed_writes);
+  json.field("repaired_bytes", repair.repaired_bytes)
+      .field("lost_writes", repair.lost_writes)
+      .field("changed_writes", repair.changed_writes);
   json.field("lowest_redundancy", uint64_t{repair.lowest_redundancy}).field("bytes_per_second", repair.bytes_per_second);
   json.field("eta_seconds", repair.eta_seconds).end_object();
   json.key("scrub").begin_object();
@@ -67,7 +69,9 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   json.field("hits", cache.hits).field("misses", cache.misses).end_object();
   json.key("metadata").begin_object();
   json.field("version", metadata.version).field("keys", metadata.keys_estimate).field("bytes", metadata.bytes_on_disk);
-  json.field("commits", metadata.commits).field("conflicts", metadata.conflicts).field("log_bytes_since_checkpoint", metadata.log_bytes_since_checkpoint);
+  json.field("commits", metadata.commits)
+      .field("conflicts", metadata.conflicts)
+      .field("log_bytes_since_checkpoint", metadata.log_bytes_since_checkpoint);
   json.field("failure", metadata.failure);
   json.end_object();
   json.end_object();

@@ -37,7 +37,8 @@ Task<Result<Answer>> users_op(AdminServices& services, Call& call) {
   if (call.segments.size() == 1 && method == "POST") {
     CO_TRY_ASSIGN(const std::string name, call.body.string_at("name"));
     const JsonValue* administrator = call.body.find("administrator");
-    CO_TRY_ASSIGN(const auto user, co_await identities.create_user(name, administrator != nullptr && administrator->as_bool().value_or(false)));
+    CO_TRY_ASSIGN(const auto user,
+                  co_await identities.create_user(name, administrator != nullptr && administrator->as_bool().value_or(false)));
     JsonWriter json;
     write_user(json, user);
     co_return Answer{.status = 201, .json = json.take()};
@@ -62,7 +63,7 @@ Task<Result<Answer>> users_op(AdminServices& services, Call& call) {
   }
   if (call.segments.size() == 3 && call.segments[2] == "keys" && method == "POST") {
     CO_TRY_ASSIGN(const auto key, co_await identities.create_key(call.segments[1], text_or_empty(call.body, "access_key"),
-                                                               text_or_empty(call.body, "secret_key")));
+                                                                 text_or_empty(call.body, "secret_key")));
     JsonWriter json;
     json.begin_object().field("access_key", key.access_key).field("secret_key", key.secret_key).end_object();
     co_return Answer{.status = 201, .json = json.take()};
