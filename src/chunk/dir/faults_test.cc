@@ -284,7 +284,6 @@ TEST_F(DirMounted, an_unmounted_file_system_is_noticed) {
   EXPECT_EQ(store->health().state, StoreState::failed);
 }
 
-// What a killed process acknowledged is there, whole; what it did not leaves nothing under a readable name but whole files.
 // A file system of its own mounted somewhere inside a mountpath.
 struct DirNested : DirStoreTest {
   std::set<std::string> mounts;

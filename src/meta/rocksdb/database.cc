@@ -273,6 +273,7 @@ Result<void> Database::apply(const std::vector<std::string_view>& transactions, 
 
 Result<void> Database::resume() {
   const ::rocksdb::Status status = db_->Resume();
+  if (status.IsBusy()) return {};  // RocksDB watches the free space and is resuming by itself: the next write says whether it could
   if (!status.ok()) return error_of(status, "resuming the metadata index");
   return {};
 }

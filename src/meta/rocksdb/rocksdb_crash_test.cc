@@ -1,7 +1,10 @@
 // Deaths at every point between a commit and a trimmed log, and everything that can be wrong with the directory and with the log.
 // The oracle is the history check of the conformance suite: acknowledged transactions are there, whole, in order; no others.
+#include <sys/mount.h>
+
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "meta/conformance_history.h"
 #include "meta/log_frame.h"
@@ -696,6 +699,59 @@ TEST_F(RocksdbCrash, a_log_that_stays_full_refuses_and_goes_on_once_it_has_room)
   kill();
   open();
   expect();
+}
+
+TEST_F(RocksdbCrash, an_index_without_room_refuses_and_goes_on_once_it_has_some) {
+  if (::mount("tmpfs", directory_.path().c_str(), "tmpfs", 0, "size=16m") != 0) GTEST_SKIP() << "mounting is not permitted here";
+  struct Unmount {
+    std::string at;
+    ~Unmount() { ::umount2(at.c_str(), MNT_DETACH); }
+  } unmount{directory_.path()};
+  open();
+  fill(0, 10);
+  const std::string ballast = directory_.path() + "/somebody-elses";
+  {
+    std::ofstream out(ballast, std::ios::binary);
+    const std::string block(64 << 10, 'x');
+    while (out.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
+    }
+  }
+  // Until a memtable can no longer become a table.
+  int rows = 0;
+  Result<Version> last = Version{0};
+  for (; rows < 2000 && last; ++rows) {
+    auto transaction = std::move(executor_.run(store_->begin()).value());
+    transaction->put(fmt::format("full/{:06}", rows), value_of(rows));
+    last = executor_.run(transaction->commit());
+  }
+  ASSERT_FALSE(last) << "it was never full: nothing was tested";
+  EXPECT_EQ(last.error().code(), Code::unknown_outcome) << last.error().to_string();
+  EXPECT_EQ(executor_.run(put_one(*store_, "late")).error().code(), Code::no_space);
+  EXPECT_NE(store_->status().failure, "");
+  expect_filled();
+
+  fs::remove(ballast);
+  // RocksDB looks at the free space every five seconds of the real clock.
+  for (int i = 0; i < 600 && !store_->status().failure.empty(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    executor_.run(sleep_for(std::chrono::milliseconds(600)));
+  }
+  EXPECT_EQ(store_->status().failure, "");
+  EXPECT_GT(put("later", "1"), 0u);
+  const auto expect = [&] {
+    expect_filled();
+    for (int i = 0; i < rows; ++i) {  // also the last: it was in the log
+      const auto found = executor_.run(store_->get(fmt::format("full/{:06}", i)));
+      ASSERT_TRUE(found && *found) << i;
+      ASSERT_EQ(**found, value_of(i)) << i;
+    }
+    ASSERT_FALSE(executor_.run(store_->get("late")).value());
+  };
+  expect();
+  kill();
+  open();
+  expect();
+  kill();
 }
 
 TEST_F(RocksdbCrash, a_store_whose_log_is_full_can_be_closed) {
