@@ -3,9 +3,18 @@
 (`quarry bench`), in one run. Prints for each row both servers' rates, their CPU-seconds, and the ratios of the issue's table.
 
 What differs: MinIO keeps its drives as directories of one ext4 file system (it offers nothing else), Quarry as files with O_DIRECT. Both
-sync before they acknowledge. "cold": MinIO's page cache is dropped and Quarry is restarted (its cache is its own memory), then both read as
-much of other data as Quarry's cache holds (--cache), so that neither pays for memory that it takes for the first time; then every object is
-read once. "warm" rows begin after every object was read twice. Each server is warmed up by a short run before a row is measured.
+sync before they acknowledge. Rows:
+
+  OPsize        put, get and mixed (70 % get) of 4, 5, 8, 64, 110 and 129 KiB and 10 MiB. 4 KiB is inline with its record, up to 128 KiB is
+                packed and mirrored, larger is cut into stripes. A get row begins after every object was read twice.
+  get...-cold   MinIO's page cache is dropped and Quarry is restarted (its cache is its own memory), then both read as much of other data as
+                Quarry's cache holds (--cache), so that neither pays for memory that it takes for the first time; then every object is read
+                once. A virtual disk may be cached by the machine below, which nobody here can drop: the row says so.
+  get10m-fresh  every object is read once, for the first time after it was written, by the process that wrote it.
+  get10m-set    a set of --set bytes is read round and round, with caches as large as the servers make them by themselves.
+
+--memory puts each server into a memory cgroup of that size, page cache included: with --keys enough, neither has the set in a cache. --peer-keys
+gives MinIO fewer keys, where writing as many would take hours; both numbers are printed. Each server is warmed up before a row is measured.
 
 usage: bench/s3_compare.py [--rows put10m,get10m-cold,get10m,put4k,get4k,mixed4k] [--seconds 10] [--drives 6] [--parity 2] [--sign-body]"""
 import argparse
@@ -35,19 +44,63 @@ parser.add_argument("--server-cpus", default="", help="taskset list for the serv
 parser.add_argument("--client-cpus", default="")
 parser.add_argument("--ceiling", action="store_true", help="measure also what the client reaches against a server that only has memory, and what fio reads from the disk (10 MiB rows)")
 parser.add_argument("--nice", type=int, default=0, help="of the servers and the load alike; negative on a machine that others use")
-parser.add_argument("--cache", default="768MiB", help="Quarry's read cache; MinIO has the machine's page cache")
+parser.add_argument("--cache", default="768MiB", help="Quarry's read cache, `auto` leaves it to Quarry; MinIO has the machine's page cache")
+parser.add_argument("--keys", type=int, default=5000, help="objects of the rows of up to 129 KiB")
+parser.add_argument("--peer-keys", type=int, default=0, help="of MinIO, where that is to be fewer")
+parser.add_argument("--drive-size", default="8GiB", help="of each of Quarry's drives")
+parser.add_argument("--memory", default="", help="a memory cgroup of this size for each server, page cache included")
+parser.add_argument("--set", default="4GiB", help="bytes of the row get10m-set")
 parser.add_argument("--json", action="store_true")
 args = parser.parse_args()
 
-ROWS = {  # name: (operation, size, objects, cold)
-    "put10m": ("put", "10MiB", 60, False),
-    "get10m-cold": ("get", "10MiB", 160, True),
-    "get10m": ("get", "10MiB", 60, False),
-    "put4k": ("put", "4KiB", 5000, False),
-    "get4k-cold": ("get", "4KiB", 5000, True),
-    "get4k": ("get", "4KiB", 5000, False),
-    "mixed4k": ("mixed", "4KiB", 5000, False),
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def size_of(text):
+    return int(text[:-3]) * UNITS[text[-3:]]
+
+
+ROWS = {  # name: (operation, size, objects, state of the caches)
+    "put10m": ("put", "10MiB", 60, "warm"),
+    "get10m-cold": ("get", "10MiB", 160, "cold"),
+    "get10m": ("get", "10MiB", 60, "warm"),
+    "get10m-fresh": ("get", "10MiB", 160, "fresh"),
+    "get10m-set": ("get", "10MiB", size_of(args.set) // (10 * 2**20), "set"),
 }
+for kib in (4, 5, 8, 64, 110, 129):
+    for operation in ("put", "get", "mixed"):
+        ROWS[f"{operation}{kib}k"] = (operation, f"{kib}KiB", args.keys, "warm")
+    ROWS[f"get{kib}k-cold"] = ("get", f"{kib}KiB", args.keys, "cold")
+
+
+def virtual_disk(path):
+    """The driver, if the disk below is one that another machine may cache."""
+    device = os.stat(path).st_dev
+    driver = os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/device/driver")
+    return os.path.basename(driver) if any(word in driver for word in ("virtio", "xen", "vmw", "hv_", "loop")) else ""
+
+
+class MemoryGroup:
+    """A memory cgroup (version 1 or 2) of --memory bytes; entering it is all that a server does in it."""
+
+    def __init__(self, name):
+        v1 = "/sys/fs/cgroup/memory"
+        self.path = os.path.join(v1 if os.path.isdir(v1) else "/sys/fs/cgroup", f"quarry-bench-{os.getpid()}-{name}")
+        os.mkdir(self.path)
+        limit = "memory.limit_in_bytes" if os.path.isdir(v1) else "memory.max"
+        with open(os.path.join(self.path, limit), "w") as f:
+            f.write(str(size_of(args.memory)))
+
+    def enter(self):
+        with open(os.path.join(self.path, "cgroup.procs"), "w") as f:
+            f.write(str(os.getpid()))
+
+    def remove(self):
+        try:
+            os.rmdir(self.path)
+        except OSError as error:
+            print(f"{self.path} stays: {error}", file=sys.stderr)
+
 
 
 def free_port():
@@ -82,6 +135,7 @@ class Quarry(Server):
     name = "quarry"
 
     def __init__(self, work):
+        self.group = MemoryGroup(self.name) if args.memory else None
         self.root = os.path.join(work, "quarry")
         os.makedirs(self.root)
         self.start()
@@ -93,8 +147,8 @@ class Quarry(Server):
         k = args.drives - args.parity
         self.process = subprocess.Popen(
             pinned(args.server_cpus, [QUARRY, "up", "--root", self.root, "--s3", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}",
-                                      "--drives", str(args.drives), "--drive-size", "8GiB", "--profile", f"ec:{k}+{args.parity}", "--cache-size", args.cache, "--log-level", "warning"]),
-            stdout=subprocess.DEVNULL, stderr=open(os.path.join(self.root, "log"), "ab"))
+                                      "--drives", str(args.drives), "--drive-size", args.drive_size, "--profile", f"ec:{k}+{args.parity}", *([] if args.cache == "auto" else ["--cache-size", args.cache]), "--log-level", "warning"]),
+            preexec_fn=self.group.enter if self.group else None, stdout=subprocess.DEVNULL, stderr=open(os.path.join(self.root, "log"), "ab"))
         while not os.path.exists(endpoints):
             if self.process.poll() is not None:
                 sys.exit("quarry did not start: " + open(os.path.join(self.root, "log")).read()[-1000:])
@@ -111,6 +165,7 @@ class Minio(Server):
     name = "minio"
 
     def __init__(self, work):
+        self.group = MemoryGroup(self.name) if args.memory else None
         binary = shutil.which("minio") or os.path.join(os.environ.get("QUARRY_TOOLS", os.path.expanduser("~/.cache/quarry-tools")), "bin/minio")
         if not os.path.exists(binary):
             sys.exit("no minio: run tests/conformance/s3/install minio")
@@ -124,7 +179,7 @@ class Minio(Server):
         for drive in drives:
             os.makedirs(drive)
         self.process = subprocess.Popen(pinned(args.server_cpus, [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", *drives]), env=env,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                        preexec_fn=self.group.enter if self.group else None, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(300):
             try:
                 urllib.request.urlopen(self.url + "/minio/health/live", timeout=1)
@@ -184,23 +239,26 @@ report = []
 try:
     servers = [Quarry(work), Minio(work)]
     for row in args.rows.split(","):
-        operation, size, objects, cold = ROWS[row]
+        operation, size, keys, state = ROWS[row]
+        cold = state == "cold"
         connections = args.large_connections if size.endswith("MiB") else args.connections
         measured = {}
         for server in servers:
-            # The data of the row, made by the server itself; and a warm-up.
-            load(server, "put", size, objects, connections, prepare=True)
+            objects = args.peer_keys if server.name == "minio" and args.peer_keys and size.endswith("KiB") else keys
+            # The data of the row, made by the server itself, each object once; and a warm-up.
+            load(server, "put", size, objects, connections, prepare=True, bucket="bench-" + row)
             if operation == "put":
-                load(server, "put", size, objects, connections, seconds=2)
+                load(server, "put", size, objects, connections, seconds=2, bucket="bench-" + row)
             if cold:
                 load(server, "put", "10MiB", 110, 8, prepare=True, bucket="bench-other")
                 server.make_cold()
                 load(server, "get", "10MiB", 110, 8, bucket="bench-other")
-            elif operation != "put":
-                for _ in range(2):
-                    load(server, "get", size, objects, connections)
+            elif operation != "put" and state != "fresh":
+                for _ in range(2 if state == "warm" else 1):
+                    load(server, "get", size, objects, connections, bucket="bench-" + row)
             before = server.cpu_seconds()
-            result = load(server, operation, size, objects, connections, seconds=0 if cold else args.seconds)
+            result = load(server, operation, size, objects, connections, seconds=0 if state in ("cold", "fresh") else args.seconds, bucket="bench-" + row)
+            result["keys"] = objects
             result["server_cpu_seconds"] = server.cpu_seconds() - before
             result["server_peak_mib"] = server.peak_memory_mib()
             measured[server.name] = result
@@ -219,14 +277,18 @@ try:
             ceiling += f", drive {most:.0f} MiB/s, quarry at {ours['mib_per_second'] / most:.2f} of it"
         gib = lambda r: r["mib_per_second"] * r["seconds"] / 1024
         per_unit = (lambda r: r["server_cpu_seconds"] / gib(r)) if size.endswith("MiB") else (lambda r: r["server_cpu_seconds"] / r["requests"] * 1e6)
-        line = {"row": row, "connections": connections, "quarry": ours, "minio": theirs,
+        below = virtual_disk(work) if cold else ""
+        notes = f", keys {ours['keys']} / {theirs['keys']}" if size.endswith("KiB") else ""
+        if below:
+            notes += f"; cold here, but the disk is virtual ({below}) and the machine below may have a cache"
+        line = {"row": row, "below": below, "connections": connections, "quarry": ours, "minio": theirs,
                 "rate_ratio": ours["requests_per_second"] / theirs["requests_per_second"], "cpu_ratio": per_unit(ours) / per_unit(theirs)}
         report.append(line)
         unit = "CPU-s/GiB" if size.endswith("MiB") else "us CPU/request"
         rate = (lambda r: f"{r['mib_per_second']:.0f} MiB/s") if size.endswith("MiB") else (lambda r: f"{r['requests_per_second']:.0f}/s")
         print(f"{row:12} {connections:3} connections | quarry {rate(ours):>12} {per_unit(ours):8.2f} {unit} p99 {ours['p99_ms']:.1f} ms, client {ours['client_cpu_seconds'] / ours['seconds']:.2f} cores"
               f" | minio {rate(theirs):>12} {per_unit(theirs):8.2f} {unit} p99 {theirs['p99_ms']:.1f} ms"
-              f" | rate x{line['rate_ratio']:.2f}, CPU x{line['cpu_ratio']:.3f}{ceiling}", flush=True)
+              f" | rate x{line['rate_ratio']:.2f}, CPU x{line['cpu_ratio']:.3f}{ceiling}{notes}", flush=True)
     print("peak memory: " + ", ".join(f"{s.name} {s.peak_memory_mib():.0f} MiB" for s in servers))
     if args.json:
         print(json.dumps(report, indent=1))
@@ -235,4 +297,6 @@ finally:
         if server.process.poll() is None:
             server.process.kill()
             server.process.wait()
+        if getattr(server, "group", None):
+            server.group.remove()
     shutil.rmtree(work, ignore_errors=True)
