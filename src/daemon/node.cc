@@ -359,7 +359,11 @@ Result<std::string> Node::check(NodeConfig config, bool repair) {
   RunningNode node(std::move(config));
   TRY(node.open_store());
   Result<std::string> report = node.fsck(repair);
-  TRY(node.stop());
+  Result<void> stopped = node.stop();
+  if (report)
+    TRY(std::move(stopped));
+  else
+    std::move(stopped).ignore("the check failed before, which is told");
   return report;
 }
 

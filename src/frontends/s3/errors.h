@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "auth/sigv4.h"
-#include "base/error.h"
+#include "base/result.h"
 
 namespace quarry::frontends::s3 {
 
@@ -131,6 +131,7 @@ class [[nodiscard]] S3Error {
   std::string_view code() const;
   int status() const;
   const std::string& message() const { return message_; }
+  const std::string& to_string() const { return message_; }
   const std::vector<std::pair<std::string, std::string>>& details() const { return details_; }
   // What happened inside, for the log; never sent.
   std::string cause;
@@ -145,21 +146,13 @@ class [[nodiscard]] S3Error {
 
 // A value or an S3Error; works with TRY, CO_TRY and their _ASSIGN forms.
 template <class T = void>
-class [[nodiscard]] S3Result : public std::expected<T, S3Error> {
-  using Base = std::expected<T, S3Error>;
-
- public:
-  using Base::Base;
-  S3Result(S3Error error) : Base(std::unexpect, std::move(error)) {}  // NOLINT: implicit by design
-};
-template <>
-class [[nodiscard]] S3Result<void> : public std::expected<void, S3Error> {
-  using Base = std::expected<void, S3Error>;
+class [[nodiscard]] S3Result : public MustRead<T, S3Error> {
+  using Base = MustRead<T, S3Error>;
 
  public:
   using Base::Base;
   S3Result() = default;
-  S3Result(S3Error error) : Base(std::unexpect, std::move(error)) {}  // NOLINT
+  S3Result(S3Error error) : Base(std::unexpect, std::move(error)) {}  // NOLINT: implicit by design
 };
 
 // What an error of the layers below concerns; used where its code alone does not say.
