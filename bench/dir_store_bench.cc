@@ -12,6 +12,7 @@
 #include "chunk/dir/dir_store.h"
 #include "chunk/test_payload.h"
 #include "io/ring_executor.h"
+#include "loop_steps.h"
 
 namespace quarry {
 namespace {
@@ -192,4 +193,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quarry
 
-int main(int argc, char** argv) { return quarry::run(argc, argv); }
+int main(int argc, char** argv) { return quarry::status_with_loop_steps(quarry::run(argc, argv)); }

@@ -13,6 +13,7 @@
 #include "io/ring_executor.h"
 #include "io/sync.h"
 #include "io/uring_block_device.h"
+#include "loop_steps.h"
 
 namespace quarry::cluster {
 namespace {
@@ -141,5 +142,6 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "drive_bench DIRECTORY [ROUNDS] [OPS]\n");
     return 2;
   }
-  return quarry::cluster::run(argv[1], argc > 2 ? std::atoi(argv[2]) : 60, argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 256);
+  return quarry::status_with_loop_steps(
+      quarry::cluster::run(argv[1], argc > 2 ? std::atoi(argv[2]) : 60, argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 256));
 }

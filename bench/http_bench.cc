@@ -13,6 +13,7 @@
 #include "io/ring_executor.h"
 #include "io/tls.h"
 #include "io/uring_network.h"
+#include "loop_steps.h"
 #include "wire/http_server.h"
 
 namespace quarry {
@@ -214,4 +215,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace quarry
 
-int main(int argc, char** argv) { return quarry::run(argc, argv); }
+int main(int argc, char** argv) { return quarry::status_with_loop_steps(quarry::run(argc, argv)); }

@@ -20,6 +20,7 @@
 #include "io/tls.h"
 #include "io/uring_block_device.h"
 #include "io/uring_network.h"
+#include "loop_steps.h"
 
 namespace quarry {
 namespace {
@@ -415,4 +416,5 @@ int main(int argc, char** argv) {
         stderr);
     return 2;
   }
+  return quarry::status_with_loop_steps(0);
 }

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "io/ring_executor.h"
+#include "loop_steps.h"
 #include "meta/memory_commit_log.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
 
@@ -257,5 +258,5 @@ int main(int argc, char** argv) {
   }
   (*executor)->run(meta::run(settings));
   if (!made.empty()) std::filesystem::remove_all(made);
-  return 0;
+  return status_with_loop_steps(0);
 }

@@ -15,6 +15,7 @@
 #include "chunk/raw/raw_store.h"
 #include "io/ring_executor.h"
 #include "io/uring_block_device.h"
+#include "loop_steps.h"
 
 namespace quarry {
 namespace {
@@ -321,5 +322,5 @@ int main(int argc, char** argv) {
     million(bench);
   }
   std::filesystem::remove_all(directory);
-  return 0;
+  return status_with_loop_steps(0);
 }

@@ -1,5 +1,7 @@
-# quarry_module(NAME LAYER n [DEPS modules...] [SOURCES files...] [TESTS files...] [FUZZ files...] [LIBS libraries...] [PKG pkg-config names...])
+# quarry_module(NAME LAYER n [DEPS modules...] [SOURCES files...] [TESTS files...] [THREAD_TESTS files...] [FUZZ files...] [LIBS libraries...]
+#               [PKG pkg-config names...])
 # One library target per folder under src/. Direction is checked here: every module in DEPS must have a smaller layer.
+# THREAD_TESTS are tests that run code on more than one thread: they are in the same program as TESTS, and alone in it under the thread sanitizer.
 # Sources are listed by name; a source in no target is an error (quarry_check_every_source_has_a_target).
 find_package(PkgConfig REQUIRED)
 find_package(GTest REQUIRED)
@@ -13,11 +15,11 @@ function(quarry_list_files)
 endfunction()
 
 function(quarry_module NAME)
-  cmake_parse_arguments(M "" "LAYER" "DEPS;SOURCES;TESTS;FUZZ;LIBS;PKG" ${ARGN})
+  cmake_parse_arguments(M "" "LAYER" "DEPS;SOURCES;TESTS;THREAD_TESTS;FUZZ;LIBS;PKG" ${ARGN})
   string(REPLACE "/" "_" target ${NAME})
   set_property(GLOBAL PROPERTY QUARRY_LAYER_${target} ${M_LAYER})
   set_property(GLOBAL PROPERTY QUARRY_DEPS_${target} ${M_DEPS})
-  quarry_list_files(${M_SOURCES} ${M_TESTS} ${M_FUZZ})
+  quarry_list_files(${M_SOURCES} ${M_TESTS} ${M_THREAD_TESTS} ${M_FUZZ})
 
   if(M_SOURCES)
     add_library(${target} STATIC ${M_SOURCES})
@@ -56,8 +58,12 @@ function(quarry_module NAME)
   endforeach()
   target_link_libraries(${target} ${private} ${M_LIBS})
 
-  if(M_TESTS AND NOT QUARRY_FUZZ)
-    add_executable(${target}_test ${M_TESTS})
+  set(tests ${M_THREAD_TESTS})
+  if(NOT QUARRY_ONLY_THREAD_TESTS)
+    list(PREPEND tests ${M_TESTS})
+  endif()
+  if(tests)
+    add_executable(${target}_test ${tests})
     target_precompile_headers(${target}_test REUSE_FROM base)
     target_link_libraries(${target}_test PRIVATE ${target} quarry_warnings GTest::gmock GTest::gtest GTest::gtest_main)
     foreach(package ${M_PKG})
@@ -65,8 +71,7 @@ function(quarry_module NAME)
       target_link_libraries(${target}_test PRIVATE PkgConfig::${package_id})
     endforeach()
     target_link_libraries(${target}_test PRIVATE ${M_LIBS})
-    add_test(NAME ${target} COMMAND ${target}_test --gtest_brief=1)
-    set_tests_properties(${target} PROPERTIES TIMEOUT 1800) # chunk_kfs_test syncs thousands of times: 5 minutes on a slow disk
+    quarry_unit_test(${target} ${target}_test)
   endif()
   if(QUARRY_FUZZ)
     foreach(file ${M_FUZZ})
@@ -80,10 +85,23 @@ function(quarry_module NAME)
   endif()
 endfunction()
 
-# A test program that needs more than one module; lives outside src/.
+# Target `unit_tests` is all of them. tools/tsan_suppressions excuses foreign code only, line by line with the reason.
+add_custom_target(unit_tests)
+function(quarry_unit_test name program)
+  add_dependencies(unit_tests ${program})
+  add_test(NAME ${name} COMMAND ${program} --gtest_brief=1)
+  set_tests_properties(${name} PROPERTIES TIMEOUT 1800 # chunk_kfs_test syncs thousands of times: 5 minutes on a slow disk
+    ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tools/tsan_suppressions")
+endfunction()
+
+# A program that needs more than one module: a bench, a server for tests, or with TEST a test program beside the module's own one
+# (THREADS: its tests run code on more than one thread).
 function(quarry_program NAME)
-  cmake_parse_arguments(P "TEST" "" "SOURCES;DEPS;LIBS;PKG" ${ARGN})
+  cmake_parse_arguments(P "TEST;THREADS" "" "SOURCES;DEPS;LIBS;PKG" ${ARGN})
   quarry_list_files(${P_SOURCES})
+  if(P_TEST AND QUARRY_ONLY_THREAD_TESTS AND NOT P_THREADS)
+    return()
+  endif()
   add_executable(${NAME} ${P_SOURCES})
   target_precompile_headers(${NAME} REUSE_FROM base)
   target_link_libraries(${NAME} PRIVATE quarry_warnings ${P_LIBS})
@@ -100,8 +118,7 @@ function(quarry_program NAME)
   endforeach()
   if(P_TEST)
     target_link_libraries(${NAME} PRIVATE GTest::gmock GTest::gtest GTest::gtest_main)
-    add_test(NAME ${NAME} COMMAND ${NAME} --gtest_brief=1)
-    set_tests_properties(${NAME} PROPERTIES TIMEOUT 1200)
+    quarry_unit_test(${NAME} ${NAME})
   endif()
 endfunction()
 

@@ -101,4 +101,14 @@ void check_failed(const char* file, int line, const char* expression, std::strin
   std::abort();
 }
 
+#ifdef QUARRY_DEV
+namespace detail {
+void died_unread(const char* error) {
+  std::fprintf(stderr, "a Result dies unread: %s\n", error);
+  std::fflush(stderr);
+  std::abort();
+}
+}  // namespace detail
+#endif
+
 }  // namespace quarry

@@ -311,7 +311,9 @@ Task<Result<std::vector<RemotePart>>> S3Client::list_parts(std::string bucket, s
                        unquote(node.child_text("ETag"))});
     }
     if (xml.child_text("IsTruncated") != "true") break;
-    marker = xml.child_text("NextPartNumberMarker");
+    std::string next(xml.child_text("NextPartNumberMarker"));
+    if (next.empty() || next == marker) co_return fail(Code::malformed, "the server's list of parts of {}/{} does not get on", bucket, key);
+    marker = std::move(next);
   }
   co_return parts;
 }

@@ -257,6 +257,13 @@ Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semap
   });
   if (!have) co_return std::move(have).error();
   if (options.resume && *have <= remote.size) offset = *have;
+  if (*have > remote.size) {  // somebody else's bytes: what is beyond the end would stay
+    Result<void> cut = co_await blocking(pool, [&part]() -> Result<void> {
+      if (::truncate(part.c_str(), 0) != 0) return errno_error(errno, part);
+      return {};
+    });
+    if (!cut) co_return std::move(cut).error();
+  }
   if (offset > 0) options.on_bytes(offset);
 
   if (offset < remote.size) {

@@ -68,10 +68,7 @@ Task<Result<void>> Removal::run(bool disown) {
     removals.push_back(disown ? drive->disown_shards(std::move(names)) : drive->remove_shards(std::move(names)));
   by_drive.clear();
   std::vector<Result<void>> results = co_await when_all(std::move(removals));
-  for (auto& result : results) {
-    if (!result) co_return std::move(result).error();
-  }
-  co_return Result<void>();
+  co_return first_error(results);
 }
 
 }  // namespace quarry::cluster

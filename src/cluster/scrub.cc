@@ -156,7 +156,7 @@ Task<void> Scrubber::repair_damage(Drive* drive, ChunkId id) {
   static const Counter fixed = metrics::counter("cluster_scrub_repaired_chunks_total", "Damaged chunks that scrub rewrote");
   found.add();
   const ChunkName name = chunk_name(id);
-  Result<void> done = fail(Code::not_found, "no row");
+  Result<void> done;
   if (name.kind == ChunkKind::data) {
     Result<std::optional<std::string>> row = co_await plane_.meta.get(keys::data(name.group, name.serial));
     if (!row) {

@@ -268,6 +268,10 @@ Result<void> RunningNode::begin() {
   TRY_ASSIGN(listeners_, Listeners::open(*loops_, config_, *s3_, *admin_));
   gauges_.push_back(
       metrics::gauge("base_buffer_bytes", "Memory held by I/O buffers", {}, [] { return static_cast<double>(buffer_bytes_in_use()); }));
+  gauges_.push_back(metrics::gauge("io_loop_step_seconds_max", "The longest step of an event loop, in CPU time", {},
+                                   [] { return std::chrono::duration<double>(loop_steps().longest).count(); }));
+  gauges_.push_back(metrics::gauge("io_loop_long_steps", "Steps of event loops that took 10 ms of CPU time or more", {},
+                                   [] { return static_cast<double>(loop_steps().too_long); }));
 
   for (const char* state : {"active", "draining", "disabled", "missing", "failed"}) {
     gauges_.push_back(metrics::gauge("cluster_drives", "Drives by state", {{"state", state}}, [this, state] {
@@ -355,7 +359,11 @@ Result<std::string> Node::check(NodeConfig config, bool repair) {
   RunningNode node(std::move(config));
   TRY(node.open_store());
   Result<std::string> report = node.fsck(repair);
-  TRY(node.stop());
+  Result<void> stopped = node.stop();
+  if (report)
+    TRY(std::move(stopped));
+  else
+    std::move(stopped).ignore("the check failed before, which is told");
   return report;
 }
 

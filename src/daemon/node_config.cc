@@ -79,6 +79,10 @@ Result<NodeConfig> parse_config(std::string_view toml_text, const std::string& p
   };
   for (const auto& [key, node] : parsed) {
     const std::string_view name = key.str();
+    const auto located = [&]<class T>(Result<T> result) -> Result<T> {
+      if (!result) return wrong(name, node, result.error().context());
+      return result;
+    };
     const auto text = node.value_exact<std::string>();
     const auto number = node.value_exact<int64_t>();
     const auto flag = node.value_exact<bool>();
@@ -94,7 +98,7 @@ Result<NodeConfig> parse_config(std::string_view toml_text, const std::string& p
     if (name == "root" && node.is_string()) {
       config.root = *text;
     } else if ((name == "s3" || name == "admin") && node.is_string()) {
-      TRY_ASSIGN((name == "s3" ? config.s3 : config.admin), SocketAddress::parse(*text));
+      TRY_ASSIGN((name == "s3" ? config.s3 : config.admin), located(SocketAddress::parse(*text)));
     } else if (name == "devices") {
       TRY_ASSIGN(config.devices, texts());
     } else if (name == "virtual_hosts") {
@@ -102,7 +106,7 @@ Result<NodeConfig> parse_config(std::string_view toml_text, const std::string& p
     } else if (name == "drives" && node.is_integer() && *number > 0) {
       config.drives = static_cast<unsigned>(std::min<int64_t>(*number, UINT32_MAX));  // validate() knows the bound
     } else if ((name == "drive_size" || name == "cache_size") && node.is_string()) {
-      TRY_ASSIGN((name == "drive_size" ? config.drive_bytes : config.cache_bytes), parse_size(*text));
+      TRY_ASSIGN((name == "drive_size" ? config.drive_bytes : config.cache_bytes), located(parse_size(*text)));
     } else if (name == "profile" && node.is_string()) {
       config.profile = *text;
     } else if (name == "region" && node.is_string()) {
@@ -116,9 +120,9 @@ Result<NodeConfig> parse_config(std::string_view toml_text, const std::string& p
     } else if (name == "cores" && node.is_integer() && *number >= 0 && *number <= kCoresMax) {
       config.cores = static_cast<unsigned>(*number);
     } else if (name == "drain_timeout" && node.is_string()) {
-      TRY_ASSIGN(config.drain_timeout, parse_duration(*text));
+      TRY_ASSIGN(config.drain_timeout, located(parse_duration(*text)));
     } else if (name == "log_level" && node.is_string()) {
-      TRY_ASSIGN(config.log_level, parse_log_level(*text));
+      TRY_ASSIGN(config.log_level, located(parse_log_level(*text)));
     } else {
       return wrong(name, node, "no such setting, or a value of the wrong type (docs/guide/configuration.md lists them)");
     }

@@ -81,6 +81,7 @@ TimePoint Executor::fire_due_timers(TimePoint until) {
     Timer& timer = *timers_.front();
     cancel(timer);
     timer.fire(timer);  // may destroy the timer
+    timer_done();
   }
   return next_timer();
 }

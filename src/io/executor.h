@@ -61,6 +61,8 @@ class Executor {
  protected:
   // Runs what is due; returns the time of the next timer, or kNoDeadline.
   TimePoint fire_due_timers(TimePoint now);
+  // A timer has fired and is done with: for who measures how long that took.
+  virtual void timer_done() {}
   TimePoint next_timer() const { return timers_.empty() ? kNoDeadline : timers_.front()->at; }
   static void set_current(Executor* executor);
 

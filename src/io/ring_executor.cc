@@ -25,7 +25,23 @@ constexpr int kRingTriesMax = 30;
 void add(std::atomic<uint64_t>& counter, uint64_t n) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
 }
+
+std::atomic<uint64_t> steps_too_long{0};
+std::atomic<int64_t> longest_step{0};
+void note_step(Duration took) {
+  int64_t longest = longest_step.load(std::memory_order_relaxed);
+  while (took.count() > longest && !longest_step.compare_exchange_weak(longest, took.count(), std::memory_order_relaxed)) {
+  }
+}
+
+Duration thread_cpu_time() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return Duration(t.tv_sec * 1'000'000'000ll + t.tv_nsec);
+}
 }  // namespace
+
+LoopSteps loop_steps() { return {steps_too_long.load(std::memory_order_relaxed), Duration(longest_step.load(std::memory_order_relaxed))}; }
 
 struct RingExecutor::Ring {
   io_uring ring{};
@@ -333,16 +349,49 @@ void RingExecutor::reap() {
     const uint32_t flags = cqe->flags;
     if ((flags & IORING_CQE_F_MORE) == 0 && op != &ring_->wake) --in_flight_;
     op->done(*op, result, flags);  // may prepare, never reaps
+    step_done();
   }
   io_uring_cq_advance(ring, count);
+}
+
+void RingExecutor::steps_begin(bool slept) {
+  step_began_ = now();
+  if (!slept && step_began_ - cpu_read_at_ < kLoopStepMax) return;
+  cpu_read_ = thread_cpu_time();
+  cpu_read_at_ = step_began_;
+}
+
+void RingExecutor::step_done() {
+  const TimePoint end = now();
+  if (end - step_began_ >= kLoopStepMax) {
+    long_step(end);
+  } else if ((end - step_began_).count() > longest_step.load(std::memory_order_relaxed)) {
+    note_step(end - step_began_);
+  }
+  step_began_ = end;
+}
+
+// The step took that long by the clock on the wall; how much of it was the thread's own? At least what is left of the CPU time since its
+// last reading when all the time between that reading and the step's begin is taken off.
+void RingExecutor::long_step(TimePoint end) {
+  const Duration cpu = thread_cpu_time();
+  const Duration own = cpu - cpu_read_ - (step_began_ - cpu_read_at_);
+  cpu_read_ = cpu;
+  cpu_read_at_ = end;
+  note_step(own);
+  if (own >= kLoopStepMax) steps_too_long.fetch_add(1, std::memory_order_relaxed);
 }
 
 void RingExecutor::turn() {
   add(counters_.turns, 1);
   take_remote();
+  steps_begin(false);
   for (int round = 0; round < kRoundsPerTurn && !ready_.empty(); ++round) {
     running_.swap(ready_);
-    for (const auto handle : running_) handle.resume();
+    for (const auto handle : running_) {
+      handle.resume();
+      step_done();
+    }
     add(counters_.resumed, running_.size());
     running_.clear();
   }
@@ -359,6 +408,7 @@ void RingExecutor::turn() {
     }
   }
   int result = 0;
+  const bool slept = sleep;
   if (sleep) {
     add(counters_.enters, 1);
     io_uring_cqe* cqe = nullptr;
@@ -383,6 +433,7 @@ void RingExecutor::turn() {
     result = io_uring_get_events(ring);
   }
   CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EBUSY || result == -EAGAIN, "io_uring_enter failed");
+  steps_begin(slept);
   reap();
   counters_.in_flight.store(in_flight_ - wake_in_flight(), std::memory_order_relaxed);
 }

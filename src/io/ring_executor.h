@@ -22,6 +22,21 @@ struct io_uring_sqe;
 
 namespace quarry {
 
+// Steps: what a loop runs without a look at what else is ready: one coroutine up to its next wait, one timer, one completion. While a step
+// lasts nobody else on that loop is served, so none may be longer than this. Only the thread's own CPU time counts: on a machine that is
+// busy with other things a step takes longer, and nobody is to blame.
+#if defined(__has_feature) && (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+inline constexpr Duration kLoopStepMax = std::chrono::milliseconds(100);
+#else
+inline constexpr Duration kLoopStepMax = std::chrono::milliseconds(10);
+#endif
+struct LoopSteps {
+  uint64_t too_long = 0;
+  Duration longest{};
+};
+// Of all loops of this process since it began. Any thread.
+LoopSteps loop_steps();
+
 // An operation the kernel works on. `done` is called on the loop's thread, once per completion; the operation stays where it is
 // until the last one (flags without IORING_CQE_F_MORE). result: as of the system call, negative errno on failure.
 struct RingOp {
@@ -94,6 +109,7 @@ class RingExecutor : public Executor {
 
  protected:
   bool may_touch() const override { return current() == this || !on_thread_.load(); }
+  void timer_done() override { step_done(); }
 
  private:
   struct Ring;
@@ -102,6 +118,9 @@ class RingExecutor : public Executor {
   void enter_thread();
   void leave_thread();
   void turn();
+  void steps_begin(bool slept);
+  void step_done();
+  void long_step(TimePoint end);
   void cancel_all();
   uint64_t wake_in_flight() const;
   bool take_remote();
@@ -120,6 +139,10 @@ class RingExecutor : public Executor {
   bool enabled_ = false;
   bool finished_ = false;   // the task of run(task) is done: do not sleep
   uint64_t in_flight_ = 0;  // without the wake operation
+  TimePoint step_began_{};
+  // CPU time of the loop's thread, and when it was read: seldom, because that is a system call.
+  Duration cpu_read_{};
+  TimePoint cpu_read_at_{};
   std::vector<int> free_files_;
   Buffer receive_memory_;
   enum class ReceiveBuffers : uint8_t { unknown, ready, impossible } receive_state_ = ReceiveBuffers::unknown;

@@ -160,6 +160,45 @@ TEST_F(RingExecutorTest, an_operation_can_be_cancelled) {
   close(pipe_ends[1]);
 }
 
+// Keeps the processor for so long: of the thread's own time, as a busy machine may take some away.
+void spin(Duration how_long) {
+  const auto used = [] {
+    timespec t{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return Duration(t.tv_sec * 1'000'000'000ll + t.tv_nsec);
+  };
+  const Duration until = used() + how_long;
+  while (used() < until) {
+  }
+}
+
+TEST_F(RingExecutorTest, a_step_that_keeps_others_waiting_is_counted) {
+  auto executor = make_ring();
+  const uint64_t before = loop_steps().too_long;
+  executor->run([](RingExecutor& loop) -> Task<void> {
+    for (int i = 0; i < 20; ++i) {  // long work in short steps
+      spin(kLoopStepMax / 10);
+      co_await loop.yield();
+    }
+    ::usleep(static_cast<useconds_t>(2 * kLoopStepMax.count() / 1000));  // as a machine does that has other work
+    co_await loop.yield();
+  }(*executor));
+  EXPECT_EQ(loop_steps().too_long, before);
+  executor->run([](RingExecutor& loop) -> Task<void> {
+    co_await loop.yield();
+    spin(2 * kLoopStepMax);
+    co_await loop.yield();
+    co_await sleep_for(std::chrono::microseconds(100));
+    spin(2 * kLoopStepMax);  // after a timer
+    co_await loop.yield();
+    co_await many_nops(1);
+    spin(2 * kLoopStepMax);  // after a completion
+  }(*executor));
+  long_steps_meant_ = 3;
+  EXPECT_EQ(loop_steps().too_long, before + 3);
+  EXPECT_GE(loop_steps().longest, 2 * kLoopStepMax - std::chrono::milliseconds(1));
+}
+
 TEST_F(ExecutorPoolTest, tasks_hop_between_loops_and_come_home) {
   auto pool = ExecutorPool::start({.name = "hop", .threads = 3});
   if (!pool && pool.error().code() == Code::unsupported) GTEST_SKIP() << pool.error().to_string();

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/result.h"
 
 namespace quarry {
 
@@ -68,14 +69,12 @@ class [[nodiscard]] Task {
   Task(Task&& other) noexcept : handle_(std::exchange(other.handle_, {})) {}
   Task& operator=(Task&& other) noexcept {
     if (this != &other) {
-      if (handle_) handle_.destroy();
+      destroy();
       handle_ = std::exchange(other.handle_, {});
     }
     return *this;
   }
-  ~Task() {
-    if (handle_) handle_.destroy();
-  }
+  ~Task() { destroy(); }
   bool valid() const { return static_cast<bool>(handle_); }
 
   struct Awaiter {
@@ -90,6 +89,11 @@ class [[nodiscard]] Task {
   Awaiter operator co_await() && noexcept { return Awaiter{handle_}; }
 
  private:
+  void destroy() {
+    if (!handle_) return;
+    const UnfinishedFrame frame(!handle_.done());
+    handle_.destroy();
+  }
   Handle handle_;
 };
 

@@ -38,6 +38,7 @@ class LoopDeviceTest : public NeedsRing {
     }
     if (backing_ >= 0) ::close(backing_);
     if (!folder_.empty()) std::filesystem::remove_all(folder_);
+    NeedsRing::TearDown();
   }
   bool attach() {
     const int control = ::open("/dev/loop-control", O_RDWR | O_CLOEXEC);

@@ -45,6 +45,7 @@ class UringBlockDeviceTest : public NeedsRing {
     device_.reset();
     executor_.reset();
     if (!folder_.empty()) std::filesystem::remove_all(folder_);
+    NeedsRing::TearDown();
   }
   std::unique_ptr<BlockDevice> open() {
     auto device = executor_->run(UringBlockDevice::open(path_));

@@ -45,10 +45,7 @@ Task<Result<void>> DirectorySync::sync_all(std::set<std::string> paths) {
   std::vector<Task<Result<void>>> tasks;
   for (const auto& path : paths) tasks.push_back(sync(path));
   auto results = co_await when_all(std::move(tasks));
-  for (auto& result : results) {
-    if (!result) co_return std::move(result);
-  }
-  co_return Result<void>{};
+  co_return first_error(results);
 }
 
 }  // namespace quarry::chunk::dir

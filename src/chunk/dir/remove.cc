@@ -27,12 +27,10 @@ Task<Result<void>> DirStoreImpl::remove(std::vector<ChunkId> ids) {
   if (!chunks.empty()) tasks.push_back(remove_chunks(std::move(chunks)));
   for (auto& [first, indexes] : of_files) tasks.push_back(remove_of_file(first, std::move(indexes)));
   auto results = co_await when_all(std::move(tasks));
-  for (auto& result : results) {
-    if (result) continue;
-    Error error = co_await noted(std::move(result).error(), true);
-    co_return error;
-  }
-  co_return Result<void>{};
+  Result<void> removed = first_error(results);
+  if (removed) co_return Result<void>{};
+  Error error = co_await noted(std::move(removed).error(), true);
+  co_return error;
 }
 
 Task<Result<void>> DirStoreImpl::remove_chunks(std::vector<ChunkId> ids) {

@@ -115,8 +115,8 @@ class Store : public KfsChunkStore {
     for (const uint8_t bucket : buckets)
       loading.push_back(blocking(pool_, [set = set_.get(), bucket] { return load_bucket(*set, bucket); }));
     auto loaded = co_await when_all(std::move(loading));
+    CO_TRY(first_error(loaded));
     for (auto& found : loaded) {
-      if (!found) co_return std::move(found).error();
       for (const auto& entry : found->entries) add(entry);
       report_.damage.insert(report_.damage.end(), found->damage.begin(), found->damage.end());
     }
@@ -191,10 +191,7 @@ class Store : public KfsChunkStore {
     std::vector<Task<Result<void>>> removing;
     for (const auto& [bucket, some] : by_bucket) removing.push_back(remove_in(bucket, some));
     auto removed = co_await when_all(std::move(removing));
-    for (auto& result : removed) {
-      if (!result) co_return std::move(result).error();
-    }
-    co_return Result<void>();
+    co_return first_error(removed);
   }
 
   Task<Result<ChunkStat>> stat(ChunkId id) override {
@@ -350,10 +347,7 @@ class Store : public KfsChunkStore {
     for (const uint8_t bucket : set_->existing())
       compacting.push_back(blocking(pool_, [set = set_.get(), bucket] { return set->compact(bucket); }));
     auto compacted = co_await when_all(std::move(compacting));
-    for (auto& result : compacted) {
-      if (!result) co_return std::move(result).error();
-    }
-    co_return Result<void>();
+    co_return first_error(compacted);
   }
 
   Task<Result<void>> close() override {

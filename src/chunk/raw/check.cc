@@ -26,7 +26,7 @@ Task<Result<void>> RawStoreImpl::scrub_frames(uint32_t segment) {
   for (uint32_t block = 0; block < end;) {
     const uint64_t at = geometry.offset_of(segment) + static_cast<uint64_t>(block) * kBlock;
     uint32_t crc = 0, needed = 0;
-    Result<FrameHeader> header = fail(Code::corrupt, "not read");
+    Result<FrameHeader> header = FrameHeader();
     for (size_t bytes = kHeaderRead;;) {
       bytes = std::min<size_t>(bytes, static_cast<size_t>(end - block) * kBlock);
       if (buffer.size() < bytes) buffer = Buffer(bytes);

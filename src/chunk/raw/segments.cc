@@ -153,7 +153,7 @@ Task<Result<void>> RawStoreImpl::write_dirty_slots() {
   for (auto& write : writes) {
     Segment& s = space_[write.segment];
     s.writing_slot = false;
-    if (result && write.result) {
+    if (write.result && result) {
       s.slot_sequence = write.sequence;
       s.slot_crc = write.crc;
     } else {

@@ -156,7 +156,7 @@ Task<Result<void>> restore_files(CommitLog& log, ThreadPool& pool, std::string d
     }
     auto working = when_all(std::move(group));
     std::vector<Result<void>> results = co_await std::move(working);
-    for (auto& result : results) CO_TRY(std::move(result));
+    CO_TRY(first_error(results));
   }
   co_return Result<void>();
 }
@@ -220,6 +220,7 @@ Task<Result<void>> replay(CommitLog& log, ThreadPool& pool, Recovered& to) {
     for (FrameNumber number = to.applied.frame + 1; number <= end; ++number) reads.push_back(read_frame(log, number));
     auto reading = when_all(std::move(reads));
     std::vector<Result<Buffer>> frames = co_await std::move(reading);
+    CO_TRY(first_error(frames));
     const auto apply = [&to, &frames]() -> Result<void> {
       for (auto& bytes : frames) {
         if (!bytes) return std::move(bytes).error();

@@ -80,8 +80,11 @@ Task<Result<SharedBytes>> Reader::take(size_t max_bytes) {
   tasks.push_back(readers_[piece_ + 1]->next(max_bytes));
   auto both = co_await when_all(std::move(tasks));
   // This piece may not be at its end yet (max_bytes is a hint); what was read ahead waits until it is.
-  primed_.emplace(std::move(both[1]));
-  primed_piece_ = piece_ + 1;
+  // An error is not kept: that piece is asked again in its turn, if it comes to that.
+  if (both[1]) {
+    primed_.emplace(std::move(both[1]));
+    primed_piece_ = piece_ + 1;
+  }
   co_return std::move(both[0]);
 }
 
