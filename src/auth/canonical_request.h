@@ -26,6 +26,10 @@ void append_canonical_value(std::string_view value, std::string& out);
 std::string string_to_sign(std::string_view timestamp, std::string_view scope, std::string_view canonical);
 std::string credential_scope(std::string_view date, std::string_view region);  // date/region/s3/aws4_request
 
+// Times of signatures are taken from 1970 to the end of 2199, and refused outside before anything is computed from them.
+inline constexpr unsigned kSigningYearMin = 1970, kSigningYearMax = 2199;
+inline constexpr int64_t kSigningTimeMax = 7'258'118'399;  // 2199-12-31T23:59:59Z
+
 // Seconds since 1970 of a UTC date and time; no range checks.
 int64_t unix_seconds(int year, unsigned month, unsigned day, unsigned hour, unsigned minute, unsigned second);
 

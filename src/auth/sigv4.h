@@ -111,6 +111,9 @@ struct VerifyOptions {
   int64_t skew_seconds_max = 15 * 60;
 };
 
+// What is answered to signature version 2, in headers, queries and forms: it says what to set.
+Refusal signature_v2_refusal();
+
 // Finds and checks the form, the scope and the time of the signature; looks at no secret.
 Checked<RequestSignature> parse_signature(const RequestHead& request, const VerifyOptions& options);
 

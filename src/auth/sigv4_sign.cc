@@ -89,6 +89,8 @@ Result<int64_t> parse_amz_timestamp(std::string_view text) {
   if (fields[1] < 1 || fields[1] > 12 || fields[2] < 1 || fields[2] > 31 || fields[3] > 23 || fields[4] > 59 || fields[5] > 60) {
     return fail(Code::malformed, "'{}' is no time", text);
   }
+  // What lies outside is nobody's time to sign at, and would leave the 64 bits in which times are counted (nanoseconds: 1677 to 2262).
+  if (fields[0] < kSigningYearMin || fields[0] > kSigningYearMax) return fail(Code::malformed, "the year of '{}' is out of range", text);
   return unix_seconds(static_cast<int>(fields[0]), fields[1], fields[2], fields[3], fields[4], fields[5]);
 }
 

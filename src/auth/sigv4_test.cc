@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "auth/canonical_request.h"
 #include "base/coding.h"
 #include "wire/http1_parser.h"
 
@@ -203,6 +204,48 @@ TEST(SigV4, no_authorization_is_anonymous) {
   const auto signature = parse_signature(request.head, {"us-east-1", kExampleTime});
   ASSERT_TRUE(signature);
   EXPECT_EQ(signature->place, SignaturePlace::none);
+}
+
+TEST(SigV4, times_that_64_bits_cannot_hold_are_refused) {
+  constexpr WallTime kNow = 1'700'000'000LL * 1'000'000'000;
+  const SigningCredentials credentials = example_credentials();
+  const auto sign = [&](const std::string& timestamp, const std::string& expires) {
+    // As whoever knows the secret would do by hand: the signer itself makes no such times.
+    std::string query =
+        fmt::format("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={}&X-Amz-Date={}&X-Amz-Expires={}&X-Amz-SignedHeaders=host",
+                    percent_encode(fmt::format("{}/{}/us-east-1/s3/aws4_request", kKey, timestamp.substr(0, 8))), timestamp, expires);
+    const std::string canonical = fmt::format("GET\n/b/k\n{}\nhost:h\n\nhost\nUNSIGNED-PAYLOAD", query);
+    const std::string to_sign = string_to_sign(timestamp, credential_scope(timestamp.substr(0, 8), "us-east-1"), canonical);
+    const auto key = derive_signing_key(kSecret, timestamp.substr(0, 8), "us-east-1", "s3");
+    query += "&X-Amz-Signature=" + to_hex(hmac_sha256(key, to_sign));
+    return Parsed(fmt::format("GET /b/k?{} HTTP/1.1\r\nHost: h\r\n\r\n", query));
+  };
+  EXPECT_TRUE(check(sign("20231114T221320Z", "60").head, kNow));
+  // 1000 and the others: their nanoseconds since 1970 overflow, some into the future.
+  for (int year = 0; year < 10'000; year += year < 1900 || year > 2300 ? 97 : 9) {
+    if (year > 1969 && year < 2200) continue;
+    for (const std::string expires : {"1", "604800"}) {
+      const auto checked = check(sign(fmt::format("{:04}0101T000000Z", year), expires).head, kNow);
+      ASSERT_FALSE(checked) << year;
+      EXPECT_EQ(checked.error().code, "AuthorizationQueryParametersError") << year;
+    }
+  }
+  EXPECT_FALSE(check(sign("10000101T000000Z", "1").head, kNow));
+  for (const std::string expires : {"9223372036854775807", "99999999999999999999", "-1"}) {
+    EXPECT_FALSE(check(sign("20231114T221320Z", expires).head, kNow)) << expires;
+  }
+  for (const std::string_view date : {"Fri, 24 May 1000 00:00:00 GMT", "Sat, 24 May 9999 00:00:00 GMT", "10000524T000000Z"}) {
+    const Parsed request(fmt::format("GET / HTTP/1.1\r\nHost: h\r\nDate: {}\r\nAuthorization: AWS4-HMAC-SHA256 x\r\n\r\n", date));
+    const auto checked = check(request.head, kNow);
+    ASSERT_FALSE(checked) << date;
+    EXPECT_EQ(checked.error().code, "AccessDenied") << date;
+  }
+  const FormSignatureFields form{.algorithm = "AWS4-HMAC-SHA256",
+                                 .credential = "k/10000524/us-east-1/s3/aws4_request",
+                                 .date = "10000524T000000Z",
+                                 .policy = "p",
+                                 .signature = "s"};
+  EXPECT_FALSE(parse_form_signature(form, {"us-east-1", kNow}));
 }
 
 TEST(SigV4, timestamps_round_trip) {

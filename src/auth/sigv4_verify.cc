@@ -28,6 +28,10 @@ std::unexpected<Refusal> bad_query(fmt::format_string<Args...> format, Args&&...
   return refused("AuthorizationQueryParametersError", fmt::format(format, std::forward<Args>(args)...));
 }
 
+std::unexpected<Refusal> asymmetric() {
+  return refused("NotImplemented", "Asymmetric signatures (Signature Version 4A) are not supported. Please use AWS4-HMAC-SHA256.");
+}
+
 std::string iso_time(int64_t seconds) {
   const auto time = static_cast<time_t>(seconds);
   tm parts{};
@@ -97,7 +101,7 @@ Checked<void> parse_payload(std::string_view text, RequestSignature& signature) 
   } else if (text == "STREAMING-UNSIGNED-PAYLOAD-TRAILER") {
     signature.payload = PayloadKind::streaming_unsigned_trailer;
   } else if (text == "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD" || text == "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD-TRAILER") {
-    return refused("NotImplemented", "Asymmetric signatures (Signature Version 4A) are not supported. Please use AWS4-HMAC-SHA256.");
+    return asymmetric();
   } else {
     auto bytes = text.size() == 64 ? from_hex(text) : Result<std::string>(Error(Code::malformed));
     if (!bytes) {
@@ -161,6 +165,16 @@ Checked<RequestSignature> parse_header_form(const RequestHead& request, std::str
   RequestSignature signature;
   signature.place = SignaturePlace::header;
 
+  // How it is signed comes first: who signs in another way has no reason to send what this one needs.
+  const size_t space = authorization.find(' ');
+  if (space == std::string_view::npos) {
+    return invalid_argument("Authorization header is invalid -- one and only one ' ' (space) required.", "Authorization", authorization);
+  }
+  const std::string_view algorithm = authorization.substr(0, space);
+  if (algorithm == "AWS") return std::unexpected(signature_v2_refusal());
+  if (algorithm == "AWS4-ECDSA-P256-SHA256") return asymmetric();
+  if (algorithm != kAlgorithm) return invalid_argument("Unsupported Authorization Type", "Authorization", algorithm);
+
   std::string_view date = header_of(request, "x-amz-date");
   if (!date.empty()) {
     auto time = parse_amz_timestamp(date);
@@ -171,7 +185,8 @@ Checked<RequestSignature> parse_header_form(const RequestHead& request, std::str
     date = header_of(request, "date");
     auto time = parse_amz_timestamp(date);
     if (!time) time = parse_http_date(date);
-    if (!time) return refused("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header.");
+    if (!time || *time < 0 || *time > kSigningTimeMax)
+      return refused("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header.");
     signature.time = *time;
     signature.timestamp = amz_timestamp(*time * 1'000'000'000);
   }
@@ -184,16 +199,6 @@ Checked<RequestSignature> parse_header_form(const RequestHead& request, std::str
                       {"MaxAllowedSkewMilliseconds", std::to_string(options.skew_seconds_max * 1000)}};
     return std::unexpected(std::move(skewed));
   }
-
-  const size_t space = authorization.find(' ');
-  if (space == std::string_view::npos) {
-    return invalid_argument("Authorization header is invalid -- one and only one ' ' (space) required.", "Authorization", authorization);
-  }
-  const std::string_view algorithm = authorization.substr(0, space);
-  if (algorithm == "AWS") {
-    return refused("InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.");
-  }
-  if (algorithm != kAlgorithm) return invalid_argument("Unsupported Authorization Type", "Authorization", algorithm);
 
   std::string_view values[3];
   if (auto parsed = parse_components(authorization.substr(space + 1), values); !parsed) return std::unexpected(std::move(parsed).error());
@@ -245,8 +250,11 @@ Checked<RequestSignature> parse_query_form(const RequestHead& request, const Ver
   }
   if (request.has_query("X-Amz-Security-Token")) return std::unexpected(invalid_token());
   if (credential.region != options.region) {
-    return bad_query("Error parsing the X-Amz-Credential parameter; the region \"{}\" is wrong; expecting \"{}\"", credential.region,
-                     options.region);
+    Refusal wrong = refuse("AuthorizationQueryParametersError",
+                           fmt::format("Error parsing the X-Amz-Credential parameter; the region \"{}\" is wrong; expecting \"{}\"",
+                                       credential.region, options.region));
+    wrong.details = {{"Region", std::string(options.region)}};
+    return std::unexpected(std::move(wrong));
   }
 
   const std::string_view date = query_of(request, "X-Amz-Date");
@@ -371,6 +379,16 @@ std::string spaced_hex(std::string_view text) {
 
 }  // namespace
 
+Refusal signature_v2_refusal() {
+  // The message is S3's, word for word: clients and suites compare it.
+  Refusal refusal =
+      refuse("InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.");
+  refusal.details = {{"Hint",
+                      "This request is signed with signature version 2. Set the client to version 4; boto3 presigns with version 2 in "
+                      "us-east-1 unless it is given Config(signature_version='s3v4')."}};
+  return refusal;
+}
+
 Checked<RequestSignature> parse_signature(const RequestHead& request, const VerifyOptions& options) {
   for (const auto& parameter : request.query) {
     const std::string_view name = parameter.name;
@@ -378,9 +396,7 @@ Checked<RequestSignature> parse_signature(const RequestHead& request, const Veri
                                        name == "X-Amz-Date" || name == "X-Amz-SignedHeaders" || name == "X-Amz-Expires")) {
       return parse_query_form(request, options);
     }
-    if (name == "AWSAccessKeyId" || name == "Signature") {
-      return refused("InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.");
-    }
+    if (name == "AWSAccessKeyId" || name == "Signature") return std::unexpected(signature_v2_refusal());
   }
   const auto authorization = request.find("authorization");
   if (authorization) return parse_header_form(request, *authorization, options);

@@ -43,7 +43,17 @@ void add_node_options(CLI::App& app, UpOptions& o) {
   app.add_option("--drive-size", o.drive_size, "size of each file-backed drive")->capture_default_str();
   app.add_option("--device", o.devices,
                  "what to store on, instead of --drives (repeatable): PATH of a block device or file, kfs:DIRECTORY, dir:DIRECTORY");
-  app.add_option("--profile", o.profile, "redundancy: kamikaze, economy, standard, resilient, fortress, ec:k+m, mirror:n or whole:k+m");
+  app.add_option("--profile", o.profile,
+                 "redundancy, decided on the first start: how many drives may fail without loss of data.\n"
+                 "  kamikaze   none: a failed drive takes data with it (the default with one drive)\n"
+                 "  economy    1 (the default with two or three drives)\n"
+                 "  standard   2 (the default from four drives on)\n"
+                 "  resilient  3\n"
+                 "  fortress   4\n"
+                 "  ec:K+M     M: objects in K pieces, and M more to recover from, on K + M drives\n"
+                 "  mirror:N   N - 1: N copies\n"
+                 "  whole:K+M  M + 1: one whole copy, and K + M pieces of 1/K each to recover from\n"
+                 "The more, the more space: economy on five drives stores 1 GiB in 1.25 GiB, standard on six in 1.5 GiB");
   app.add_flag("--tls", o.tls, "serve S3 and admin over TLS 1.3 (always on for addresses beyond loopback)");
   app.add_option("--tls-certificate", o.tls_certificate, "PEM file; default: a self-signed certificate made under --root");
   app.add_option("--tls-key", o.tls_key, "PEM file of the certificate's key");

@@ -22,6 +22,13 @@ uint64_t number_or_zero(std::string_view text) {
   return value;
 }
 
+constexpr std::string_view kBucketNameRule =
+    " A bucket's name has 3 to 63 characters: lower-case letters, digits, '-' and '.'; it begins and ends with a letter or a digit, holds "
+    "no "
+    "two dots in a row, is no IPv4 address, and has none of the prefixes and suffixes that S3 keeps for itself (xn--, sthree-, "
+    "amzn-s3-demo-; "
+    "-s3alias, --ol-s3, .mrap, --x-s3, --table-s3).";
+
 Code code_of(int status, std::string_view s3_code) {
   if (s3_code == "NoSuchKey" || s3_code == "NoSuchBucket" || s3_code == "NoSuchUpload") return Code::not_found;
   if (s3_code == "BucketAlreadyOwnedByYou" || s3_code == "BucketAlreadyExists") return Code::already_exists;
@@ -117,6 +124,7 @@ Task<Result<std::unique_ptr<ClientResponse>>> S3Client::send(S3Request request) 
   if (s3_code.empty() && status == 404)
     s3_code = request.key.empty() ? "there is no such bucket" : "there is no such object";  // HEAD has no body
   if (s3_code.empty()) s3_code = fmt::format("HTTP {}", status);
+  if (s3_code == "InvalidBucketName") message += kBucketNameRule;
   co_return fail(code_of(status, s3_code), "{}: {}{}{}", operation, s3_code, message.empty() ? "" : ": ", message);
 }
 
@@ -136,6 +144,14 @@ Task<Result<void>> S3Client::create_bucket(std::string bucket) {
   S3Request request{.method = "PUT", .bucket = bucket};
   CO_TRY(co_await call(std::move(request)));
   co_return Result<void>();
+}
+
+Task<Result<bool>> S3Client::has_bucket(std::string bucket) {
+  S3Request request{.method = "HEAD", .bucket = bucket};
+  auto found = co_await send(std::move(request));
+  if (!found && found.error().code() == Code::not_found) co_return false;
+  if (!found) co_return std::move(found).error();
+  co_return true;
 }
 
 Task<Result<void>> S3Client::delete_bucket(std::string bucket) {
@@ -189,14 +205,25 @@ Task<Result<std::unique_ptr<ClientResponse>>> S3Client::get(std::string bucket, 
   co_return response;
 }
 
-Task<Result<void>> S3Client::remove(std::string bucket, std::string key, std::string version_id) {
+Task<Result<void>> S3Client::remove(std::string bucket, std::string key, std::string version_id, Missing missing) {
   S3Request request{.method = "DELETE", .bucket = bucket, .key = key};
   if (!version_id.empty()) request.query.emplace_back("versionId", version_id);
+  if (missing == Missing::is_an_error) request.headers.emplace_back("if-match", "*");
   CO_TRY(co_await call(std::move(request)));
   co_return Result<void>();
 }
 
 Task<Result<std::vector<std::string>>> S3Client::remove_many(std::string bucket, std::vector<RemoteVersion> targets) {
+  // Names that XML cannot carry (control characters; bytes that are no text, from stores of former versions) go into a path each.
+  const auto carried = std::ranges::partition(targets, [](const RemoteVersion& target) { return xml_carries(target.key); });
+  const std::vector<RemoteVersion> alone(std::make_move_iterator(carried.begin()), std::make_move_iterator(carried.end()));
+  targets.erase(carried.begin(), carried.end());
+  std::vector<std::string> errors;
+  for (const auto& target : alone) {
+    auto removed = co_await remove(bucket, target.key, target.version_id);
+    if (!removed) errors.push_back(percent_encode(target.key, true) + ": " + removed.error().to_string());
+  }
+  if (targets.empty()) co_return errors;
   XmlWriter xml;
   xml.open("Delete").element("Quiet", "true");
   for (const auto& target : targets) {
@@ -210,7 +237,6 @@ Task<Result<std::vector<std::string>>> S3Client::remove_many(std::string bucket,
   request.headers.emplace_back("x-amz-checksum-crc64nvme", crc64_header(request.body));
   CO_TRY_ASSIGN(const std::string text, co_await call(std::move(request)));
   CO_TRY_ASSIGN(const XmlNode answer, parse_xml(text));
-  std::vector<std::string> errors;
   for (const auto& node : answer.children) {
     if (node.name == "Error")
       errors.push_back(fmt::format("{}: {} {}", node.child_text("Key"), node.child_text("Code"), node.child_text("Message")));
@@ -319,12 +345,14 @@ Task<Result<std::vector<RemotePart>>> S3Client::list_parts(std::string bucket, s
 }
 
 Task<Result<std::vector<std::pair<std::string, std::string>>>> S3Client::list_uploads(std::string bucket, std::string key) {
-  S3Request request{.bucket = bucket, .query = {{"uploads", ""}, {"prefix", key}}};
+  S3Request request{.bucket = bucket, .query = {{"uploads", ""}, {"prefix", key}, {"encoding-type", "url"}}};
   CO_TRY_ASSIGN(const std::string text, co_await call(std::move(request)));
   CO_TRY_ASSIGN(const XmlNode xml, parse_xml(text));
   std::vector<std::pair<std::string, std::string>> uploads;
   for (const auto& node : xml.children) {
-    if (node.name == "Upload") uploads.emplace_back(node.child_text("Key"), node.child_text("UploadId"));
+    if (node.name != "Upload") continue;
+    CO_TRY_ASSIGN(std::string name, percent_decode(node.child_text("Key"), PlusSign::is_space));
+    uploads.emplace_back(std::move(name), node.child_text("UploadId"));
   }
   co_return uploads;
 }

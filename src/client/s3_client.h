@@ -72,7 +72,9 @@ class S3Client {
   // The same with the whole answer as text.
   Task<Result<std::string>> call(S3Request request);
 
+  // One's own bucket can be made again where the server's region is us-east-1 (as at AWS): nothing changes then.
   Task<Result<void>> create_bucket(std::string bucket);
+  Task<Result<bool>> has_bucket(std::string bucket);  // whether there is one that may be used
   Task<Result<void>> delete_bucket(std::string bucket);
   Task<Result<std::vector<RemoteObject>>> list_buckets();  // key: name, last_modified: creation
 
@@ -82,7 +84,8 @@ class S3Client {
   // Response head is there; the body is read by the caller. first/last: inclusive byte range when has_range.
   Task<Result<std::unique_ptr<ClientResponse>>> get(std::string bucket, std::string key, std::string range = {}, std::string if_match = {},
                                                     std::string version_id = {});
-  Task<Result<void>> remove(std::string bucket, std::string key, std::string version_id = {});
+  enum class Missing : uint8_t { is_fine, is_an_error };  // what S3 answers by itself, or precondition_failed
+  Task<Result<void>> remove(std::string bucket, std::string key, std::string version_id = {}, Missing missing = Missing::is_fine);
   // Per-key errors ("key: code message"); empty: all gone. At most 1,000. A version id removes that version for good.
   Task<Result<std::vector<std::string>>> remove_many(std::string bucket, std::vector<RemoteVersion> targets);
   // The first 1,000 versions and delete markers.

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/utf8.h"
 
 namespace quarry {
 namespace {
@@ -45,22 +46,6 @@ struct Conversion {
     return Error(Code::malformed, "JSON of an unknown type");
   }
 };
-
-// The size of a valid UTF-8 sequence at text[at], or 0.
-size_t utf8_sequence(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return at + i < text.size() ? static_cast<uint8_t>(text[at + i]) : uint8_t{0}; };
-  const auto follows = [&](size_t i, uint8_t low = 0x80, uint8_t high = 0xbf) { return byte(i) >= low && byte(i) <= high; };
-  const uint8_t lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xc2 && lead <= 0xdf) return follows(1) ? 2 : 0;
-  if (lead >= 0xe0 && lead <= 0xef) {
-    return follows(1, lead == 0xe0 ? 0xa0 : 0x80, lead == 0xed ? 0x9f : 0xbf) && follows(2) ? 3 : 0;
-  }
-  if (lead >= 0xf0 && lead <= 0xf4) {
-    return follows(1, lead == 0xf0 ? 0x90 : 0x80, lead == 0xf4 ? 0x8f : 0xbf) && follows(2) && follows(3) ? 4 : 0;
-  }
-  return 0;
-}
 
 }  // namespace
 
@@ -139,7 +124,7 @@ void json_escape_append(std::string_view text, std::string& out) {
     const char c = text[i];
     const size_t sequence = utf8_sequence(text, i);
     if (sequence == 0) {
-      out += "\xef\xbf\xbd";
+      out += kReplacementCharacter;
       ++i;
       continue;
     }

@@ -94,6 +94,23 @@ TEST(Xml, writes_what_it_reads) {
             "<Size>7</Size><More>false</More><Empty></Empty></List>");
 }
 
+TEST(Xml, documents_are_well_formed_whatever_bytes_are_in_them) {
+  XmlWriter xml;
+  xml.open("List").element("Key", "\xae\x8a-").element("Key", "a\xed\xa0\x80").element("Key", "\xe6\x97\xa5\xff").close();
+  const auto root = parse_xml(xml.take());
+  ASSERT_TRUE(root);
+  EXPECT_EQ(root->children[0].text, "\xef\xbf\xbd\xef\xbf\xbd-");
+  EXPECT_EQ(root->children[1].text, "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+  EXPECT_EQ(root->children[2].text, "\xe6\x97\xa5\xef\xbf\xbd");
+  for (const std::string_view carried : {"", "a b", "\t\n\r", "\xe6\x97\xa5", "\xef\xbf\xbd"}) {
+    EXPECT_TRUE(xml_carries(carried)) << carried;
+    XmlWriter one;
+    one.open("K").text(carried).close();
+    EXPECT_EQ(parse_xml(one.take())->text, carried);
+  }
+  for (const std::string_view lost : {"\x01", "\xff", "\xef\xbf\xbf", "\xed\xa0\x80"}) EXPECT_FALSE(xml_carries(lost)) << lost;
+}
+
 TEST(Json, reads_and_finds) {
   const auto root = *parse_json(R"({"a":[1,-2,3.5,true,null,"x\u00e9"],"b":{"c":18446744073709551615}})");
   const auto& items = root.find("a")->items();

@@ -3,9 +3,13 @@
 #include <expat.h>
 
 #include "base/check.h"
+#include "base/utf8.h"
 
 namespace quarry {
 namespace {
+
+// U+FFFE and U+FFFF: UTF-8, but no characters of XML.
+bool is_noncharacter(std::string_view sequence) { return sequence == "\xef\xbf\xbe" || sequence == "\xef\xbf\xbf"; }
 
 std::string_view local_name(const char* name) {
   const std::string_view whole(name);
@@ -112,20 +116,47 @@ Result<XmlNode> parse_xml(std::string_view text, const XmlLimits& limits) {
 void xml_escape_append(std::string_view text, std::string& out) {
   // Runs that need no escape are copied at once: a listing is thousands of short texts with none.
   size_t begin = 0;
-  for (size_t at = 0; at < text.size(); ++at) {
+  for (size_t at = 0; at < text.size();) {
     const char c = text[at];
-    if (static_cast<uint8_t>(c) >= 0x20 && c != '&' && c != '<' && c != '>' && c != '"') continue;
+    size_t size = 1;
+    if (static_cast<uint8_t>(c) >= 0x80) {
+      size = utf8_sequence(text, at);
+      if (size > 0 && !is_noncharacter(text.substr(at, size))) {
+        at += size;
+        continue;
+      }
+    } else if (static_cast<uint8_t>(c) >= 0x20 && c != '&' && c != '<' && c != '>' && c != '"') {
+      ++at;
+      continue;
+    }
     out.append(text, begin, at - begin);
-    begin = at + 1;
     switch (c) {
       case '&': out += "&amp;"; break;
       case '<': out += "&lt;"; break;
       case '>': out += "&gt;"; break;
       case '"': out += "&quot;"; break;
-      default: fmt::format_to(std::back_inserter(out), "&#x{:x};", static_cast<unsigned>(c));
+      default:
+        if (size == 0) {
+          out += kReplacementCharacter;  // no text: the document stays well-formed whatever name is in it
+          size = 1;
+        } else {
+          fmt::format_to(std::back_inserter(out), "&#x{:x};", static_cast<uint32_t>(utf8_character(text, at, size)));
+        }
     }
+    at += size;
+    begin = at;
   }
   out.append(text, begin);
+}
+
+bool xml_carries(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const auto c = static_cast<uint8_t>(text[at]);
+    const size_t size = utf8_sequence(text, at);
+    if (size == 0 || (c < 0x20 && c != '\t' && c != '\n' && c != '\r') || is_noncharacter(text.substr(at, size))) return false;
+    at += size;
+  }
+  return true;
 }
 
 XmlWriter::XmlWriter() : out_("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n") {}

@@ -62,7 +62,9 @@ class XmlWriter {
 
 // Escapes & < > " and writes control characters (which XML 1.0 cannot carry raw) as S3 does: as numeric references (&#x1;).
 // parse_xml accepts them only where XML 1.0 does (tab, LF, CR), as all XML readers do; clients that list such keys ask for
-// encoding-type=url.
+// encoding-type=url. Bytes that are not UTF-8 become U+FFFD each.
 void xml_escape_append(std::string_view text, std::string& out);
+// Whether a text arrives as it is in an element that was written by XmlWriter and read by an XML reader.
+bool xml_carries(std::string_view text);
 
 }  // namespace quarry

@@ -195,10 +195,30 @@ def test_mistakes_name_what_is_wrong():
         assert "No such file" in complains("object", "put", "/none/such", "bkt/x")
         assert "add -r" in complains("object", "put", node.root, "bkt/x")
         assert "NoSuchBucket" in complains("object", "ls", "nobucket")
+        assert "there is no object none in bucket bkt" in complains("object", "rm", "bkt/none")
+        assert "already" in complains("bucket", "create", "bkt")
+        assert "3 to 63 characters" in complains("bucket", "create", "Bad_Name")
+        help_text = subprocess.run([BINARY, "up", "--help"], capture_output=True, text=True).stdout
+        for profile in ("kamikaze", "economy", "standard", "resilient", "fortress"):
+            assert any(line.strip().startswith(profile + " ") for line in help_text.splitlines()), help_text
         stopped = dict(node.endpoints)
         node.stop()
         json.dump(stopped, open(os.path.join(node.root, "endpoints.json"), "w"))
         assert f"start it:  quarry up --root {node.root}" in complains("bucket", "list")
+
+
+def test_buckets_with_keys_that_xml_cannot_carry_are_cleaned():
+    with Node("--drives", "2", "--drive-size", "256MiB") as node:
+        node.create_bucket("bkt")
+        keys = ["a\x01b", "\x02", "plain", "\uffff", "tab\there"]
+        for key in keys:
+            node.put("bkt", key, b"x")
+        node.create_bucket("bkt")  # one's own bucket again: nothing changes
+        shown = json.loads(node.cli("object", "ls", "-r", "bkt", "--json").stdout)
+        assert sorted(o["key"] for o in shown) == sorted(keys), shown
+        node.cli("object", "rm", "-r", "bkt/a")
+        assert len(json.loads(node.cli("object", "ls", "-r", "bkt", "--json").stdout)) == len(keys) - 1
+        node.cli("bucket", "delete", "bkt", "--force")
 
 
 def test_completion_works_in_the_shells():

@@ -37,6 +37,10 @@ Task<Result<void>> apply_settings(Session& session, const BucketOptions& options
 }
 
 Task<Result<void>> create(Session& session, const BucketOptions& options) {
+  // Servers in us-east-1 let one's own bucket be made again. Who creates one wants a new one.
+  const auto there = co_await session.s3.has_bucket(options.name);
+  if (there && *there) co_return fail(Code::already_exists, "you have a bucket {} already", options.name);
+  if (!there && there.error().code() != Code::permission_denied) co_return there.error();
   CO_TRY(co_await session.s3.create_bucket(options.name));
   CO_TRY(co_await apply_settings(session, options, false));
   if (options.target.json) {

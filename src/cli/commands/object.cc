@@ -148,8 +148,14 @@ Task<Result<void>> remove(Session& session, const ObjectOptions& options) {
   }
   for (const auto& place : places) {
     if (!options.recursive) {
-      CO_TRY(co_await session.s3.remove(place.first, place.second));
-      progress.add_items(1);
+      const auto removed = co_await session.s3.remove(place.first, place.second, {}, client::S3Client::Missing::is_an_error);
+      if (removed) {
+        progress.add_items(1);
+      } else if (removed.error().code() == Code::precondition_failed) {
+        failures.push_back(fmt::format("there is no object {} in bucket {}", place.second, place.first));
+      } else {
+        co_return removed.error();
+      }
       continue;
     }
     // Deleting while listing: the continuation is a name, so it stays right.

@@ -161,10 +161,10 @@ S3Result<void> verify_document(const Request& request, std::string_view body, bo
   return {};
 }
 
-void add_checksum_headers(ResponseHead& response, const object::Checksum& checksum, size_t parts) {
+void add_checksum_headers(ResponseHead& response, const object::Checksum& checksum, size_t parts, std::optional<ChecksumType> type) {
   if (checksum.algorithm == ChecksumAlgorithm::none) return;
   response.headers.add(checksum_header_name(checksum.algorithm), encode_checksum(checksum, parts));
-  response.headers.add("x-amz-checksum-type", checksum_type_name(checksum.type));
+  response.headers.add("x-amz-checksum-type", checksum_type_name(type.value_or(checksum.type)));
 }
 
 }  // namespace quarry::frontends::s3

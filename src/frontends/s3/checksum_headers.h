@@ -44,7 +44,8 @@ S3Result<std::optional<ChecksumType>> parse_checksum_type(const Request& request
 // Checks a whole body against what the headers say of it. required: one of Content-MD5 and x-amz-checksum-* must be there.
 S3Result<void> verify_document(const Request& request, std::string_view body, bool required);
 
-// Adds x-amz-checksum-* and x-amz-checksum-type.
-void add_checksum_headers(ResponseHead& response, const object::Checksum& checksum, size_t parts);
+// Adds x-amz-checksum-* and x-amz-checksum-type. type: what to tell instead of the checksum's own.
+void add_checksum_headers(ResponseHead& response, const object::Checksum& checksum, size_t parts,
+                          std::optional<ChecksumType> type = std::nullopt);
 
 }  // namespace quarry::frontends::s3

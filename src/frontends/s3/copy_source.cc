@@ -1,5 +1,6 @@
 #include "frontends/s3/copy_source.h"
 
+#include "base/utf8.h"
 #include "frontends/s3/session.h"
 #include "wire/uri.h"
 
@@ -16,8 +17,9 @@ S3Result<CopySource> parse_copy_source(std::string_view header) {
     source.version_id = std::move(*version);
     text = text.substr(0, question);
   }
-  auto decoded = percent_decode(text);
-  if (!decoded) return invalid_argument("Invalid copy source encoding", "x-amz-copy-source", header);
+  // A '+' is a space, as in forms: Java's URLEncoder writes it so. One of the key is sent as %2B.
+  auto decoded = percent_decode(text, PlusSign::is_space);
+  if (!decoded || !is_utf8(*decoded)) return invalid_argument("Invalid copy source encoding", "x-amz-copy-source", header);
   std::string_view path = *decoded;
   if (const size_t encoded = path.find("?versionId="); source.version_id.empty() && encoded != std::string_view::npos) {
     // Some SDKs encode the separator too.

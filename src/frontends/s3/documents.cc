@@ -72,8 +72,7 @@ S3Result<DeleteList> parse_delete_list(std::string_view document) {
     if (!etag.empty()) target.conditions.if_match = {std::string(unquoted(etag))};
     const std::string_view time = node.child_text("LastModifiedTime");
     if (!time.empty()) {
-      target.conditions.if_match_last_modified = parse_iso_time(time);
-      if (const auto seconds = parse_http_date(time)) target.conditions.if_match_last_modified = *seconds * 1'000'000'000;
+      target.conditions.if_match_last_modified = parse_time(time);
       if (!target.conditions.if_match_last_modified) return S3Error(E::malformed_xml);
     }
     const std::string_view size = node.child_text("Size");

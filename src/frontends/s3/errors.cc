@@ -102,7 +102,7 @@ S3Error translate(const Error& error, const ErrorSubject& subject) {
     case Code::not_empty: return S3Error(E::bucket_not_empty).detail("BucketName", std::string(subject.bucket));
     case Code::unsupported:
     case Code::incompatible:
-    case Code::wrong_owner: return S3Error(E::not_implemented, "This functionality is not implemented.");
+    case Code::wrong_owner: return S3Error(E::not_implemented);
     case Code::too_large: return S3Error(E::entity_too_large);
     case Code::quota_exceeded: return S3Error(E::quota_exceeded);
     case Code::malformed: return S3Error(E::invalid_request);
@@ -140,7 +140,10 @@ S3Error invalid_argument(std::string message, std::string_view name, std::string
       .detail("ArgumentValue", std::string(value));
 }
 
-S3Error header_not_implemented(std::string_view header) { return S3Error(E::not_implemented).detail("Header", std::string(header)); }
+S3Error header_not_implemented(std::string_view header, std::string_view what) {
+  return S3Error(E::not_implemented, fmt::format("The header {} asks for {}, which is not implemented.", header, what))
+      .detail("Header", std::string(header));
+}
 
 std::string error_document(const S3Error& error, std::string_view resource, std::string_view request_id, std::string_view host_id) {
   XmlWriter xml;

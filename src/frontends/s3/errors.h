@@ -85,7 +85,7 @@ namespace quarry::frontends::s3 {
   X(no_such_version, "NoSuchVersion", 404, "The specified version does not exist.") \
   X(no_such_website_configuration, "NoSuchWebsiteConfiguration", 404, "The specified bucket does not have a website configuration") \
   X(not_found, "404", 404, "Not Found") \
-  X(not_implemented, "NotImplemented", 501, "A header you provided implies functionality that is not implemented.") \
+  X(not_implemented, "NotImplemented", 501, "This functionality is not implemented.") \
   X(not_modified, "NotModified", 304, "Not Modified") \
   X(object_lock_configuration_not_found, "ObjectLockConfigurationNotFoundError", 404, \
     "Object Lock configuration does not exist for this bucket.") \
@@ -164,8 +164,8 @@ S3Error to_s3_error(const Error& error, const ErrorSubject& subject);
 
 // InvalidArgument with ArgumentName and ArgumentValue.
 S3Error invalid_argument(std::string message, std::string_view name, std::string_view value);
-// NotImplemented, naming the header that asked for it.
-S3Error header_not_implemented(std::string_view header);
+// NotImplemented, naming the header, and what it asks for.
+S3Error header_not_implemented(std::string_view header, std::string_view what);
 
 std::string error_document(const S3Error& error, std::string_view resource, std::string_view request_id, std::string_view host_id);
 

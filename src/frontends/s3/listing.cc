@@ -30,8 +30,23 @@ S3Result<KeyEncoding> parse_encoding(const Request& request) {
   return invalid_argument("Invalid Encoding Method specified in Request", "encoding-type", text);
 }
 
-void append_owner(XmlWriter& xml, std::string_view element, std::string_view owner) {
-  xml.open(element).element("ID", owner).element("DisplayName", owner).close();
+Task<void> OwnerNames::learn(std::string id) {
+  if (id == request_.user_id()) {
+    names_.emplace(std::move(id), request_.credential->user.name);
+    co_return;
+  }
+  auto user = co_await request_.services.identities.get_user(id);
+  std::string name = user && user->id == id ? std::move(user->name) : id;
+  names_.emplace(std::move(id), std::move(name));
+}
+
+std::string_view OwnerNames::of(const std::string& id) const {
+  const auto found = names_.find(id);
+  return found == names_.end() ? std::string_view(id) : std::string_view(found->second);
+}
+
+void append_owner(XmlWriter& xml, std::string_view element, const std::string& owner, const OwnerNames& names) {
+  xml.open(element).element("ID", owner).element("DisplayName", names.of(owner)).close();
 }
 
 void append_object(XmlWriter& xml, const object::ObjectInfo& info, const KeyEncoding& encode) {

@@ -1,5 +1,6 @@
 // What the listings share: their limits and markers, encoding-type, and the elements of an object.
 #pragma once
+#include <map>
 #include <string>
 #include <string_view>
 
@@ -22,7 +23,19 @@ S3Result<KeyEncoding> parse_encoding(const Request& request);
 
 // <Contents> or <Version> without its tag: key, dates, ETag, size, class, checksum.
 void append_object(XmlWriter& xml, const object::ObjectInfo& info, const KeyEncoding& encode);
-void append_owner(XmlWriter& xml, std::string_view element, std::string_view owner);
+// The names of users by their ids: what DisplayName says, everywhere. Of a user who is gone it is the id.
+class OwnerNames {
+ public:
+  explicit OwnerNames(Request& request) : request_(request) {}
+  bool knows(const std::string& id) const { return names_.contains(id); }
+  Task<void> learn(std::string id);
+  std::string_view of(const std::string& id) const;
+
+ private:
+  Request& request_;
+  std::map<std::string, std::string> names_;
+};
+void append_owner(XmlWriter& xml, std::string_view element, const std::string& owner, const OwnerNames& names);
 void append_prefixes(XmlWriter& xml, const std::vector<std::string>& prefixes, const KeyEncoding& encode);
 
 }  // namespace quarry::frontends::s3

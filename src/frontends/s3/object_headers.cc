@@ -3,6 +3,8 @@
 #include <charconv>
 #include <ctime>
 
+#include "base/utf8.h"
+#include "frontends/s3/header_text.h"
 #include "wire/uri.h"
 #include "wire/xml.h"
 
@@ -32,6 +34,7 @@ std::string_view trim(std::string_view text) {
 
 // Content-Encoding without "aws-chunked", which is about the transfer and not about the object.
 std::string stored_encoding(std::string_view text) {
+  if (lower(text).find("aws-chunked") == std::string::npos) return std::string(text);
   std::string out;
   size_t at = 0;
   while (at <= text.size()) {
@@ -53,19 +56,23 @@ bool is_storage_class(std::string_view text) {
 }
 
 S3Result<void> refuse_promises(const Request& request) {
-  for (const std::string_view name : {"x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-algorithm",
-                                      "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-write-offset-bytes"}) {
-    if (request.header(name)) return header_not_implemented(name);
-  }
+  TRY(refuse_encryption(request));
+  if (request.header("x-amz-write-offset-bytes")) return header_not_implemented("x-amz-write-offset-bytes", "appending to an object");
   const std::string_view mode = request.header_or("x-amz-object-lock-mode");
   const std::string_view until = request.header_or("x-amz-object-lock-retain-until-date");
   if (mode.empty() != until.empty()) {
     return invalid_argument("x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied.",
                             mode.empty() ? "x-amz-object-lock-mode" : "x-amz-object-lock-retain-until-date", "");
   }
-  if (!mode.empty() || request.header("x-amz-object-lock-legal-hold"))
-    return S3Error(E::invalid_request, "Bucket is missing ObjectLockConfiguration");
+  bool lock = false;
+  request.for_each_header([&](const HttpField& field) { lock = lock || has_prefix(field.name, "x-amz-object-lock-"); });
+  if (lock) return S3Error(E::invalid_request, "Bucket is missing ObjectLockConfiguration");
   return {};
+}
+
+// Characters, not bytes.
+size_t length_of(std::string_view utf8) {
+  return static_cast<size_t>(std::ranges::count_if(utf8, [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; }));
 }
 
 bool is_tag_text(std::string_view text) {
@@ -98,6 +105,13 @@ std::vector<std::string> parse_etags(std::string_view text) {
   return etags;
 }
 
+// The ETag of a condition that has one. An empty one matches nothing, and is a condition all the same.
+std::string single_etag(std::string_view text) {
+  std::string_view etag = trim(text);
+  if (etag.starts_with("W/")) etag.remove_prefix(2);
+  return std::string(unquoted(etag));
+}
+
 // Times beyond what 64 bits of nanoseconds hold (the years 1677 to 2262) are the first or last that they do.
 WallTime wall_time_of(int64_t seconds) {
   WallTime time = 0;
@@ -105,11 +119,6 @@ WallTime wall_time_of(int64_t seconds) {
     return seconds < 0 ? std::numeric_limits<WallTime>::min() : std::numeric_limits<WallTime>::max() - kSecond;
   }
   return std::min(time, std::numeric_limits<WallTime>::max() - kSecond);
-}
-
-std::optional<WallTime> parse_time(std::string_view text) {
-  if (const auto seconds = parse_http_date(text)) return wall_time_of(*seconds);
-  return parse_iso_time(text);
 }
 
 std::optional<uint64_t> parse_number(std::string_view text) {
@@ -121,6 +130,27 @@ std::optional<uint64_t> parse_number(std::string_view text) {
 
 }  // namespace
 
+std::optional<WallTime> parse_time(std::string_view text) {
+  if (const auto seconds = parse_http_date(text)) return wall_time_of(*seconds);
+  return parse_iso_time(text);
+}
+
+S3Result<void> refuse_encryption(const Request& request) {
+  constexpr std::string_view kNames[] = {"x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption"};
+  S3Result<void> refused;
+  const bool reads = request.head.method == "GET" || request.head.method == "HEAD";
+  request.for_each_header([&](const HttpField& field) {
+    const std::string name = lower(field.name);
+    if (!refused || !std::ranges::any_of(kNames, [&](auto prefix) { return name.starts_with(prefix); })) return;
+    if (!reads) {
+      refused = header_not_implemented(name, "server-side encryption");
+    } else if (!request.key.empty()) {
+      refused = S3Error(E::invalid_request, "The encryption parameters are not applicable to this object.").detail("Header", name);
+    }
+  });
+  return refused;
+}
+
 S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request) {
   TRY(refuse_promises(request));
   object::ObjectMetadata metadata;
@@ -131,6 +161,9 @@ S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request) {
   metadata.cache_control = request.header_or("cache-control");
   metadata.expires = request.header_or("expires");
   metadata.website_redirect = request.header_or("x-amz-website-redirect-location");
+  if (!metadata.website_redirect.empty() && !request.head.find("x-amz-website-redirect-location")) {
+    TRY_ASSIGN(metadata.website_redirect, header_value_of("x-amz-website-redirect-location", metadata.website_redirect));
+  }
   metadata.storage_class = request.header_or("x-amz-storage-class");
   if (metadata.content_type.empty()) metadata.content_type = "binary/octet-stream";
   if (!metadata.storage_class.empty() && !is_storage_class(metadata.storage_class)) return S3Error(E::invalid_storage_class);
@@ -141,8 +174,10 @@ S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request) {
   }
 
   size_t bytes = 0;
-  for (const auto& field : request.head.headers) {
-    if (!has_prefix(field.name, kMetaPrefix)) continue;
+  std::optional<HttpField> no_text;
+  request.for_each_header([&](const HttpField& field) {
+    if (!has_prefix(field.name, kMetaPrefix)) return;
+    if (!is_utf8(field.name) || !is_utf8(field.value)) no_text = field;
     std::string name = lower(field.name.substr(kMetaPrefix.size()));
     bytes += name.size() + field.value.size();
     const auto same = std::ranges::find_if(metadata.user, [&](const auto& entry) { return entry.first == name; });
@@ -151,7 +186,8 @@ S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request) {
     } else {
       metadata.user.emplace_back(std::move(name), field.value);
     }
-  }
+  });
+  if (no_text) return invalid_argument("User metadata must be UTF-8.", no_text->name, no_text->value);
   if (bytes > object::kUserMetadataMax) {
     return S3Error(E::metadata_too_large)
         .detail("Size", std::to_string(bytes))
@@ -161,10 +197,14 @@ S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request) {
 }
 
 S3Result<void> check_tag(std::string_view name, std::string_view value) {
-  if (name.empty() || name.size() > 128 || !is_tag_text(name)) {
+  constexpr std::string_view kSystem = "aws:";
+  if (equal_ignoring_case(name.substr(0, kSystem.size()), kSystem)) {
+    return S3Error(E::invalid_tag, "System tags cannot be added/updated by requester").detail("TagKey", std::string(name));
+  }
+  if (name.empty() || length_of(name) > 128 || !is_tag_text(name)) {
     return S3Error(E::invalid_tag, "The TagKey you have provided is invalid").detail("TagKey", std::string(name));
   }
-  if (value.size() > 256 || !is_tag_text(value)) {
+  if (length_of(value) > 256 || !is_tag_text(value)) {
     return S3Error(E::invalid_tag, "The TagValue you have provided is invalid")
         .detail("TagKey", std::string(name))
         .detail("TagValue", std::string(value));
@@ -188,7 +228,7 @@ S3Result<object::Tags> parse_tagging_header(std::string_view text) {
     const size_t equal = part.find('=');
     auto name = percent_decode(part.substr(0, equal), PlusSign::is_space);
     auto value = percent_decode(equal == std::string_view::npos ? std::string_view() : part.substr(equal + 1), PlusSign::is_space);
-    if (!name || !value || name->empty()) return malformed();
+    if (!name || !value || name->empty() || !is_utf8(*name) || !is_utf8(*value)) return malformed();
     TRY(check_tag(*name, *value));
     if (std::ranges::any_of(tags, [&](const auto& tag) { return tag.first == *name; })) return malformed();
     tags.emplace_back(std::move(*name), std::move(*value));
@@ -245,18 +285,34 @@ S3Result<object::Conditions> parse_write_conditions(const Request& request) {
   object::Conditions conditions;
   const auto match = request.header("if-match");
   const auto none = request.header("if-none-match");
-  if (none && (match || trim(*none) != "*")) return header_not_implemented("If-None-Match");
-  if (match && match->find(',') != std::string_view::npos) return header_not_implemented("If-Match");
-  if (match) conditions.if_match = parse_etags(*match);
+  const auto refused = [](std::string_view header) {  // S3's own sentence: these it does not have either
+    return S3Error(E::not_implemented, "A header you provided implies functionality that is not implemented.")
+        .detail("Header", std::string(header));
+  };
+  if (none && (match || trim(*none) != "*")) return refused("If-None-Match");
+  if (match && (trim(*match) == "*" || match->find(',') != std::string_view::npos)) return refused("If-Match");
+  if (match) conditions.if_match = {single_etag(*match)};
   if (none) conditions.if_none_match = {"*"};
   return conditions;
 }
 
 S3Result<object::Conditions> parse_delete_conditions(const Request& request) {
   object::Conditions conditions;
-  if (const auto match = request.header("if-match")) conditions.if_match = parse_etags(*match);
-  if (const auto time = request.header("x-amz-if-match-last-modified-time")) conditions.if_match_last_modified = parse_time(*time);
-  if (const auto size = request.header("x-amz-if-match-size")) conditions.if_match_size = parse_number(*size);
+  // A condition that cannot be read is none that may be left out.
+  if (const auto match = request.header("if-match")) {
+    conditions.if_match = parse_etags(*match);
+    if (conditions.if_match.empty()) conditions.if_match = {single_etag(*match)};
+  }
+  if (const auto time = request.header("x-amz-if-match-last-modified-time")) {
+    conditions.if_match_last_modified = parse_time(*time);
+    if (!conditions.if_match_last_modified) {
+      return invalid_argument("x-amz-if-match-last-modified-time is not a time", "x-amz-if-match-last-modified-time", *time);
+    }
+  }
+  if (const auto size = request.header("x-amz-if-match-size")) {
+    conditions.if_match_size = parse_number(*size);
+    if (!conditions.if_match_size) return invalid_argument("x-amz-if-match-size is not a number", "x-amz-if-match-size", *size);
+  }
   return conditions;
 }
 
@@ -273,6 +329,16 @@ S3Error precondition_failed(const object::Conditions& conditions, const object::
     condition = "If-Modified-Since";
   }
   return S3Error(E::precondition_failed).detail("Condition", std::string(condition));
+}
+
+bool range_applies(const Request& request, const object::ObjectInfo& info) {
+  const auto header = request.header("if-range");
+  if (!header) return true;
+  const std::string_view validator = trim(*header);
+  if (validator.starts_with("W/")) return false;  // weak ones never match
+  if (validator.starts_with('"')) return unquoted(validator) == info.etag;
+  if (const auto seconds = parse_http_date(validator)) return *seconds == info.modified / kSecond;
+  return validator == info.etag;  // as If-Match: S3's clients leave the quotes out
 }
 
 ParsedRange parse_range(std::string_view text, uint64_t size) {
@@ -339,7 +405,7 @@ void add_object_headers(ResponseHead& response, const object::ObjectInfo& info, 
       continue;
     }
     const std::string header = "x-amz-meta-" + name;
-    headers.add(header, value);
+    headers.add(header, mail_safe(value));
   }
   if (unprintable > 0) headers.add("x-amz-missing-meta", unprintable);
   if (!info.tags.empty()) headers.add("x-amz-tagging-count", info.tags.size());

@@ -12,6 +12,8 @@ namespace quarry::frontends::s3 {
 inline constexpr size_t kObjectTagsMax = 10;
 inline constexpr size_t kBucketTagsMax = 50;
 
+// Nothing is encrypted: whoever asks for it, or sends a key, is refused. Errors: NotImplemented; InvalidRequest (reading).
+S3Result<void> refuse_encryption(const Request& request);
 // Content-Type and the other headers an object keeps, and x-amz-meta-*. Errors: MetadataTooLarge, NotImplemented (encryption, object
 // lock, other headers that promise what is not there), InvalidStorageClass, InvalidRedirectLocation.
 S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request);
@@ -38,6 +40,9 @@ struct ParsedRange {
   RangeKind kind = RangeKind::whole;
   ByteRange range;
 };
+// Whether If-Range lets the Range header count (RFC 9110 13.1.5): else the whole object is meant, because it is not the one whose beginning
+// the client has.
+bool range_applies(const Request& request, const object::ObjectInfo& info);
 // A Range header over `size` bytes (RFC 9110 14.2). What is malformed or names several ranges is ignored: the whole object is meant.
 ParsedRange parse_range(std::string_view text, uint64_t size);
 // x-amz-copy-source-range: both ends must be given and lie inside. Errors: InvalidArgument.
@@ -52,5 +57,7 @@ std::string_view unquoted(std::string_view etag);
 std::string iso_time(WallTime time);  // 2009-10-12T17:50:30.000Z
 std::string http_time(WallTime time);
 std::optional<WallTime> parse_iso_time(std::string_view text);
+std::optional<WallTime> parse_time(
+    std::string_view text);  // an HTTP date, or an ISO one; what 64 bits cannot hold is the last or first that they do
 
 }  // namespace quarry::frontends::s3

@@ -1,6 +1,45 @@
 #include "frontends/s3/request.h"
 
 namespace quarry::frontends::s3 {
+namespace {
+
+bool has_prefix(std::string_view name, std::string_view prefix) {
+  return name.size() > prefix.size() && equal_ignoring_case(name.substr(0, prefix.size()), prefix);
+}
+
+}  // namespace
+
+std::vector<HttpField> headers_in_query(const RequestHead& head) {
+  constexpr std::string_view kPrefix = "x-amz-";
+  constexpr std::string_view kLeftOut[] = {"algorithm",
+                                           "credential",
+                                           "date",
+                                           "expires",
+                                           "signedheaders",
+                                           "signature",
+                                           "trailer",
+                                           "security-token",
+                                           "content-sha256",
+                                           "decoded-content-length",
+                                           "sdk-checksum-algorithm"};
+  std::vector<HttpField> fields;
+  for (const auto& parameter : head.query) {
+    if (!has_prefix(parameter.name, kPrefix)) continue;
+    const std::string_view rest = std::string_view(parameter.name).substr(kPrefix.size());
+    if (has_prefix(rest, "checksum-") || std::ranges::any_of(kLeftOut, [&](auto name) { return equal_ignoring_case(rest, name); }))
+      continue;
+    if (!head.find(parameter.name)) fields.push_back({parameter.name, parameter.value});
+  }
+  return fields;
+}
+
+std::optional<std::string_view> Request::header(std::string_view name) const {
+  if (const auto value = head.find(name)) return value;
+  for (const auto& field : query_headers) {
+    if (equal_ignoring_case(field.name, name)) return field.value;
+  }
+  return std::nullopt;
+}
 
 ResponseHead Request::answer(int status) const {
   ResponseHead response;
@@ -26,7 +65,11 @@ Task<S3Result<void>> Request::respond_xml(std::string document, int status) {
 Task<S3Result<void>> Request::respond_empty(int status) { co_return co_await respond(answer(status)); }
 
 Task<S3Result<void>> check_access(Request& request, std::string bucket_name) {
-  if (request.credential == nullptr) co_return S3Error(E::access_denied);
+  if (request.credential == nullptr) {
+    auto there = co_await request.services.objects.get_bucket(request.ctx, bucket_name);
+    if (!there) co_return to_s3_error(there.error(), {.bucket = bucket_name});
+    co_return S3Error(E::access_denied);
+  }
   const std::string_view expected_owner =
       request.header_or(bucket_name == request.bucket ? "x-amz-expected-bucket-owner" : "x-amz-source-expected-bucket-owner");
   if (request.is_administrator() && expected_owner.empty()) co_return S3Result<void>();

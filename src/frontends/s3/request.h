@@ -43,6 +43,8 @@ struct Request {
   RequestContext ctx;
   const Operation* operation = nullptr;
 
+  // x-amz-* parameters of the query stand for headers of these names: SDKs put them there when they make presigned URLs. Views borrow head.
+  std::vector<HttpField> query_headers;
   std::string bucket, key;  // decoded; empty where the request addresses the service or a bucket
   bool is_virtual_host = false;
 
@@ -60,8 +62,14 @@ struct Request {
   bool is_administrator() const { return credential != nullptr && credential->user.administrator; }
   std::string_view user_id() const { return credential == nullptr ? std::string_view() : std::string_view(credential->user.id); }
 
-  std::optional<std::string_view> header(std::string_view name) const { return head.find(name); }
-  std::string_view header_or(std::string_view name, std::string_view otherwise = {}) const { return head.find_or(name, otherwise); }
+  std::optional<std::string_view> header(std::string_view name) const;
+  std::string_view header_or(std::string_view name, std::string_view otherwise = {}) const { return header(name).value_or(otherwise); }
+  // All headers, those that stand in the query behind the others.
+  template <class Visit>
+  void for_each_header(Visit visit) const {
+    for (const auto& field : head.headers) visit(field);
+    for (const auto& field : query_headers) visit(field);
+  }
   bool has_query(std::string_view name) const { return head.has_query(name); }
   std::string_view query_or(std::string_view name, std::string_view otherwise = {}) const {
     const auto* found = head.find_query(name);
@@ -81,6 +89,10 @@ struct Request {
   Task<S3Result<void>> respond_xml(std::string document, int status = 200);
   Task<S3Result<void>> respond_empty(int status);
 };
+
+// What Request::query_headers is filled with. Signatures are left out, and checksums: AWS ignores them there (the JavaScript SDK presigns
+// the checksum of an empty body), and so is what a header says itself.
+std::vector<HttpField> headers_in_query(const RequestHead& head);
 
 // Whether the one who asks may use this bucket: its owner, and administrators. Reads the bucket for others than administrators, or where
 // x-amz-expected-bucket-owner asks for it.

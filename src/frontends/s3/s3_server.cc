@@ -2,6 +2,8 @@
 
 #include "base/coding.h"
 #include "base/log.h"
+#include "frontends/s3/key_text.h"
+#include "frontends/s3/object_headers.h"
 #include "frontends/s3/ops/operations.h"
 #include "frontends/s3/routes.h"
 #include "frontends/s3/session.h"
@@ -91,6 +93,15 @@ S3Error wrong_method(const Request& request, Scope scope) {
   return S3Error(E::method_not_allowed).detail("Method", std::string(request.head.method)).detail("ResourceType", std::string(type));
 }
 
+S3Error unknown_parameter(const Request& request, const QueryParameter& stranger, Scope scope) {
+  if (stranger.name == "versionId" && scope == Scope::object)
+    return invalid_argument("This operation does not accept a version-id.", "versionId", stranger.value);
+  if (selects_an_operation(stranger.name)) return wrong_method(request, scope).detail("SubResource", stranger.name);
+  return S3Error(E::not_implemented,
+                 fmt::format("{} with the query parameter '{}' is not implemented.", request.head.method, stranger.name))
+      .detail("QueryParameter", stranger.name);
+}
+
 // S3's limit on the headers of a request, so that what is accepted here is accepted there.
 S3Result<void> check_header_section(const Request& request) {
   constexpr size_t kHeaderSectionMax = 8 * 1024;
@@ -104,6 +115,10 @@ Task<int> send_error(Request& request, const S3Error& error) {
   ResponseHead response = request.answer(error.status());
   response.headers.add("Content-Type", "application/xml");
   for (const auto& [name, value] : error.headers) response.headers.add(name, value);
+  // SDKs learn the right region from it: an answer to HEAD has nothing else to say it with.
+  if (!request.bucket.empty() && error.id() != E::no_such_bucket && !response.headers.has("x-amz-bucket-region")) {
+    response.headers.add("x-amz-bucket-region", request.services.options.region);
+  }
   std::string document;
   if (!status_forbids_body(error.status()) && request.head.method != "HEAD") {
     document = error_document(error, request.head.raw_path, request.request_id, request.host_id);
@@ -155,7 +170,8 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
   CO_TRY(check_header_section(request));
   CO_TRY(parse_address(request));
   const Scope scope = scope_of(request);
-  request.operation = find_operation(request.head, scope);
+  request.query_headers = headers_in_query(request.head);
+  request.operation = find_operation(request, scope);
   if (request.operation != nullptr) {
     request.ctx.operation = "s3.";
     request.ctx.operation.append(request.operation->name);
@@ -164,6 +180,10 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
   if (request.operation == nullptr) co_return wrong_method(request, scope);
   auto authentic = co_await authenticate(request, signing_keys_);
   if (!authentic) co_return authentic;
+  if (const auto* stranger = find_stranger(request.head, *request.operation)) {
+    request.operation = nullptr;  // nothing of it was done
+    co_return unknown_parameter(request, *stranger, scope);
+  }
   if (auth::payload_is_chunked(request.signature.payload) && !request.operation->takes_upload) {
     co_return S3Error(E::invalid_request, "The value of x-amz-content-sha256 header is invalid.");
   }
@@ -179,6 +199,9 @@ Task<S3Result<void>> S3Server::serve(Request& request) {
       if (!access) co_return access;
     }
   }
+  auto text = co_await check_text(request);
+  if (!text) co_return text;
+  CO_TRY(refuse_encryption(request));
   auto done = co_await request.operation->run(request);
   if (done || request.exchange.response.head_sent() || scope == Scope::service || request.bucket_info || request.operation->signed_in_body)
     co_return done;
@@ -197,7 +220,10 @@ std::pair<std::string, std::string> S3Server::error_body(int status) {
     case 400: id = E::bad_request; break;
     case 408: id = E::request_timeout; break;
     case 431: id = E::request_header_section_too_large; break;
-    case 501: id = E::not_implemented; break;
+    case 501: {
+      const S3Error error(E::not_implemented, "This transfer coding, or this method, is not implemented.");
+      return {"application/xml", error_document(error, {}, new_request_id().short_id(), {})};
+    }
     case 503: id = E::slow_down; break;
     default: break;
   }

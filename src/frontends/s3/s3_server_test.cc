@@ -180,7 +180,7 @@ TEST_F(S3, users_have_their_own_buckets_and_nobody_elses) {
   EXPECT_EQ(as("bob", "PUT", "/alices/k", "w").code(), "AccessDenied");
   EXPECT_EQ(as("bob", "DELETE", "/alices").code(), "AccessDenied");
   EXPECT_EQ(as("bob", "PUT", "/alices").code(), "BucketAlreadyExists");
-  EXPECT_EQ(as("alice", "PUT", "/alices").code(), "BucketAlreadyOwnedByYou");
+  EXPECT_EQ(as("alice", "PUT", "/alices").status, 200);
   EXPECT_EQ(as("admin", "GET", "/alices/k").body, "v");
   EXPECT_EQ(as("bob", "GET", "/").body.find("alices"), std::string::npos);
   EXPECT_NE(as("alice", "GET", "/").body.find("alices"), std::string::npos);
@@ -287,7 +287,7 @@ TEST_F(S3, copies_keep_or_replace) {
   EXPECT_EQ(s3.put("/bucket/dst", "", {{"x-amz-copy-source", "bucket/none"}}).code(), "NoSuchKey");
   EXPECT_EQ(s3.put("/bucket/dst", "", {{"x-amz-copy-source", "bucket/src"}, {"x-amz-copy-source-if-match", "\"no\""}}).code(),
             "PreconditionFailed");
-  EXPECT_EQ(s3.put("/bucket", "", {{"x-amz-copy-source", "bucket/src"}}).code(), "BucketAlreadyOwnedByYou");
+  EXPECT_EQ(s3.put("/bucket", "", {{"x-amz-copy-source", "bucket/src"}}).status, 200);
 }
 
 TEST_F(S3, multipart_upload_from_creation_to_object) {

@@ -2,6 +2,7 @@
 #include "base/log.h"
 
 #include "frontends/s3/checksum_headers.h"
+#include "frontends/s3/header_text.h"
 #include "frontends/s3/object_headers.h"
 #include "frontends/s3/ops/operations.h"
 #include "frontends/s3/part_number.h"
@@ -23,13 +24,15 @@ bool has_overrides(const Request& request) {
   return std::ranges::any_of(request.head.query, [](const QueryParameter& parameter) { return parameter.name.starts_with("response-"); });
 }
 
-void apply_overrides(const Request& request, object::ObjectMetadata& metadata) {
+S3Result<void> apply_overrides(const Request& request, object::ObjectMetadata& metadata) {
   std::string* const fields[] = {&metadata.content_type,  &metadata.content_language,    &metadata.expires,
                                  &metadata.cache_control, &metadata.content_disposition, &metadata.content_encoding};
   for (size_t i = 0; i < std::size(kOverrides); ++i) {
     const std::string_view value = request.query_or(kOverrides[i].query);
-    if (!value.empty()) *fields[i] = value;
+    if (value.empty()) continue;
+    TRY_ASSIGN(*fields[i], header_value_of(kOverrides[i].query, value));
   }
+  return {};
 }
 
 // What is wrong whatever the object.
@@ -47,6 +50,7 @@ struct Selection {
   size_t parts_count = 0;                    // for x-amz-mp-parts-count; 0: not said
   std::optional<object::Checksum> checksum;  // of exactly these bytes
   size_t checksum_parts = 0;
+  std::optional<object::ChecksumType> checksum_type;  // to tell, where it is not the checksum's own
 };
 
 S3Result<Selection> select_part(const object::ObjectInfo& info, uint32_t number) {
@@ -65,9 +69,14 @@ S3Result<Selection> select_part(const object::ObjectInfo& info, uint32_t number)
   }
   for (size_t i = 0; i + 1 < number; ++i) selection.range.offset += info.parts[i].size;
   selection.range.length = info.parts[number - 1].size;
-  selection.status = 206;
+  selection.status = selection.range.length > 0 ? 206 : 200;  // no Content-Range can say "nothing"
   selection.parts_count = info.parts.size();
-  selection.checksum = info.parts[number - 1].checksum;
+  if (info.checksum.type == object::ChecksumType::composite) {
+    selection.checksum = info.parts[number - 1].checksum;
+    selection.checksum_type = info.checksum.type;  // what the upload was created with, without the "-N" of the whole
+  } else if (info.parts.size() == 1) {
+    selection.checksum = info.checksum;
+  }
   return selection;
 }
 
@@ -77,7 +86,7 @@ S3Result<Selection> select_range(const Request& request, const object::ObjectInf
   selection.checksum = info.checksum;
   selection.checksum_parts = info.parts.size();
   const auto header = request.header("range");
-  if (!header) return selection;
+  if (!header || !range_applies(request, info)) return selection;
   const ParsedRange parsed = parse_range(*header, info.size);
   if (parsed.kind == RangeKind::whole) return selection;
   if (parsed.kind == RangeKind::unsatisfiable) {
@@ -145,7 +154,7 @@ Task<S3Result<std::optional<Selection>>> prepare(Request& request, const object:
   *response = request.answer(selection.status);
   if (has_overrides(request)) {
     object::ObjectMetadata overridden = info.metadata;
-    apply_overrides(request, overridden);
+    CO_TRY(apply_overrides(request, overridden));
     add_object_headers(*response, info, overridden);
   } else {
     add_object_headers(*response, info, info.metadata);
@@ -157,7 +166,7 @@ Task<S3Result<std::optional<Selection>>> prepare(Request& request, const object:
                                                        selection.range.offset + selection.range.length - 1, info.size));
   }
   if (selection.checksum && equal_ignoring_case(request.header_or("x-amz-checksum-mode"), "ENABLED")) {
-    add_checksum_headers(*response, *selection.checksum, selection.checksum_parts);
+    add_checksum_headers(*response, *selection.checksum, selection.checksum_parts, selection.checksum_type);
   }
   response->content_length = selection.range.length;
   co_return std::optional<Selection>(selection);

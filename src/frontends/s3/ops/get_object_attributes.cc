@@ -1,5 +1,6 @@
 #include <charconv>
 
+#include "base/coding.h"
 #include "frontends/s3/checksum_headers.h"
 #include "frontends/s3/object_headers.h"
 #include "frontends/s3/ops/operations.h"
@@ -17,30 +18,30 @@ struct Wanted {
 S3Result<Wanted> parse_wanted(const Request& request) {
   Wanted wanted;
   size_t count = 0;
-  for (const auto& field : request.head.headers) {
-    if (!equal_ignoring_case(field.name, "x-amz-object-attributes")) continue;
-    size_t at = 0;
-    while (at <= field.value.size()) {
-      const size_t end = std::min(field.value.find(',', at), field.value.size());
-      std::string_view name = field.value.substr(at, end - at);
-      at = end + 1;
-      while (name.starts_with(' ')) name.remove_prefix(1);
-      while (name.ends_with(' ')) name.remove_suffix(1);
-      if (name.empty()) continue;
-      ++count;
-      if (name == "ETag") {
-        wanted.etag = true;
-      } else if (name == "Checksum") {
-        wanted.checksum = true;
-      } else if (name == "ObjectParts") {
-        wanted.parts = true;
-      } else if (name == "StorageClass") {
-        wanted.storage_class = true;
-      } else if (name == "ObjectSize") {
-        wanted.size = true;
-      } else {
-        return invalid_argument("Invalid attribute name specified.", "x-amz-object-attributes", name);
-      }
+  std::string names;
+  request.for_each_header([&](const HttpField& field) {
+    if (equal_ignoring_case(field.name, "x-amz-object-attributes")) names.append(field.value).append(",");
+  });
+  for (size_t at = 0; at < names.size();) {
+    const size_t end = std::min(names.find(',', at), names.size());
+    std::string_view name = std::string_view(names).substr(at, end - at);
+    at = end + 1;
+    while (name.starts_with(' ')) name.remove_prefix(1);
+    while (name.ends_with(' ')) name.remove_suffix(1);
+    if (name.empty()) continue;
+    ++count;
+    if (name == "ETag") {
+      wanted.etag = true;
+    } else if (name == "Checksum") {
+      wanted.checksum = true;
+    } else if (name == "ObjectParts") {
+      wanted.parts = true;
+    } else if (name == "StorageClass") {
+      wanted.storage_class = true;
+    } else if (name == "ObjectSize") {
+      wanted.size = true;
+    } else {
+      return invalid_argument("Invalid attribute name specified.", "x-amz-object-attributes", name);
     }
   }
   if (count == 0) {
@@ -57,9 +58,10 @@ S3Result<Wanted> parse_wanted(const Request& request) {
   return wanted;
 }
 
-void append_checksum(XmlWriter& xml, const object::Checksum& checksum, size_t parts) {
+// Without the "-N" that a composite one has elsewhere: S3 leaves it out here.
+void append_checksum(XmlWriter& xml, const object::Checksum& checksum) {
   if (checksum.algorithm == ChecksumAlgorithm::none) return;
-  xml.element(checksum_element_name(checksum.algorithm), encode_checksum(checksum, parts));
+  xml.element(checksum_element_name(checksum.algorithm), to_base64(bytes_of(checksum.value)));
 }
 
 void append_parts(XmlWriter& xml, const object::ObjectInfo& info, const Wanted& wanted) {
@@ -67,28 +69,16 @@ void append_parts(XmlWriter& xml, const object::ObjectInfo& info, const Wanted& 
   xml.element("PartsCount", uint64_t{info.parts.size()});
   // AWS lists single parts only of objects with a checksum of each.
   const bool listed = info.checksum.algorithm != ChecksumAlgorithm::none;
-  uint32_t next = wanted.after;
-  size_t shown = 0;
-  bool truncated = false;
-  std::vector<const object::PartInfo*> page;
-  for (const auto& part : info.parts) {
-    if (part.number <= wanted.after) continue;
-    if (shown == wanted.limit) {
-      truncated = true;
-      break;
-    }
-    ++shown;
-    next = part.number;
-    page.push_back(&part);
-  }
+  // Parts are numbered by their place in the object, as GET and HEAD number them, whatever the numbers were under which they came.
+  const size_t first = std::min<size_t>(wanted.after, info.parts.size());
+  const size_t shown = std::min(wanted.limit, info.parts.size() - first);
   xml.element("PartNumberMarker", uint64_t{wanted.after});
-  xml.element("NextPartNumberMarker", uint64_t{next});
+  xml.element("NextPartNumberMarker", uint64_t{shown == 0 ? wanted.after : first + shown});
   xml.element("MaxParts", uint64_t{wanted.limit});
-  xml.flag("IsTruncated", truncated);
-  for (const auto* part : page) {
-    if (!listed) break;
-    xml.open("Part").element("PartNumber", uint64_t{part->number}).element("Size", part->size);
-    append_checksum(xml, part->checksum, 1);
+  xml.flag("IsTruncated", first + shown < info.parts.size());
+  for (size_t i = first; listed && i < first + shown; ++i) {
+    xml.open("Part").element("PartNumber", uint64_t{i + 1}).element("Size", info.parts[i].size);
+    if (info.checksum.type == object::ChecksumType::composite) append_checksum(xml, info.parts[i].checksum);
     xml.close();
   }
   xml.close();
@@ -115,7 +105,7 @@ Task<S3Result<void>> get_object_attributes(Request& request) {
   if (wanted.etag) xml.element("ETag", info->etag);
   if (wanted.checksum && info->checksum.algorithm != ChecksumAlgorithm::none) {
     xml.open("Checksum");
-    append_checksum(xml, info->checksum, info->parts.size());
+    append_checksum(xml, info->checksum);
     xml.element("ChecksumType", checksum_type_name(info->checksum.type)).close();
   }
   if (wanted.parts && !info->parts.empty()) append_parts(xml, *info, wanted);

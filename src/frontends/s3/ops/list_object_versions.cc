@@ -29,6 +29,10 @@ Task<S3Result<void>> list_object_versions(Request& request) {
     page = std::move(*listed);
   }
 
+  OwnerNames names(request);
+  for (const auto& info : page.versions) {
+    if (!names.knows(info.owner)) co_await names.learn(info.owner);
+  }
   XmlWriter xml;
   xml.open_with_namespace("ListVersionsResult", kNamespace);
   xml.element("Name", request.bucket).element("Prefix", encode(options.prefix));
@@ -49,7 +53,7 @@ Task<S3Result<void>> list_object_versions(Request& request) {
       append_object(xml, info, encode);
     }
     xml.element("VersionId", info.version_id).flag("IsLatest", info.is_latest);
-    append_owner(xml, "Owner", info.owner);
+    append_owner(xml, "Owner", info.owner, names);
     xml.close();
   }
   append_prefixes(xml, page.common_prefixes, encode);

@@ -50,11 +50,12 @@ Task<S3Result<object::ListPage>> run_list(Request& request, ListPlan& plan) {
   co_return std::move(*page);
 }
 
-void append_contents(XmlWriter& xml, const object::ListPage& page, const KeyEncoding& encode, bool owners) {
+// names: null where owners are not asked for.
+void append_contents(XmlWriter& xml, const object::ListPage& page, const KeyEncoding& encode, const OwnerNames* names) {
   for (const auto& info : page.objects) {
     xml.open("Contents");
     append_object(xml, info, encode);
-    if (owners) append_owner(xml, "Owner", info.owner);
+    if (names != nullptr) append_owner(xml, "Owner", info.owner, *names);
     xml.close();
   }
   append_prefixes(xml, page.common_prefixes, encode);
@@ -67,6 +68,10 @@ Task<S3Result<void>> list_objects(Request& request) {
   const std::string marker(request.query_or("marker"));
   plan.options.after = marker;
   CO_TRY_ASSIGN(const object::ListPage page, co_await run_list(request, plan));
+  OwnerNames names(request);
+  for (const auto& info : page.objects) {
+    if (!names.knows(info.owner)) co_await names.learn(info.owner);
+  }
 
   XmlWriter xml;
   xml.open_with_namespace("ListBucketResult", kNamespace);
@@ -76,7 +81,7 @@ Task<S3Result<void>> list_objects(Request& request) {
   if (!plan.options.delimiter.empty()) xml.element("Delimiter", plan.encode(plan.options.delimiter));
   if (plan.encode.url) xml.element("EncodingType", "url");
   xml.flag("IsTruncated", page.truncated);
-  append_contents(xml, page, plan.encode, true);
+  append_contents(xml, page, plan.encode, &names);
   xml.close();
   co_return co_await request.respond_xml(xml.take());
 }
@@ -91,6 +96,11 @@ Task<S3Result<void>> list_objects_v2(Request& request) {
     plan.options.after = std::max(plan.options.after, last);
   }
   CO_TRY_ASSIGN(const object::ListPage page, co_await run_list(request, plan));
+  const bool owners = request.query_or("fetch-owner") == "true";
+  OwnerNames names(request);
+  for (const auto& info : page.objects) {
+    if (owners && !names.knows(info.owner)) co_await names.learn(info.owner);
+  }
 
   XmlWriter xml;
   xml.open_with_namespace("ListBucketResult", kNamespace);
@@ -103,7 +113,7 @@ Task<S3Result<void>> list_objects_v2(Request& request) {
   if (token != nullptr) xml.element("ContinuationToken", token->value);
   if (page.truncated) xml.element("NextContinuationToken", encode_token(page.next));
   if (!start_after.empty()) xml.element("StartAfter", plan.encode(start_after));
-  append_contents(xml, page, plan.encode, request.query_or("fetch-owner") == "true");
+  append_contents(xml, page, plan.encode, owners ? &names : nullptr);
   xml.close();
   co_return co_await request.respond_xml(xml.take());
 }

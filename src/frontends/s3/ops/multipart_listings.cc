@@ -38,8 +38,7 @@ std::string_view storage_class_of(const object::ObjectMetadata& metadata) {
 Task<S3Result<void>> abort_multipart_upload(Request& request) {
   if (const auto header = request.header("x-amz-if-match-initiated-time")) {
     // Compared by the second; a time that has not come yet is no condition.
-    auto time = parse_iso_time(*header);
-    if (const auto seconds = parse_http_date(*header)) time = *seconds * 1'000'000'000;
+    const auto time = parse_time(*header);
     auto upload = co_await request.services.objects.get_upload(request.ctx, request.bucket, request.key, request.upload_id());
     if (!upload) co_return request.error(upload.error());
     const bool counts = time && *time <= request.services.clock.wall_now();
@@ -55,12 +54,14 @@ Task<S3Result<void>> list_parts(Request& request) {
   CO_TRY_ASSIGN(const uint32_t after, parse_part_marker(request));
   auto page = co_await request.services.objects.list_parts(request.ctx, request.bucket, request.key, request.upload_id(), after, limit);
   if (!page) co_return request.error(page.error());
+  OwnerNames names(request);
+  co_await names.learn(page->upload.owner);
 
   XmlWriter xml;
   xml.open_with_namespace("ListPartsResult", kNamespace);
   xml.element("Bucket", request.bucket).element("Key", request.key).element("UploadId", page->upload.upload_id);
-  append_owner(xml, "Initiator", page->upload.owner);
-  append_owner(xml, "Owner", page->upload.owner);
+  append_owner(xml, "Initiator", page->upload.owner, names);
+  append_owner(xml, "Owner", page->upload.owner, names);
   xml.element("StorageClass", storage_class_of(page->upload.metadata));
   xml.element("PartNumberMarker", uint64_t{after});
   xml.element("NextPartNumberMarker", uint64_t{page->parts.empty() ? 0 : page->parts.back().number});
@@ -106,6 +107,10 @@ Task<S3Result<void>> list_multipart_uploads(Request& request) {
     page = std::move(*listed);
   }
 
+  OwnerNames names(request);
+  for (const auto& upload : page.uploads) {
+    if (!names.knows(upload.owner)) co_await names.learn(upload.owner);
+  }
   XmlWriter xml;
   xml.open_with_namespace("ListMultipartUploadsResult", kNamespace);
   xml.element("Bucket", request.bucket).element("KeyMarker", encode(options.key_marker)).element("UploadIdMarker", options.upload_marker);
@@ -119,8 +124,8 @@ Task<S3Result<void>> list_multipart_uploads(Request& request) {
   xml.element("MaxUploads", uint64_t{limit}).flag("IsTruncated", page.truncated);
   for (const auto& upload : page.uploads) {
     xml.open("Upload").element("Key", encode(upload.key)).element("UploadId", upload.upload_id);
-    append_owner(xml, "Initiator", upload.owner);
-    append_owner(xml, "Owner", upload.owner);
+    append_owner(xml, "Initiator", upload.owner, names);
+    append_owner(xml, "Owner", upload.owner, names);
     xml.element("StorageClass", storage_class_of(upload.metadata)).element("Initiated", iso_time(upload.initiated));
     append_upload_checksum(xml, upload.checksum);
     xml.close();

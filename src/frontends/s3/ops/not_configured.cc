@@ -1,5 +1,6 @@
 #include "frontends/s3/ops/not_configured.h"
 
+#include "frontends/s3/routes.h"
 #include "wire/xml.h"
 
 namespace quarry::frontends::s3 {
@@ -25,7 +26,11 @@ Task<S3Result<void>> answer_fixed(Request& request, std::string document) {
   co_return co_await request.respond_xml(std::move(document));
 }
 
-Task<S3Result<void>> answer_not_implemented(Request& request) { co_return S3Error(E::not_implemented); }
+Task<S3Result<void>> answer_not_implemented(Request& request) {
+  const Operation& operation = *request.operation;
+  co_return S3Error(E::not_implemented, fmt::format("{} of ?{} is not implemented.", operation.method, operation.query))
+      .detail("SubResource", std::string(operation.query));
+}
 
 Task<S3Result<void>> get_bucket_logging(Request& request) { return answer_fixed(request, empty_document("BucketLoggingStatus")); }
 Task<S3Result<void>> get_bucket_notification(Request& request) {

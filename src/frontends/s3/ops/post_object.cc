@@ -1,6 +1,8 @@
 // PostObject: a browser uploads a file with a form. The form's fields stand in for headers, its policy for the signature of the request.
 // The file's length is known only when its end is seen; nothing is published before.
+#include "base/utf8.h"
 #include "frontends/s3/form_data.h"
+#include "frontends/s3/header_text.h"
 #include "frontends/s3/object_headers.h"
 #include "frontends/s3/ops/operations.h"
 #include "frontends/s3/post_policy.h"
@@ -129,10 +131,13 @@ Task<S3Result<Form>> read_fields(FormReader& reader) {
 Task<S3Result<PostPolicy>> check_signature(Request& request, const Form& form) {
   constexpr std::string_view kNames[] = {"policy", "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"};
   if (form.find("awsaccesskeyid") != nullptr || form.find("signature") != nullptr) {
-    co_return S3Error(E::invalid_request, "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.");
+    co_return S3Error(auth::signature_v2_refusal());
   }
   const bool any = std::ranges::any_of(kNames, [&](std::string_view name) { return form.find(name) != nullptr; });
-  if (!any) co_return S3Error(E::access_denied);
+  if (!any) {
+    auto refused = co_await check_access(request, request.bucket);
+    co_return refused ? S3Error(E::access_denied) : std::move(refused).error();
+  }
   for (const std::string_view name : kNames) {
     if (form.find(name) == nullptr) co_return missing_field(name);
   }
@@ -172,11 +177,27 @@ struct PostPlan {
   ChecksumAlgorithm sent = ChecksumAlgorithm::none;
 };
 
+// The fields of a form are UTF-8; what headers carry is ISO-8859-1.
+S3Result<void> fit_into_headers(object::ObjectMetadata& metadata) {
+  const std::pair<std::string_view, std::string*> fields[] = {{"Content-Type", &metadata.content_type},
+                                                              {"Content-Encoding", &metadata.content_encoding},
+                                                              {"Content-Disposition", &metadata.content_disposition},
+                                                              {"Content-Language", &metadata.content_language},
+                                                              {"Cache-Control", &metadata.cache_control},
+                                                              {"Expires", &metadata.expires},
+                                                              {"x-amz-website-redirect-location", &metadata.website_redirect}};
+  for (const auto& [name, value] : fields) {
+    TRY_ASSIGN(*value, header_value_of(name, *value));
+  }
+  return {};
+}
+
 S3Result<PostPlan> plan_post(const Request& request, const Form& form) {
   const HeaderView view(form);
   Request headers{.exchange = request.exchange, .services = request.services, .head = view.head};
   PostPlan plan;
   TRY_ASSIGN(plan.options.metadata, parse_object_metadata(headers));
+  TRY(fit_into_headers(plan.options.metadata));
   TRY_ASSIGN(const SentChecksum checksum, parse_sent_checksum(headers));
   TRY_ASSIGN(plan.expected.md5, parse_content_md5(headers));
   if (const std::string* tagging = form.find("tagging")) {
@@ -274,7 +295,14 @@ std::string redirect_of(const Request& request, const Form& form, std::string_vi
   std::string_view wanted = form.get("success_action_redirect");
   if (wanted.empty()) wanted = form.get("redirect");
   if (wanted.empty() || !parse_url(wanted)) return {};
-  std::string url(wanted);
+  std::string url;
+  for (const char c : wanted) {
+    if (static_cast<uint8_t>(c) < 0x80) {
+      url.push_back(c);
+    } else {
+      percent_encode_append(std::string_view(&c, 1), false, url);
+    }
+  }
   url.push_back(wanted.find('?') == std::string_view::npos ? '?' : '&');
   url.append("bucket=").append(percent_encode(request.bucket));
   url.append("&key=").append(percent_encode(request.key));
@@ -317,6 +345,7 @@ Task<S3Result<void>> post_object(Request& request) {
   if (!form) co_return std::move(form).error();
   if (form->get("key").empty()) co_return missing_field("key");
   request.key = form->get("key");
+  if (!is_utf8(request.key)) co_return S3Error(E::invalid_uri);
   if (escapes_bucket(request.key)) co_return S3Error(E::path_escapes_bucket);
   if (request.key.size() > object::kObjectKeyMax) {
     co_return S3Error(E::key_too_long)

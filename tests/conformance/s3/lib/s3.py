@@ -21,8 +21,8 @@ class S3:
         self.url = urllib.parse.urlsplit(endpoint)
         self.access_key, self.secret_key, self.region = access_key, secret_key, region
 
-    def request(self, method, path, query=None, body=b"", headers=None):
-        """Signs and sends; returns (headers, body), raises S3Error for a status of 300 and above."""
+    def request(self, method, path, query=None, body=b"", headers=None, bare=False):
+        """Signs and sends; returns (headers, body), raises S3Error for a status of 300 and above. bare: names without a value are sent without '='."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         quoted = urllib.parse.quote(path, safe="/-_.~")
         query_string = "&".join(f"{urllib.parse.quote(k, safe='-_.~')}={urllib.parse.quote(str(v), safe='-_.~')}"
@@ -45,7 +45,8 @@ class S3:
         else:
             connection = http.client.HTTPConnection(self.url.netloc, timeout=60)
         try:
-            connection.request(method, quoted + ("?" + query_string if query_string else ""), body=body, headers=signed)
+            sent = "&".join(p.removesuffix("=") for p in query_string.split("&")) if bare else query_string
+            connection.request(method, quoted + ("?" + sent if sent else ""), body=body, headers=signed)
             response = connection.getresponse()
             content = response.read()
             if response.status >= 300:
