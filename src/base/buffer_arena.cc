@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "base/check.h"
+#include "base/machine.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define QUARRY_PLAIN_HEAP 1
@@ -72,7 +73,7 @@ struct Chunk {
 class Arena {
  public:
   Arena() {
-    const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const auto memory = static_cast<size_t>(machine_limits().memory_bytes);
     size_t limit = configured_limit.load();
     if (limit == SIZE_MAX) limit = std::min(kDefaultLimit, memory / 8);
     if (kPlainHeap) return;

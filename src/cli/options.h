@@ -32,6 +32,7 @@ struct UpOptions {
   std::string log_level = "info";
   unsigned cores = 0;
   bool force = false;
+  bool accept_loss = false;
   bool json = false;
   std::string config;  // `quarry server --config`
   bool drives_given = false;
@@ -71,7 +72,7 @@ struct DeviceOptions {
 struct AdoptOptions {
   Target target;
   std::string directory, bucket;
-  bool attach = false, replace = false;
+  bool attach = false, replace = false, prune = false;
 };
 
 struct UserOptions {
@@ -132,6 +133,7 @@ int run_adopt(const AdoptOptions& options);
 int run_user_list(const UserOptions& options);
 int run_user_create(const UserOptions& options);
 int run_user_change(const UserOptions& options, const char* verb);  // enable, disable, delete
+int run_key_show(const UserOptions& options);
 int run_key_list(const UserOptions& options);
 int run_key_create(const UserOptions& options);
 int run_key_change(const UserOptions& options, const char* verb);

@@ -34,6 +34,11 @@ void add_target(CLI::App& app, Target& target) {
   app.add_flag("--quiet,-q", target.quiet, "no progress display");
 }
 
+void add_accept_loss(CLI::App& app, UpOptions& o) {
+  app.add_flag("--accept-loss", o.accept_loss,
+               "start although so many drives are away that what was written last may be on them alone: gives that up");
+}
+
 void add_node_options(CLI::App& app, UpOptions& o) {
   app.add_option("--s3", o.s3, "address of the S3 listener")->capture_default_str();
   app.add_option("--admin", o.admin, "address of the admin listener")->capture_default_str();
@@ -61,7 +66,9 @@ void add_node_options(CLI::App& app, UpOptions& o) {
       ->capture_default_str();
   app.add_option("--cores", o.cores, "event loops (0: one for each processor)")->capture_default_str();
   app.add_option("--log-level", o.log_level, "debug, info, warning or error")->capture_default_str();
-  app.add_flag("--force", o.force, "format devices that carry something else: DESTROYS what is on them");
+  app.add_flag("--force", o.force,
+               "where no drive carries a store, make a new one, whatever the drives carry and whatever store this root had: DESTROYS it");
+  add_accept_loss(app, o);
   app.add_flag("--json", o.json, "print the endpoints as JSON when ready");
 }
 
@@ -168,6 +175,7 @@ int parse_and_run(int argc, char** argv) {
   UpOptions server;
   auto* server_app = app.add_subcommand("server", "start a node as a configuration file says");
   server_app->add_option("--config", server.config, "TOML file (docs/guide/configuration.md)")->required()->check(CLI::ExistingFile);
+  add_accept_loss(*server_app, server);
   server_app->add_flag("--json", server.json, "print the endpoints as JSON when ready");
   command(server_app, [&] { return run_up(server); });
 
@@ -281,13 +289,14 @@ int parse_and_run(int argc, char** argv) {
   adopt_app->add_option("BUCKET", adopt.bucket, "the bucket; it is made if it is not there")->required();
   adopt_app->add_flag("--replace", adopt.replace, "files take the place of objects that have the same key");
   adopt_app->add_flag("--attach", adopt.attach, "make DIR a dir drive of the node first, if it lies on none");
+  adopt_app->add_flag("--prune", adopt.prune, "delete the objects whose files are gone");
   add_target(*adopt_app, adopt.target);
   command(adopt_app, [&adopt] { return run_adopt(adopt); });
 
   UserOptions user;
   auto* user_app = app.add_subcommand("user", "users: list, create, enable, disable, delete");
   user_app->require_subcommand(1);
-  auto* key_app = app.add_subcommand("key", "access keys: list, create, enable, disable, delete");
+  auto* key_app = app.add_subcommand("key", "access keys: show, list, create, enable, disable, delete");
   key_app->require_subcommand(1);
   const auto identity_command = [&](CLI::App* parent, const char* name, const char* help, const char* operand, std::string& field,
                                     auto run) {
@@ -300,6 +309,7 @@ int parse_and_run(int argc, char** argv) {
   identity_command(user_app, "list", "all users", nullptr, user.name, run_user_list);
   identity_command(user_app, "create", "make a user", "NAME", user.name, run_user_create)
       ->add_flag("--administrator", user.administrator, "may do everything");
+  identity_command(key_app, "show", "the access key and secret key that the node's directory holds", nullptr, user.name, run_key_show);
   identity_command(key_app, "list", "keys of a user", "USER", user.name, run_key_list);
   auto* key_create = identity_command(key_app, "create", "make an access key; its secret is shown once", "USER", user.name, run_key_create);
   key_create->add_option("--key", user.access_key, "access key to use instead of a generated one");

@@ -2,7 +2,9 @@
 
 #include <fstream>
 
+#include "cli/hints.h"
 #include "cli/terminal.h"
+#include "daemon/node.h"
 #include "io/ring_executor.h"
 #include "io/tls.h"
 #include "io/uring_network.h"
@@ -98,11 +100,11 @@ int with_session(const Target& target, std::function<Task<Result<void>>(Session&
   };
   const Result<void> result = run();
   if (result) return 0;
-  print_error(result.error().to_string());
-  if (result.error().code() == Code::unavailable && target.s3.empty() && target.admin.empty()) {
-    const std::string root = root_directory(target.root);
-    fmt::print(stderr, "  if the node in {} is not running, start it:  quarry up --root {}\n", root, root);
-  }
+  print_error(with_root(result.error().to_string(), target.root));
+  const std::string root = root_directory(target.root);
+  const bool local = target.s3.empty() && target.admin.empty();
+  if (result.error().code() == Code::unavailable && local && !daemon::node_is_running(root))
+    fmt::print(stderr, "  the node is not running; to start it: `quarry up --root {}`\n", root);
   return 1;
 }
 

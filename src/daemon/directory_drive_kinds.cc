@@ -51,6 +51,16 @@ class FoundDirectory final : public FoundDrive {
   const std::string path_;
 };
 
+// There is a store, or was one, and it cannot be used.
+bool is_ruined(Code code) { return code == Code::corrupt || code == Code::incompatible; }
+
+Error not_empty(Code code, std::string_view kind, const std::string& path, const std::string& carries) {
+  return fail(is_ruined(code) ? code : Code::already_exists,
+              "{} is not empty: {}. It was left alone; choose another directory, or, to DESTROY what is left of a store there: "
+              "`quarry device format --force {}:{}`",
+              path, carries, kind, path);
+}
+
 std::string describe(std::string_view kind, const std::string& path, const Uuid& drive, const Uuid& cluster, uint32_t version, bool clean,
                      const std::string& label) {
   std::string text = fmt::format("{} drive {}\n  directory       {}\n  format version  {}\n  cluster         {}\n  closed          {}\n",
@@ -106,15 +116,23 @@ class KfsDriveKind final : public DriveKind {
       found->identity = DriveIdentity{identity->drive, identity->cluster};
       co_return std::unique_ptr<FoundDrive>(std::move(found));
     }
-    if (identity.error().code() != Code::not_found) co_return std::move(identity).error().with(path);
-    const auto content = co_await blocking_apart([path] { return chunk::KfsChunkStore::foreign_content(path); });
-    if (!content) co_return content.error();
-    const std::optional<std::string>& foreign = *content;
-    if (foreign && !force)
-      co_return fail(Code::already_exists,
-                     "{} is not empty: {}. It was left alone; choose an empty directory, or: quarry device format --force kfs:{}", path,
-                     *foreign, path);
+    const Code code = identity.error().code();
+    if (is_ruined(code)) {
+      found->carries = identity.error().context();
+    } else if (code != Code::not_found) {
+      co_return std::move(identity).error().with(path);
+    } else {
+      const auto content = co_await blocking_apart([path] { return chunk::KfsChunkStore::foreign_content(path); });
+      if (!content) co_return content.error();
+      found->carries = content->value_or("");
+    }
+    if (!found->carries.empty() && !force) co_return not_empty(code, "kfs", path, found->carries);
     co_return std::unique_ptr<FoundDrive>(std::move(found));
+  }
+  Task<Result<DriveIdentity>> identify(std::string path) const override {
+    auto identity = co_await chunk::KfsChunkStore::identify(path);
+    if (!identity) co_return std::move(identity).error().with(path);
+    co_return DriveIdentity{identity->drive, identity->cluster};
   }
   Task<Result<std::string>> inspect(std::string path, std::string) const override {
     auto identity = co_await chunk::KfsChunkStore::identify(path);
@@ -132,15 +150,29 @@ class DirDriveKind final : public DriveKind {
   std::string_view name() const override { return "dir"; }
   std::string_view help() const override { return "dir:DIRECTORY: each object a plain file that can be read without Quarry"; }
 
-  Task<Result<std::unique_ptr<FoundDrive>>> find(std::string path, bool) const override {
+  Task<Result<std::unique_ptr<FoundDrive>>> find(std::string path, bool force) const override {
     auto found = std::make_unique<FoundDirectory<chunk::DirStore, chunk::DirFormatOptions, chunk::DirStoreOptions>>(path);
     auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });
     if (identity) {
       found->identity = DriveIdentity{identity->drive, identity->cluster};
-    } else if (identity.error().code() != Code::not_found) {
-      co_return std::move(identity).error().with(path);
+      co_return std::unique_ptr<FoundDrive>(std::move(found));
     }
-    co_return std::unique_ptr<FoundDrive>(std::move(found));  // files that are there already are left alone: adopt takes them in
+    // Files of others are left alone, and adopt takes them in; but not what is left of a drive.
+    const Code code = identity.error().code();
+    if (is_ruined(code)) {
+      found->carries = identity.error().context();
+    } else if (code != Code::not_found) {
+      co_return std::move(identity).error().with(path);
+    } else {
+      CO_TRY_ASSIGN(found->carries, co_await blocking_apart([path] { return chunk::DirStore::remains(path); }));
+    }
+    if (!found->carries.empty() && !force) co_return not_empty(code, "dir", path, found->carries);
+    co_return std::unique_ptr<FoundDrive>(std::move(found));
+  }
+  Task<Result<DriveIdentity>> identify(std::string path) const override {
+    auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });
+    if (!identity) co_return std::move(identity).error().with(path);
+    co_return DriveIdentity{identity->drive, identity->cluster};
   }
   Task<Result<std::string>> inspect(std::string path, std::string) const override {
     auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });

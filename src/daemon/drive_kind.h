@@ -24,6 +24,7 @@ class FoundDrive {
  public:
   virtual ~FoundDrive() = default;
   std::optional<DriveIdentity> identity;  // none: it carries no store yet, and may be formatted
+  std::string carries;                    // without identity: what else is on it, which formatting destroys; empty: nothing
 
   // Makes an empty store for `cluster` (nil: for nobody yet). force: whatever it carries is DESTROYED (a dir drive keeps files it does not
   // know).
@@ -47,6 +48,8 @@ class DriveKind {
   // Looks at the place. One that is held by a process that was killed just now is waited for, a few seconds.
   // Errors: not_found, already_exists (carries something else, and not forced), busy, incompatible, corrupt, permission_denied, io_error.
   virtual Task<Result<std::unique_ptr<FoundDrive>>> find(std::string path, bool force) const = 0;
+  // Who is there, without holding the place or changing anything. Errors: as find.
+  virtual Task<Result<DriveIdentity>> identify(std::string path) const = 0;
   // Its structures as text for people, without changing anything.
   virtual Task<Result<std::string>> inspect(std::string path, std::string what) const = 0;
   // Offline check of a drive that nobody has open.

@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
+#include <map>
 #include <set>
 
+#include "cluster/chunk_ids.h"
 #include "daemon/drive_kind.h"
+#include "daemon/mount_notes.h"
 #include "daemon/patience.h"
 #include "io/clock.h"
 #include "io/uring_block_device.h"
@@ -22,51 +24,51 @@ namespace quarry::daemon {
 
 namespace {
 
-// root/drives/drive-NN: made as sparse files on the first start, found on later ones.
+// root/drives/drive-NN: made as sparse files while the store is made, found later.
 Result<std::vector<std::string>> file_backed(const NodeConfig& config, bool make) {
   namespace fs = std::filesystem;
   const fs::path directory = fs::path(config.root) / "drives";
   std::error_code error;
   std::vector<std::string> paths;
-  if (!make && !fs::exists(directory, error)) return paths;
-  fs::create_directories(directory, error);
-  if (error) return fail(Code::io_error, "{}: {}", directory.string(), error.message());
+  if (make) {
+    fs::create_directories(directory, error);
+    if (error) return fail(Code::io_error, "{}: {}", directory.string(), error.message());
+    const auto space = fs::space(directory, error);
+    if (!error && config.drives * config.drive_bytes > space.available) {
+      LOG_WARNING("the drives are sparse files of more bytes than the disk has free; they will be full when the disk is",
+                  {"drives", config.drives * config.drive_bytes}, {"free", space.available});
+    }
+    for (unsigned i = 0; i < config.drives; ++i) {
+      const fs::path path = directory / fmt::format("drive-{:02}", i);
+      // A start that was cut short leaves a file without a size.
+      if (fs::exists(path, error) && fs::file_size(path, error) == 0 && !error) fs::remove(path, error);
+      if (!fs::exists(path, error)) TRY(create_file_device(path.string(), config.drive_bytes));
+    }
+  }
+  if (!fs::exists(directory, error)) return paths;
   for (const auto& entry : fs::directory_iterator(directory, error)) paths.push_back(entry.path().string());
   if (error) return fail(Code::io_error, "{}: {}", directory.string(), error.message());
   std::sort(paths.begin(), paths.end());
-  if (!paths.empty() || !make) return paths;
-  const auto space = fs::space(directory, error);
-  if (!error && config.drives * config.drive_bytes > space.available) {
-    LOG_WARNING("the drives are sparse files of more bytes than the disk has free; they will be full when the disk is",
-                {"drives", config.drives * config.drive_bytes}, {"free", space.available});
-  }
-  for (unsigned i = 0; i < config.drives; ++i) {
-    const std::string path = (directory / fmt::format("drive-{:02}", i)).string();
-    TRY(create_file_device(path, config.drive_bytes));
-    paths.push_back(path);
-  }
   return paths;
 }
 
 }  // namespace
 
-Result<std::vector<DriveToOpen>> drives_of(const NodeConfig& config) {
+Result<std::vector<DriveToOpen>> drives_of(const NodeConfig& config, const RootMemory& memory) {
   std::vector<DriveToOpen> drives;
   std::set<std::string> seen;
-  const std::vector<std::string> remembered = remembered_drives(config.root);
-  const std::set<std::string> known(remembered.begin(), remembered.end());
   const auto add = [&](const std::string& path) -> Result<void> {
     TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(path));
     const std::string text = spec.text();
-    if (seen.insert(text).second) drives.push_back({text, nullptr, known.contains(text)});
+    if (seen.insert(text).second) drives.push_back({text, nullptr});
     return {};
   };
   for (const auto& device : config.devices) TRY(add(device));
   if (config.devices.empty()) {
-    TRY_ASSIGN(const auto files, file_backed(config, remembered.empty()));
+    TRY_ASSIGN(const auto files, file_backed(config, memory.stage == RootMemory::Stage::creating));
     for (const auto& path : files) TRY(add(path));
   }
-  for (const auto& path : remembered) TRY(add(path));
+  for (const auto& path : memory.drives) TRY(add(path));
   return drives;
 }
 
@@ -83,9 +85,12 @@ struct Identified {
   std::string path;
   Executor* owner = nullptr;
   std::shared_ptr<FoundDrive> found;  // shared with an opening that was given up
+  std::string unmounted;              // of one that carries no drive: a file system is missing there (missing_mount)
   bool fresh() const { return !found->identity.has_value(); }
+  Uuid cluster() const { return fresh() ? Uuid{} : found->identity->cluster; }
 };
 Task<void> close_identified(Identified one) { co_await one.found->close(); }
+Task<void> forget_place(std::string) { co_return; }
 
 // Which file system the directory of a drive is on; empty: none that others may use, or not to be told.
 std::string file_system_of(const DriveSpec& spec) {
@@ -110,13 +115,29 @@ std::string file_system_of(const DriveSpec& spec) {
   return id;
 }
 
+// Which thing a path names: two names of one device, or of one directory, are one drive. The path itself where that cannot be told.
+std::string place_of(const DriveSpec& spec) {
+  struct stat info{};
+  if (::stat(spec.path.c_str(), &info) != 0) return spec.text();
+  if (S_ISBLK(info.st_mode)) return fmt::format("device {}:{}", major(info.st_rdev), minor(info.st_rdev));
+  return fmt::format("{} {}:{} {}", spec.kind->name(), major(info.st_dev), minor(info.st_dev), info.st_ino);
+}
+
+Task<Result<std::string>> find_place(DriveSpec spec) {
+  std::string place = co_await blocking_apart([spec] { return place_of(spec); });
+  co_return place;
+}
+
+Task<Result<std::string>> find_place_patiently(DriveToOpen drive) {
+  CO_TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(drive.path));
+  co_return co_await while_it_answers<std::string>(spec, *drive.owner, kStartPatience, find_place(spec), forget_place);
+}
+
 Task<Result<Identified>> look_at(DriveToOpen drive, DriveSpec spec, bool force) {
   CO_TRY_ASSIGN(auto found, co_await spec.kind->find(spec.path, force));
-  if (drive.known && !found->identity) {
-    co_await found->close();
-    co_return fail(Code::not_found, "{} carries no drive any more: bring it back, or `quarry device replace`", drive.path);
-  }
-  co_return Identified{spec.text(), drive.owner, std::move(found)};
+  std::string unmounted;
+  if (!found->identity && spec.kind != &raw_drive_kind()) unmounted = co_await blocking_apart([spec] { return missing_mount(spec.path); });
+  co_return Identified{spec.text(), drive.owner, std::move(found), std::move(unmounted)};
 }
 
 Task<Result<Identified>> identify(DriveToOpen drive, bool force, Duration patience) {
@@ -146,7 +167,10 @@ Task<Result<cluster::OpenedDrive>> format_and_open(Identified one, DriveSpec spe
       co_return std::move(joined).error();
     }
   }
-  std::string file_system = co_await blocking_apart([spec] { return file_system_of(spec); });
+  std::string file_system = co_await blocking_apart([spec] {
+    if (spec.kind != &raw_drive_kind()) note_mount(spec.path);
+    return file_system_of(spec);
+  });
   co_return cluster::OpenedDrive{.store = std::move(store),
                                  .owner = one.owner,
                                  .path = std::move(one.path),
@@ -167,63 +191,145 @@ Task<Result<cluster::OpenedDrive>> open_one(Identified one, HowToOpen how, Durat
 
 }  // namespace
 
-Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool force) {
+namespace {
+
+// One of each that is named several times; what does not answer goes to `unusable`.
+Task<std::vector<DriveToOpen>> without_doubles(std::vector<DriveToOpen> drives, std::vector<cluster::UnopenedDrive>* unusable) {
+  std::vector<Task<Result<std::string>>> finding;
+  for (const auto& drive : drives) finding.push_back(find_place_patiently(drive));
+  const std::vector<Result<std::string>> places = co_await when_all(std::move(finding));
+  std::map<std::string, std::string> seen;
+  std::vector<DriveToOpen> single;
+  for (size_t i = 0; i < drives.size(); ++i) {
+    if (!places[i]) {
+      unusable->push_back({drives[i].path, places[i].error().to_string()});
+      continue;
+    }
+    const auto [first, is_new] = seen.try_emplace(*places[i], drives[i].path);
+    if (!is_new) {
+      LOG_INFO("two names of one drive", {"used", first->second}, {"also", drives[i].path});
+      continue;
+    }
+    single.push_back(drives[i]);
+  }
+  co_return single;
+}
+
+struct Looked {
+  std::vector<Identified> usable;
+  std::vector<cluster::UnopenedDrive> unusable;
+  std::optional<Error> error;  // of one that is not usable; a person's mistake first
+  std::set<Uuid> stores() const {
+    std::set<Uuid> all;
+    for (const auto& one : usable) {
+      if (!one.cluster().is_nil()) all.insert(one.cluster());
+    }
+    return all;
+  }
+};
+
+Task<Looked> look_at_all(std::vector<DriveToOpen> drives, bool force) {
   std::vector<Task<Result<Identified>>> identifying;
   for (const auto& drive : drives) identifying.push_back(identify(drive, force, kStartPatience));
   auto identified = co_await when_all(std::move(identifying));
-
-  OpenedDrives opened;
-  std::vector<Identified> usable;
-  std::optional<Error> refusal;
-  unsigned with_identity = 0;
+  Looked looked;
   for (size_t at = 0; at < identified.size(); ++at) {
     auto& result = identified[at];
-    if (!result) {
-      const bool mistake = result.error().code() == Code::already_exists || result.error().code() == Code::busy ||
-                           result.error().code() == Code::invalid_argument;
-      if (mistake && !drives[at].known) refusal.emplace(result.error());
-      opened.unusable.push_back({drives[at].path, result.error().to_string()});
+    if (result) {
+      looked.usable.push_back(std::move(*result));
       continue;
     }
-    with_identity += !result->fresh();
-    usable.push_back(std::move(*result));
+    const Code code = result.error().code();
+    const bool mistake = code == Code::already_exists || code == Code::busy || code == Code::invalid_argument;
+    if (!looked.error || mistake) looked.error.emplace(result.error());
+    looked.unusable.push_back({drives[at].path, result.error().to_string()});
   }
-  // What carries something else is a mistake of the person who named it, never a failed drive.
-  if (!refusal && usable.empty())
-    refusal.emplace(Code::unavailable, opened.unusable.empty() ? "no drive is named" : opened.unusable.front().why);
-  if (!refusal && with_identity == 0 && !opened.unusable.empty()) refusal.emplace(Code::unavailable, opened.unusable.front().why);
-  if (!refusal && with_identity > 0 && with_identity < usable.size()) {
-    std::string fresh;
-    for (const auto& one : usable) {
-      if (one.fresh()) fresh = one.path;
-    }
-    refusal.emplace(Code::misconfigured,
-                    fmt::format("{} is empty but other drives carry a store; start without it, then: quarry device add {}", fresh, fresh));
-  }
-  if (!refusal) {
-    for (const auto& one : usable) {
-      if (one.fresh()) continue;
-      const Uuid& owner = one.found->identity->cluster;
-      if (opened.cluster.is_nil()) opened.cluster = owner;
-      if (owner != opened.cluster) {
-        refusal.emplace(Code::wrong_owner, fmt::format("{} belongs to store {}, another drive to {}", one.path, owner.to_string(),
-                                                       opened.cluster.to_string()));
-      }
-    }
-  }
-  if (refusal) {
-    for (auto& one : usable) co_await on(*one.owner, close_found(std::move(one.found)));
-    co_return std::move(*refusal);
-  }
+  co_return looked;
+}
 
-  // Formatted by `quarry device format` for no cluster yet, or not at all: a new store.
-  opened.fresh = with_identity == 0 || opened.cluster.is_nil();
-  if (opened.fresh) opened.cluster = system_random().uuid();
+Task<void> close_all(std::vector<Identified> found) {
+  for (auto& one : found) co_await on(*one.owner, close_found(std::move(one.found)));
+}
+
+// What a creation leaves behind before it is finished: labels, and a little metadata.
+Task<Result<bool>> holds_more_than_a_creation(std::unique_ptr<chunk::ChunkStore> store) {
+  constexpr size_t kChunksMax = 256;
+  const ChunkId last{UINT64_MAX, UINT64_MAX};
+  auto listed = co_await store->list(ChunkId{}, last, kChunksMax);
+  co_await close_store(std::move(store));
+  if (!listed) co_return std::move(listed).error();
+  co_return listed->size() == kChunksMax || std::ranges::any_of(*listed, [](const chunk::ChunkStat& chunk) {
+    return cluster::chunk_name(chunk.id).kind == cluster::ChunkKind::data;
+  });
+}
+
+// Of drives that carry the id of a creation that was cut short. Opens and closes them.
+Task<Result<bool>> was_used(std::vector<Identified> drives) {
+  bool used = false;
+  std::optional<Error> error;
+  for (auto& one : drives) {
+    Executor& owner = *one.owner;
+    if (one.fresh() || used || error) {
+      co_await on(owner, close_found(std::move(one.found)));
+      continue;
+    }
+    auto opened = co_await open_one(std::move(one), {}, kStartPatience);
+    if (!opened) {
+      error.emplace(std::move(opened).error());
+      continue;
+    }
+    const auto more = co_await on(owner, holds_more_than_a_creation(std::move(opened->store)));
+    if (!more) error.emplace(more.error());
+    used = more && *more;
+  }
+  if (error) co_return std::move(*error);
+  co_return used;
+}
+
+// Why no store may be made of drives that carry none; nothing: it may.
+std::optional<Error> why_not_create(const StartRules& rules, const Looked& looked) {
+  if (looked.error) return looked.error;
+  if (looked.usable.empty())
+    return fail(Code::unavailable, "{}", looked.unusable.empty() ? "no drive is named" : looked.unusable.front().why);
+  if (!looked.unusable.empty()) return fail(Code::unavailable, "{}", looked.unusable.front().why);
+  if (!rules.may_create) return fail(Code::not_found, "{} carries no store: there is nothing to check", looked.usable.front().path);
+  if (rules.force) return std::nullopt;
+  for (const auto& one : looked.usable) {
+    if (!one.unmounted.empty()) return fail(Code::misconfigured, "{}: {}", one.path, one.unmounted);
+  }
+  const RootMemory& memory = rules.memory;
+  if (memory.stage == RootMemory::Stage::made || (memory.stage == RootMemory::Stage::nothing && rules.has_index)) {
+    return fail(Code::misconfigured,
+                "this root had a store{}, and none of its drives is here: {} carries none. Mount or connect them, or name them with "
+                "--device; to give that store up and make a new one, add --force",
+                memory.store.is_nil() ? std::string() : fmt::format(" ({})", memory.store.to_string()), looked.usable.front().path);
+  }
+  return std::nullopt;
+}
+
+// Why a drive is not used: the store knows nothing of it.
+std::string why_a_stranger(const Identified& one, const Uuid& store) {
+  if (!one.unmounted.empty()) return one.unmounted;
+  if (one.fresh()) {
+    return fmt::format("it carries no drive of this store{}",
+                       one.found->carries.empty() ? std::string(": it is blank") : fmt::format(", but {}", one.found->carries));
+  }
+  if (one.cluster().is_nil()) return "it is formatted, but part of no store yet";
+  return fmt::format("it belongs to another store ({}), not to {}", one.cluster().to_string(), store.to_string());
+}
+
+struct ToOpen {
+  Identified drive;
+  HowToOpen how;
+};
+
+// Errors: with all_or_none the first one; else only if none could be opened.
+Task<Result<OpenedDrives>> open_all(std::vector<ToOpen> list, OpenedDrives opened, bool all_or_none) {
+  std::vector<std::string> paths;
   std::vector<Task<Result<cluster::OpenedDrive>>> opening;
-  for (const auto& one : usable) {
-    HowToOpen how{.cluster = opened.cluster, .join = {}, .fresh = one.fresh(), .force = force};
-    if (opened.fresh && !one.fresh()) how = {.cluster = {}, .join = opened.cluster};
-    opening.push_back(open_one(one, how, kStartPatience));
+  for (auto& one : list) {
+    paths.push_back(one.drive.path);
+    opening.push_back(open_one(std::move(one.drive), one.how, kStartPatience));
   }
   auto stores = co_await when_all(std::move(opening));
   std::optional<Error> failed;
@@ -231,65 +337,126 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool for
     if (stores[i]) {
       opened.drives.push_back(std::move(*stores[i]));
     } else {
-      opened.unusable.push_back({usable[i].path, stores[i].error().to_string()});
+      opened.unusable.push_back({paths[i], stores[i].error().to_string()});
       failed.emplace(stores[i].error());
     }
   }
-  if (failed && (opened.fresh || opened.drives.empty())) {
-    for (auto& drive : opened.drives) {
-      co_await on(*drive.owner, close_store(std::move(drive.store)));
-    }
+  if (failed && (all_or_none || opened.drives.empty())) {
+    for (auto& drive : opened.drives) co_await on(*drive.owner, close_store(std::move(drive.store)));
     co_return std::move(*failed);
   }
   co_return opened;
 }
 
+Task<Result<OpenedDrives>> make_store(Looked looked, OpenedDrives opened, StartRules rules) {
+  if (auto refusal = why_not_create(rules, looked)) {
+    co_await close_all(std::move(looked.usable));
+    co_return std::move(*refusal);
+  }
+  const bool again = rules.memory.stage == RootMemory::Stage::creating;
+  opened.fresh = true;
+  opened.cluster = again ? rules.memory.store : system_random().uuid();
+  Result<void> noted = rules.begin_creation(opened.cluster);
+  if (!noted) {
+    co_await close_all(std::move(looked.usable));
+    co_return std::move(noted).error();
+  }
+  std::vector<ToOpen> list;
+  for (auto& one : looked.usable) {
+    // Formatted by `quarry device format` for no store yet; or for this one, by a start that was cut short.
+    const bool joins = !one.fresh() && one.cluster().is_nil();
+    const bool remains = !one.fresh() && !joins;
+    HowToOpen how{.cluster = opened.cluster, .join = {}, .fresh = true, .force = rules.force || remains};
+    if (joins) how = {.cluster = {}, .join = opened.cluster};
+    list.push_back({std::move(one), how});
+  }
+  co_return co_await open_all(std::move(list), std::move(opened), true);
+}
+
+Task<Result<OpenedDrives>> open_store(Looked looked, OpenedDrives opened, StartRules rules) {
+  const std::set<Uuid> stores = looked.stores();
+  const Uuid& remembered = rules.memory.store;
+  const bool made = rules.memory.stage == RootMemory::Stage::made && !remembered.is_nil();
+  opened.cluster = stores.contains(remembered) ? remembered : *stores.begin();
+  std::optional<Error> refusal;
+  if (made && opened.cluster != remembered) {
+    refusal.emplace(Code::wrong_owner, fmt::format("this root is of store {}, and the drives are of {}: name another --root for them",
+                                                   remembered.to_string(), opened.cluster.to_string()));
+  } else if (!made && stores.size() > 1) {
+    std::string each;
+    for (const auto& one : looked.usable) {
+      if (!one.cluster().is_nil())
+        each += fmt::format("{}{} belongs to store {}", each.empty() ? "" : ", ", one.path, one.cluster().to_string());
+    }
+    refusal.emplace(Code::wrong_owner, each + ": name the drives of one");
+  }
+  if (refusal) {
+    co_await close_all(std::move(looked.usable));
+    co_return std::move(*refusal);
+  }
+  opened.unusable.insert(opened.unusable.end(), looked.unusable.begin(), looked.unusable.end());
+  std::vector<ToOpen> list;
+  std::vector<Identified> strangers;
+  for (auto& one : looked.usable) {
+    if (one.cluster() == opened.cluster) {
+      list.push_back({std::move(one), {.cluster = opened.cluster, .join = {}}});
+      continue;
+    }
+    opened.unusable.push_back({one.path, why_a_stranger(one, opened.cluster)});
+    strangers.push_back(std::move(one));
+  }
+  co_await close_all(std::move(strangers));
+  co_return co_await open_all(std::move(list), std::move(opened), false);
+}
+
+}  // namespace
+
+Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, StartRules rules) {
+  OpenedDrives opened;
+  drives = co_await without_doubles(std::move(drives), &opened.unusable);
+  Looked looked = co_await look_at_all(drives, rules.force);
+  const std::set<Uuid> stores = looked.stores();
+  if (stores.empty()) {
+    looked.unusable.insert(looked.unusable.end(), opened.unusable.begin(), opened.unusable.end());
+    co_return co_await make_store(std::move(looked), std::move(opened), std::move(rules));
+  }
+  const bool cut_short = rules.memory.stage == RootMemory::Stage::creating && stores == std::set<Uuid>{rules.memory.store};
+  if (!cut_short || !rules.may_create) co_return co_await open_store(std::move(looked), std::move(opened), std::move(rules));
+  // Nobody was told of that store. Should it hold data all the same, it is one.
+  CO_TRY_ASSIGN(const bool used, co_await was_used(std::move(looked.usable)));
+  looked = co_await look_at_all(drives, rules.force);
+  if (used) co_return co_await open_store(std::move(looked), std::move(opened), std::move(rules));
+  looked.unusable.insert(looked.unusable.end(), opened.unusable.begin(), opened.unusable.end());
+  LOG_INFO("the making of the store was interrupted: it is made anew", {"store", rules.memory.store.to_string()});
+  co_return co_await make_store(std::move(looked), std::move(opened), std::move(rules));
+}
+
 Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force) {
-  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, false}, force, kAskedPatience));
+  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner}, force, kAskedPatience));
   const bool fresh = found.fresh() || force;
-  if (!fresh && !found.found->identity->cluster.is_nil() && found.found->identity->cluster != cluster) {
-    const Uuid other = found.found->identity->cluster;
-    co_await on(owner, close_found(found.found));
-    co_return fail(Code::wrong_owner, "{} belongs to another store ({}); to DESTROY what is on it, use --force", path, other.to_string());
+  std::optional<Error> refusal;
+  if (!force && !found.unmounted.empty()) refusal.emplace(Code::misconfigured, fmt::format("{}: {}", path, found.unmounted));
+  if (!fresh && !found.cluster().is_nil() && found.cluster() != cluster) {
+    refusal.emplace(Code::wrong_owner, fmt::format("{} belongs to another store ({}); to DESTROY what is on it, use --force", path,
+                                                   found.cluster().to_string()));
+  }
+  if (refusal) {
+    co_await on(owner, close_found(std::move(found.found)));
+    co_return std::move(*refusal);
   }
   HowToOpen how{.cluster = cluster, .join = {}, .fresh = fresh, .force = force};
-  if (!fresh && found.found->identity->cluster.is_nil()) how = {.cluster = {}, .join = cluster};
+  if (!fresh && found.cluster().is_nil()) how = {.cluster = {}, .join = cluster};
   co_return co_await open_one(std::move(found), how, kAskedPatience);
 }
 
 Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster) {
-  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner, true}, false, kAskedPatience));
+  CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner}, false, kAskedPatience));
+  if (found.fresh()) {
+    const std::string why = why_a_stranger(found, cluster);
+    co_await on(owner, close_found(std::move(found.found)));
+    co_return fail(Code::not_found, "{}: {}", path, why);
+  }
   co_return co_await open_one(std::move(found), {.cluster = cluster, .join = {}}, kAskedPatience);
-}
-
-// ---- which drives a root has ---------------------------------------------------------------------------------------------------
-
-namespace {
-std::string list_of(const std::string& root) { return root + "/drives.list"; }
-}  // namespace
-
-std::vector<std::string> remembered_drives(const std::string& root) {
-  std::ifstream in(list_of(root));
-  std::vector<std::string> drives;
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty() && line[0] != '#') drives.push_back(line);
-  }
-  return drives;
-}
-
-Result<void> remember_drives(const std::string& root, const std::vector<std::string>& drives) {
-  const std::string path = list_of(root), fresh = path + ".new";
-  {
-    std::ofstream out(fresh, std::ios::trunc);
-    out << "# The drives of the node in this directory, one a line; kept by Quarry: quarry device add, replace, remove.\n";
-    for (const auto& drive : drives) out << drive << '\n';
-    out.flush();
-    if (!out) return fail(Code::io_error, "{} cannot be written", fresh);
-  }
-  std::error_code error;
-  std::filesystem::rename(fresh, path, error);
-  if (error) return fail(Code::io_error, "{}: {}", path, error.message());
-  return {};
 }
 
 }  // namespace quarry::daemon

@@ -1,10 +1,12 @@
-// Opening the drives a node is given: formats fresh ones, refuses foreign ones.
+// Opening the drives a node is given: formats those of a new store, and no others.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "cluster/cluster.h"
 #include "daemon/node_config.h"
+#include "daemon/root_memory.h"
 #include "io/ring_executor.h"
 
 namespace quarry::daemon {
@@ -12,26 +14,34 @@ namespace quarry::daemon {
 struct DriveToOpen {
   std::string path;  // KIND:PATH (daemon/drive_kind.h)
   Executor* owner = nullptr;
-  bool known = false;  // was in use at this root before: never formatted, and its loss does not stop the others
 };
 
-// The devices of the configuration, or root/drives/drive-NN (made as sparse files of exactly drive_bytes on the first start, found on later
-// ones), and those that were added while the node ran (root/drives.list). Without owners.
-Result<std::vector<DriveToOpen>> drives_of(const NodeConfig& config);
-// root/drives.list: the drives in use, so that a start on the same root finds them. A convenience: the drives alone are enough.
-std::vector<std::string> remembered_drives(const std::string& root);
-Result<void> remember_drives(const std::string& root, const std::vector<std::string>& drives);
+// The devices of the configuration, or root/drives/drive-NN (made as sparse files of exactly drive_bytes while the store is made, found
+// later), and those that were added while the node ran. Without owners.
+Result<std::vector<DriveToOpen>> drives_of(const NodeConfig& config, const RootMemory& memory);
+
+// What a start may do where no drive carries a store.
+struct StartRules {
+  RootMemory memory;       // a root that had a store gets no other one by itself
+  bool may_create = true;  // false: nothing is ever formatted
+  bool force = false;      // make a new store all the same, and format what carries something else
+  bool has_index = false;  // the root holds the index of a store
+  // Before anything is formatted: writes down that the store of this id is being made.
+  std::function<Result<void>(const Uuid& store)> begin_creation;
+};
 
 struct OpenedDrives {
   std::vector<cluster::OpenedDrive> drives;
   std::vector<cluster::UnopenedDrive> unusable;  // although others could be opened
-  Uuid cluster;                                  // nil: all are fresh
-  bool fresh = false;
+  Uuid cluster;
+  bool fresh = false;  // they were formatted just now
 };
-// Opens each on its owner. If no drive carries Quarry's format all are formatted for one new cluster; if some do, the others must too.
-// Foreign content is refused unless force. A drive that is gone or damaged, or that hangs (kStartPatience), does not stop the others: the
-// cluster decides whether enough are there. All are looked at, and then opened, side by side.
-Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, bool force);
+// Opens each on its owner. Where a drive carries a store, nothing is formatted: one that is blank, gone, damaged, of another store, or that
+// hangs (kStartPatience), does not stop the others; the cluster decides whether enough are there. Where none does, a new store is made,
+// if the rules allow; what the creation that the root remembers left behind is formatted again, unless it holds data. Foreign content is
+// refused unless force. A drive that is named twice (by two names of one device) is opened once. All are looked at, and then opened,
+// side by side. Errors: misconfigured (nothing may be formatted: says why), those of a drive that cannot be formatted.
+Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, StartRules rules);
 
 // Formats (if it is fresh, or force) and opens one drive for `cluster`, on `owner`: for device add and replace.
 Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force);

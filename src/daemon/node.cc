@@ -1,19 +1,20 @@
 #include "daemon/node.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <filesystem>
-#include <thread>
 
 #include "auth/identity.h"
 #include "base/buffer_arena.h"
+#include "base/machine.h"
 #include "cluster/cluster.h"
 #include "daemon/drives.h"
 #include "daemon/listeners.h"
+#include "daemon/returning_drives.h"
+#include "daemon/sizes.h"
 #include "frontends/admin/admin_server.h"
 #include "frontends/s3/s3_server.h"
 #include "io/clock.h"
@@ -27,18 +28,6 @@ namespace {
 
 constexpr const char* kVersion = "0.1.0";
 constexpr std::string_view kAdministrator = "admin";
-constexpr size_t kBuffersInMotion = 256 * kMiB;  // registered memory beside what the read cache holds
-
-uint64_t memory_bytes() { return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
-
-// Processors this process may run on: fewer than the machine has in a container or under taskset, where a loop for each of the
-// machine's would only make them wait for one another.
-unsigned processors() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return static_cast<unsigned>(CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
-}
 
 // Each connection and drive takes a descriptor; the default soft limit of 1,024 is for programs that use select().
 void raise_descriptor_limit() {
@@ -83,7 +72,8 @@ class RunningNode : public Node {
   }
 
   Result<void> begin();
-  Result<void> open_store();
+  // offline: nothing is made, neither a store nor a list of drives.
+  Result<void> open_store(bool offline);
   Result<std::string> fsck(bool repair);
   const client::Endpoints& endpoints() const override { return endpoints_; }
   std::string summary() const override;
@@ -93,8 +83,9 @@ class RunningNode : public Node {
 
  private:
   Executor& home() { return loops_->executor(0); }
-  Task<Result<void>> open_cluster(std::vector<DriveToOpen> drives);
-  void remember(std::string added);
+  Task<Result<void>> open_cluster(std::vector<DriveToOpen> drives, StartRules rules);
+  Result<StartRules> rules_of_start();
+  Result<void> remember(std::string added);
   Task<Result<void>> open_identities();
 
   NodeConfig config_;
@@ -109,33 +100,54 @@ class RunningNode : public Node {
   std::unique_ptr<frontends::admin::AdminServer> admin_;
   std::unique_ptr<Listeners> listeners_;
   std::vector<Gauge> gauges_;
+  std::unique_ptr<ReturningDrives> returning_;
   std::atomic<size_t> next_owner_{0};
   std::mutex remember_mutex_;
   bool stopped_ = false, hangs_ = false;
-  bool fresh_ = false;  // this start made the store
+  bool fresh_ = false;     // this start made the store
+  bool key_made_ = false;  // this start made the administrator's key
+  bool offline_ = false;
 };
 
 // The drives in use, for the next start. `added`: one that is about to be.
-void RunningNode::remember(std::string added) {
+Result<void> RunningNode::remember(std::string added) {
   const std::lock_guard lock(remember_mutex_);
-  std::vector<std::string> drives;
-  if (cluster_ != nullptr) {
-    for (const auto& drive : cluster_->data().drives()) {
-      if (drive.state != "removed") drives.push_back(drive.path);
-    }
-  } else {
-    drives = remembered_drives(config_.root);
+  RootMemory memory{.stage = RootMemory::Stage::made, .store = cluster_->id(), .drives = {}};
+  for (const auto& drive : cluster_->data().drives()) {
+    if (drive.state != "removed") memory.drives.push_back(drive.path);
   }
-  if (!added.empty() && std::find(drives.begin(), drives.end(), added) == drives.end()) drives.push_back(std::move(added));
-  const Result<void> written = remember_drives(config_.root, drives);
-  if (!written) LOG_WARNING("the list of drives cannot be kept; name them at the next start", {"error", written.error().to_string()});
+  if (!added.empty() && std::ranges::find(memory.drives, added) == memory.drives.end()) memory.drives.push_back(std::move(added));
+  return write_root_memory(config_.root, memory);
 }
 
-Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
+// What is known of the store before any drive is looked at. A root without one says first that one is being made: a start that is cut short
+// from here on is begun anew by the next.
+Result<StartRules> RunningNode::rules_of_start() {
+  StartRules rules;
+  rules.may_create = !offline_;
+  rules.force = config_.force_format;
+  rules.has_index = has_index(config_.root);
+  TRY_ASSIGN(rules.memory, read_root_memory(config_.root));
+  rules.begin_creation = [root = config_.root](const Uuid& store) -> Result<void> {
+    return write_root_memory(root, {.stage = RootMemory::Stage::creating, .store = store, .drives = {}});
+  };
+  std::error_code error;
+  const std::filesystem::directory_iterator files(config_.root + "/drives", error);
+  const bool none = error || files == std::filesystem::directory_iterator();
+  const bool may = rules.may_create && (rules.force || (rules.memory.stage == RootMemory::Stage::nothing && !rules.has_index));
+  if (config_.devices.empty() && none && may) {  // before its files are made
+    rules.memory = {.stage = RootMemory::Stage::creating, .store = system_random().uuid(), .drives = {}};
+    TRY(write_root_memory(config_.root, rules.memory));
+  }
+  return rules;
+}
+
+Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open, StartRules rules) {
   for (size_t i = 0; i < to_open.size(); ++i) to_open[i].owner = &loops_->executor(i % loops_->size());
   next_owner_ = to_open.size();
-  CO_TRY_ASSIGN(OpenedDrives opened, co_await open_drives(std::move(to_open), config_.force_format));
+  CO_TRY_ASSIGN(OpenedDrives opened, co_await open_drives(std::move(to_open), std::move(rules)));
   for (const auto& drive : opened.unusable) LOG_ERROR("drive cannot be used", {"drive", drive.path}, {"error", drive.why});
+  const Sizes sizes = sizes_for(config_.memory_bytes);
 
   cluster::ClusterOptions options;
   options.drives = std::move(opened.drives);
@@ -144,14 +156,17 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
   options.blocking_pool = blocking_.get();
   options.tuning.cache_bytes = config_.cache_bytes;
   options.tuning.cache_pin_bytes = config_.cache_bytes / 4;
+  options.tuning.write_memory_bytes = sizes.write_memory;
+  options.tuning.read_ahead_bytes = sizes.read_ahead;
+  options.accept_loss = config_.accept_loss;
   options.tuning.files_have_judge = true;  // the object engine
   ThreadPool* pool = blocking_.get();
-  const size_t meta_cache = std::clamp<uint64_t>(memory_bytes() / 16, 64 * kMiB, kGiB);
-  options.open_meta = [pool, meta_cache](meta::CommitLog& log, std::string directory) -> Task<Result<std::unique_ptr<meta::MetaStore>>> {
+  options.open_meta = [pool, sizes](meta::CommitLog& log, std::string directory) -> Task<Result<std::unique_ptr<meta::MetaStore>>> {
     meta::RocksdbMetaOptions meta_options;
     meta_options.directory = std::move(directory);
     meta_options.pool = pool;
-    meta_options.block_cache_bytes = meta_cache;
+    meta_options.block_cache_bytes = sizes.index_cache;
+    meta_options.memtable_bytes = sizes.index_memtable;
     auto store = co_await meta::RocksdbMetaStore::open(std::move(meta_options), log);
     if (!store) co_return std::move(store).error();
     std::unique_ptr<meta::MetaStore> base = std::move(*store);
@@ -161,7 +176,9 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
     Executor& owner = loops_->executor(next_owner_.fetch_add(1) % loops_->size());
     return [](RunningNode* self, Executor* at, std::string where, Uuid of, bool forced) -> Task<Result<cluster::OpenedDrive>> {
       auto opened_drive = co_await on(*at, open_new_drive(*at, std::move(where), of, forced));
-      if (opened_drive) self->remember(opened_drive->path);
+      if (!opened_drive) co_return opened_drive;
+      const Result<void> kept = self->remember(opened_drive->path);
+      if (!kept) LOG_WARNING("the list of drives cannot be kept; name them at the next start", {"error", kept.error().to_string()});
       co_return opened_drive;
     }(this, &owner, std::move(path), cluster, force);
   };
@@ -174,11 +191,20 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
     cluster::CreateOptions create;
     create.cluster = opened.cluster;
     create.redundancy = config_.profile;
+    // Of an earlier attempt: it would be taken for this store's.
+    std::error_code error;
+    std::filesystem::remove_all(options.metadata_directory, error);
+    if (error) co_return fail(Code::io_error, "{}: {}", options.metadata_directory, error.message());
     CO_TRY_ASSIGN(cluster_, co_await cluster::Cluster::create(std::move(options), std::move(create)));
   } else {
     CO_TRY_ASSIGN(cluster_, co_await cluster::Cluster::open(std::move(options)));
   }
-  remember("");
+  if (offline_) co_return Result<void>();
+  // From here on the store is made: before anybody hears of it, this root must never make another one in its place.
+  Result<void> kept = remember("");
+  if (kept) co_return kept;
+  if (fresh_) co_return kept;
+  LOG_WARNING("the list of drives cannot be kept; name them at the next start", {"error", kept.error().to_string()});
   co_return Result<void>();
 }
 
@@ -201,10 +227,12 @@ Task<Result<void>> RunningNode::open_identities() {
   CO_TRY_ASSIGN(const auto made, co_await identities_->create_key(std::string(kAdministrator), "", ""));
   endpoints_.access_key = made.access_key;
   endpoints_.secret_key = made.secret_key;
+  key_made_ = true;
   co_return Result<void>();
 }
 
-Result<void> RunningNode::open_store() {
+Result<void> RunningNode::open_store(bool offline) {
+  offline_ = offline;
   TRY(config_.validate());
   namespace fs = std::filesystem;
   std::error_code error;
@@ -214,21 +242,25 @@ Result<void> RunningNode::open_store() {
   fs::permissions(config_.root, fs::perms::owner_all, error);
   TRY_ASSIGN(lock_, RootLock::take(config_.root));
   raise_descriptor_limit();
-  if (config_.cores == 0) config_.cores = processors();
-  if (config_.cache_bytes == 0) config_.cache_bytes = std::min<uint64_t>(memory_bytes() / 4, 4 * kGiB);
-  set_buffer_arena_limit(config_.cache_bytes +
-                         kBuffersInMotion);  // before the first Buffer: what the cache keeps must not crowd out the rest
+  const MachineLimits machine = machine_limits();
+  config_.memory_bytes = machine.memory_bytes;
+  const Sizes sizes = sizes_for(machine.memory_bytes);
+  if (config_.cores == 0) config_.cores = machine.processors;
+  if (config_.cache_bytes == 0) config_.cache_bytes = sizes.read_cache;
+  // Before the first Buffer: what the cache keeps must not crowd out the rest.
+  set_buffer_arena_limit(config_.cache_bytes + sizes.buffers_in_motion);
   const bool beyond_loopback = !config_.s3.is_loopback() || !config_.admin.is_loopback();
   if (beyond_loopback && !config_.tls) {
     config_.tls = true;
     LOG_INFO("TLS is on: a listener is reachable from beyond this machine");
   }
 
-  TRY_ASSIGN(auto drives, drives_of(config_));
+  TRY_ASSIGN(StartRules rules, rules_of_start());
+  TRY_ASSIGN(auto drives, drives_of(config_, rules.memory));
   TRY_ASSIGN(loops_, ExecutorPool::start({.name = "quarry", .threads = config_.cores}));
   blocking_ = std::make_unique<ThreadPool>("blocking", 4);
   compute_ = std::make_unique<ThreadPool>("compute", config_.cores);
-  TRY(wait_on(home(), open_cluster(std::move(drives))));
+  TRY(wait_on(home(), open_cluster(std::move(drives), std::move(rules))));
   objects_ = object::make_object_engine({.meta = cluster_->meta(),
                                          .data = cluster_->data(),
                                          .clock = system_clock(),
@@ -248,7 +280,7 @@ Result<std::string> RunningNode::fsck(bool repair) {
 }
 
 Result<void> RunningNode::begin() {
-  TRY(open_store());
+  TRY(open_store(false));
   TRY(wait_on(home(), open_identities()));
 
   frontends::s3::S3Options s3_options;
@@ -287,6 +319,7 @@ Result<void> RunningNode::begin() {
   endpoints_.region = config_.region;
   TRY(client::write_endpoints(config_.root, endpoints_));
   admin_->set_ready(true);
+  returning_ = std::make_unique<ReturningDrives>(home(), cluster_->data());
   const std::string reason = cluster_->read_only_reason();
   if (!reason.empty()) LOG_WARNING("the store is read-only", {"reason", reason});
   LOG_INFO("ready", {"s3", endpoints_.s3}, {"admin", endpoints_.admin}, {"cluster", cluster_->id().to_string()},
@@ -301,19 +334,23 @@ std::string RunningNode::summary() const {
   std::string notes;
   for (const auto& note : fresh_ ? cluster::shared_file_systems(drives) : std::vector<std::string>())
     notes += fmt::format("  note        {}\n", note);
+  // Standard output ends in journals: the secret is shown by the start that makes it, and by the command.
+  const std::string secret = key_made_ ? endpoints_.secret_key : fmt::format("`quarry key show --root {}`", config_.root);
   return fmt::format(
       "Quarry {} is ready.\n"
       "  S3          {}\n  admin       {}\n  access key  {}\n  secret key  {}\n"
       "  store       {} drives, {}, {} can be stored\n{}"
       "  keys and addresses are in {}/endpoints.json; Ctrl-C ends the node\n",
-      kVersion, endpoints_.s3, endpoints_.admin, endpoints_.access_key, endpoints_.secret_key, drives.size(),
-      cluster_->default_redundancy(), format_size(space.usable_free_bytes), notes, config_.root);
+      kVersion, endpoints_.s3, endpoints_.admin, endpoints_.access_key, secret, drives.size(), cluster_->default_redundancy(),
+      format_size(space.usable_free_bytes), notes, config_.root);
 }
 
 Result<void> RunningNode::stop() {
   if (std::exchange(stopped_, true)) return {};
   Result<void> outcome;
   if (admin_) admin_->set_ready(false);
+  if (returning_) returning_->stop();
+  returning_.reset();
   if (listeners_) listeners_->stop(config_.drain_timeout);
   listeners_.reset();
   gauges_.clear();
@@ -357,7 +394,7 @@ bool node_is_running(const std::string& root) {
 Result<std::string> Node::check(NodeConfig config, bool repair) {
   config.cores = 1;
   RunningNode node(std::move(config));
-  TRY(node.open_store());
+  TRY(node.open_store(true));
   Result<std::string> report = node.fsck(repair);
   Result<void> stopped = node.stop();
   if (report)

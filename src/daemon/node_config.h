@@ -20,9 +20,11 @@ struct NodeConfig {
   std::string profile;                     // redundancy of the store, decided at the first start; empty: by the number of drives
   bool tls = false;                        // TLS 1.3 on both listeners; always on beyond loopback
   std::string tls_certificate, tls_key;    // PEM files; empty: self-signed under root/tls
-  uint64_t cache_bytes = 0;                // read cache; 0: a quarter of the memory, at most 4 GiB
+  uint64_t memory_bytes = 0;               // what the process may use; found out at start
+  uint64_t cache_bytes = 0;                // read cache; 0: by the memory (sizes.h)
   unsigned cores = 0;                      // event loops; 0: one for each processor
-  bool force_format = false;               // format devices that carry something else
+  bool force_format = false;               // where no drive carries a store: make one, whatever is there and was there
+  bool accept_loss = false;                // open although what was written last may be on drives that are away
   std::vector<std::string> virtual_hosts;  // base domains for virtual-host style requests
   std::string region = "us-east-1";
   Duration drain_timeout = std::chrono::seconds(30);  // for accepted requests at shutdown

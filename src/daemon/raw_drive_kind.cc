@@ -80,16 +80,25 @@ class RawDriveKind final : public DriveKind {
       co_return std::unique_ptr<FoundDrive>(std::move(found));
     }
     std::optional<Error> refused;
-    if (identity.error().code() != Code::not_found) {
+    const Code code = identity.error().code();
+    const bool ruined = code == Code::corrupt || code == Code::incompatible;
+    if (code != Code::not_found && !(ruined && force)) {
       refused.emplace(std::move(identity).error().with(path));
+      if (ruined)
+        refused.emplace(std::move(*refused).with(fmt::format("to DESTROY what is on it: `quarry device format --force {}`", path)));
+    } else if (ruined) {
+      found->carries = identity.error().context();
     } else {
       auto foreign = co_await blocking_apart([path] { return chunk::probe_device(path); });
       if (!foreign) {
         refused.emplace(std::move(foreign).error().with(path));
-      } else if (foreign->has_value() && !force) {
-        refused.emplace(Code::already_exists,
-                        fmt::format("{} is not empty: {}. It was left alone; to DESTROY what is on it: quarry device format --force {}",
-                                    path, (*foreign)->description, path));
+      } else if (foreign->has_value()) {
+        found->carries = (*foreign)->description;
+        if (!force) {
+          refused.emplace(Code::already_exists,
+                          fmt::format("{} is not empty: {}. It was left alone; to DESTROY what is on it: `quarry device format --force {}`",
+                                      path, (*foreign)->description, path));
+        }
       }
     }
     if (refused) {
@@ -97,6 +106,17 @@ class RawDriveKind final : public DriveKind {
       co_return std::move(*refused);
     }
     co_return std::unique_ptr<FoundDrive>(std::move(found));
+  }
+
+  Task<Result<DriveIdentity>> identify(std::string path) const override {
+    UringBlockDevice::Options options;
+    options.read_only = true;
+    options.exclusive = false;
+    CO_TRY_ASSIGN(auto device, co_await UringBlockDevice::open(path, options));
+    auto identity = co_await chunk::RawStore::identify(*device);
+    co_await device->close();
+    if (!identity) co_return std::move(identity).error().with(path);
+    co_return DriveIdentity{identity->drive, identity->cluster};
   }
 
   Task<Result<std::string>> inspect(std::string path, std::string what) const override {

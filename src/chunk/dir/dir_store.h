@@ -28,6 +28,7 @@ struct DirFormatOptions {
   Uuid cluster;       // nil: belongs to nobody yet; open accepts any cluster
   Uuid drive;         // nil: drawn from system_random
   std::string label;  // see ChunkStore::set_label
+  bool force = false;  // a mountpath that is there is no more: what it keeps for itself goes, readable files stay, as nobody's
 };
 
 struct DirStoreOptions {
@@ -74,6 +75,9 @@ class DirStore : public ChunkStore {
   };
   // Errors: not_found (no directory or not a mountpath), incompatible, corrupt, permission_denied, io_error.
   static Result<Identity> identify(const std::string& path);
+  // One sentence about what is left there of a mountpath that has lost its descriptor; empty: nothing (also where no directory is).
+  // Blocks. Errors: permission_denied, io_error.
+  static Result<std::string> remains(const std::string& path);
 
   virtual Uuid cluster_id() const = 0;
   // Joins a mountpath formatted without a cluster. Durable when it returns. Errors: wrong_owner (has another).

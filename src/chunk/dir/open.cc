@@ -98,7 +98,54 @@ Result<void> check_names_are_exact(FileSystem& files) {
 
 }  // namespace
 
+namespace {
+
+// Empties a directory, and the directories in it.
+Result<void> remove_below(FileSystem& files, const std::string& directory) {
+  const auto entries = files.list(directory);
+  if (!entries && entries.error().code() == Code::not_found) return {};
+  if (!entries) return entries.error();
+  for (const auto& entry : *entries) {
+    const std::string path = directory + "/" + entry.name;
+    if (entry.kind != FileKind::directory) {
+      TRY(files.remove(path));
+      continue;
+    }
+    TRY(remove_below(files, path));
+    TRY(files.remove_directory(path));
+  }
+  return {};
+}
+
+// A mountpath becomes none: the descriptor goes first. What lies under displaced/ was somebody else's and stays.
+Result<void> unmake_mountpath(FileSystem& files) {
+  if (!files.info(kOwn)) return {};
+  TRY_ASSIGN(const auto lock, files.lock(kLockFile));
+  for (const char* file : {kDescriptorFile, kLabelFile, kCleanFile}) {
+    const auto removed = files.remove(file);
+    if (!removed && removed.error().code() != Code::not_found) return removed.error();
+    TRY(files.sync_directory(kOwn));
+  }
+  for (const char* directory : {kUnfinished, kChunks, kHidden, kRecords, kAbsent}) TRY(remove_below(files, directory));
+  return {};
+}
+
+Result<bool> any_file_below(FileSystem& files, const std::string& directory) {
+  const auto entries = files.list(directory);
+  if (!entries && entries.error().code() == Code::not_found) return false;
+  if (!entries) return entries.error();
+  for (const auto& entry : *entries) {
+    if (entry.kind != FileKind::directory) return true;
+    TRY_ASSIGN(const bool inside, any_file_below(files, directory + "/" + entry.name));
+    if (inside) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 Result<Uuid> format_mountpath(FileSystem& files, DirFormatOptions options) {
+  if (options.force) TRY(unmake_mountpath(files));
   const auto existing = read_descriptor(files);
   if (existing) return fail(Code::already_exists, "{} is a mountpath already (drive {})", files.root(), existing->drive.to_string());
   if (existing.error().code() != Code::not_found)
@@ -133,6 +180,17 @@ Result<DirStore::Identity> DirStore::identify(const std::string& path) {
   TRY_ASSIGN(std::string label, read_label(*files));
   return Identity{descriptor.drive, descriptor.cluster, descriptor.version, descriptor.fencing_epoch, files->info(kCleanFile).has_value(),
                   std::move(label)};
+}
+
+Result<std::string> DirStore::remains(const std::string& path) {
+  const auto files = posix_file_system(path);
+  if (!files && files.error().code() == Code::not_found) return std::string();
+  if (!files) return files.error();
+  for (const char* directory : {kChunks, kHidden, kRecords, kAbsent}) {
+    TRY_ASSIGN(const bool any, any_file_below(**files, directory));
+    if (any) return fmt::format("what a drive kept in {} is there, and its descriptor is not", directory);
+  }
+  return std::string();
 }
 
 Task<Result<std::unique_ptr<DirStore>>> DirStore::open(std::string path, DirStoreOptions options) {

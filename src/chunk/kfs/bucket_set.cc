@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/machine.h"
 #include "chunk/kfs/instance.h"
 
 namespace quarry::chunk::kfs {
@@ -24,8 +25,7 @@ size_t default_instances(size_t write_buffer) {
   struct rlimit limit;
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
     most = std::min<size_t>(most, limit.rlim_cur / kHandlesPerInstance);
-  const long pages = ::sysconf(_SC_PHYS_PAGES), page = ::sysconf(_SC_PAGESIZE);
-  if (pages > 0 && page > 0) most = std::min(most, static_cast<size_t>(pages) * static_cast<size_t>(page) / 16 / (2 * write_buffer));
+  most = std::min(most, static_cast<size_t>(machine_limits().memory_bytes) / 16 / (2 * write_buffer));
   return std::max<size_t>(most, 4);
 }
 

@@ -30,6 +30,7 @@ Result<std::optional<std::string>> content_of(Files& files, const std::string& d
     if (name == kDescriptorName) return std::optional<std::string>("a kfs store");
   }
   for (const auto& name : *names) {
+    if (name == "lost+found") continue;  // every new ext file system has one
     if (!is_remnant(name)) return std::optional<std::string>(fmt::format("{} entries, '{}' among them", names->size(), name));
   }
   return std::optional<std::string>();

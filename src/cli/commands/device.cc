@@ -43,7 +43,7 @@ Task<Result<void>> format(const DeviceOptions& options) {
   if (found->identity && !options.force) {
     const std::string drive = found->identity->drive.to_string();
     co_await found->close();
-    co_return fail(Code::already_exists, "{} carries drive {} already\n  to DESTROY what is on it: quarry device format --force {}",
+    co_return fail(Code::already_exists, "{} carries drive {} already\n  to DESTROY what is on it: `quarry device format --force {}`",
                    spec.text(), drive, spec.text());
   }
   const uint64_t size = found->size_bytes();

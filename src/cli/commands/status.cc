@@ -2,6 +2,7 @@
 #include "base/units.h"
 #include "cli/drive_notes.h"
 #include "cli/fsck_report.h"
+#include "cli/hints.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 #include "daemon/drive_kind.h"
@@ -12,7 +13,7 @@ namespace {
 uint64_t number(const JsonValue& json, std::string_view name) { return json.u64_at(name).value_or(0); }
 std::string text(const JsonValue& json, std::string_view name) { return json.string_at(name).value_or(""); }
 
-void print_status(const JsonValue& json) {
+void print_status(const JsonValue& json, const std::string& root) {
   fmt::print("cluster {}  {}  profile {}  up {}\n", text(json, "cluster"), text(json, "health"), text(json, "profile"),
              format_duration(std::chrono::seconds(number(json, "uptime_seconds"))));
   if (const JsonValue* space = json.find("space")) {
@@ -55,6 +56,9 @@ void print_status(const JsonValue& json) {
     }
   }
   print_table({"DRIVE", "KIND", "STATE", "SIZE", "USED", "ERRORS", "PATH", "REASON"}, rows);
+  if (const JsonValue* drives = json.find("drives")) {
+    for (const auto& note : what_to_do(drives->items())) fmt::print("{}\n", with_root(note, root));
+  }
 }
 
 // One line for whom work was done, since the node started.
@@ -87,7 +91,7 @@ Task<Result<void>> show_status(Session& session, const NodeOptions& options) {
       fmt::print("{}", answer);
     } else {
       CO_TRY_ASSIGN(const JsonValue json, parse_json(answer));
-      options.jobs ? print_jobs(json) : print_status(json);
+      options.jobs ? print_jobs(json) : print_status(json, options.target.root);
     }
     std::fflush(stdout);
     if (!options.watch) co_return Result<void>();

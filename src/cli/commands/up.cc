@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "cli/hints.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
@@ -14,6 +15,7 @@ namespace {
 Result<daemon::NodeConfig> config_of(const UpOptions& options) {
   if (!options.config.empty()) {
     TRY_ASSIGN(auto config, daemon::read_config_file(options.config));
+    config.accept_loss = options.accept_loss;
     return config;
   }
   daemon::NodeConfig config;
@@ -35,6 +37,7 @@ Result<daemon::NodeConfig> config_of(const UpOptions& options) {
   }
   config.cores = options.cores;
   config.force_format = options.force;
+  config.accept_loss = options.accept_loss;
   TRY_ASSIGN(config.log_level, daemon::parse_log_level(options.log_level));
   TRY(config.validate());
   return config;
@@ -55,8 +58,17 @@ int run_up(const UpOptions& options) {
   sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+  const std::string root = config->root;
   auto node = daemon::Node::start(std::move(*config));
-  if (!node) return print_error(node.error().to_string());
+  if (!node) {
+    print_error(with_root(node.error().to_string(), root));
+    if (node.error().code() == Code::data_lost && !options.accept_loss) {
+      const std::string how =
+          options.config.empty() ? fmt::format("quarry up --root {}", root) : fmt::format("quarry server --config {}", options.config);
+      fmt::print(stderr, "  to go on without them, and give up what only they hold: `{} --accept-loss`\n", how);
+    }
+    return 1;
+  }
   if (options.json) {
     const auto& at = (*node)->endpoints();
     JsonWriter json;

@@ -1,4 +1,4 @@
-// quarry user list|create|enable|disable|delete and quarry key list|create|enable|disable|delete
+// quarry user list|create|enable|disable|delete and quarry key show|list|create|enable|disable|delete
 #include <iostream>
 
 #include "cli/session.h"
@@ -98,6 +98,18 @@ int run_user_create(const UserOptions& options) {
 }
 int run_user_change(const UserOptions& options, const char* verb) {
   return with_session(options.target, [&](Session& session) { return change(session, "users", options.name, verb, options.target.json); });
+}
+int run_key_show(const UserOptions& options) {
+  const auto endpoints = resolve_endpoints(options.target);
+  if (!endpoints) return print_error(endpoints.error().to_string());
+  if (options.target.json) {
+    JsonWriter json;
+    json.begin_object().field("access_key", endpoints->access_key).field("secret_key", endpoints->secret_key).end_object();
+    fmt::print("{}\n", json.str());
+  } else {
+    fmt::print("access key  {}\nsecret key  {}\n", endpoints->access_key, endpoints->secret_key);
+  }
+  return 0;
 }
 int run_key_list(const UserOptions& options) {
   return with_session(options.target, [&](Session& session) {
