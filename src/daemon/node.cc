@@ -167,6 +167,8 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open, S
     meta_options.pool = pool;
     meta_options.block_cache_bytes = sizes.index_cache;
     meta_options.memtable_bytes = sizes.index_memtable;
+    meta_options.spare_directories = {"/var/tmp", "/tmp", "/dev/shm"};
+    meta_options.reserve_bytes = 8 * kMiB;
     auto store = co_await meta::RocksdbMetaStore::open(std::move(meta_options), log);
     if (!store) co_return std::move(store).error();
     std::unique_ptr<meta::MetaStore> base = std::move(*store);

@@ -146,7 +146,8 @@ class MetaStore {
     uint64_t conflicts = 0;
     uint64_t log_bytes_since_checkpoint = 0;
     Version checkpoint_version = 0;
-    std::string failure;  // why commits are refused at the moment; empty: they are taken
+    std::string failure;        // why commits are refused at the moment; empty: they are taken
+    std::string index_trouble;  // what is wrong with the index of this run and a restart mends; empty: nothing
   };
   virtual Stats stats() const = 0;
 

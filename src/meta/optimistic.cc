@@ -1,6 +1,39 @@
 #include "meta/optimistic.h"
 
+#include <algorithm>
+
 namespace quarry::meta {
+
+void ReadSet::sort() {
+  std::ranges::sort(keys);
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  std::ranges::sort(ranges, {}, &KeyRange::begin);
+  size_t last = 0;
+  for (size_t i = 1; i < ranges.size(); ++i) {
+    if (ranges[i].begin <= ranges[last].end) {
+      if (ranges[last].end < ranges[i].end) ranges[last].end = std::move(ranges[i].end);
+    } else if (++last != i) {
+      ranges[last] = std::move(ranges[i]);
+    }
+  }
+  if (!ranges.empty()) ranges.resize(last + 1);
+  sorted = true;
+}
+
+bool ReadSet::touches(std::string_view key) const {
+  if (std::ranges::binary_search(keys, key)) return true;
+  auto after = std::ranges::upper_bound(ranges, key, {}, [](const KeyRange& range) -> std::string_view { return range.begin; });
+  return after != ranges.begin() && key < std::prev(after)->end;
+}
+
+bool ReadSet::touches(const KeyRange& range) const {
+  auto key = std::ranges::lower_bound(keys, range.begin);
+  if (key != keys.end() && *key < range.end) return true;
+  // The last that begins before the end.
+  auto after = std::ranges::lower_bound(ranges, range.end, {}, &KeyRange::begin);
+  return after != ranges.begin() && range.begin < std::prev(after)->end;
+}
+
 namespace {
 
 // Merges a page of the view with the transaction's own writes.

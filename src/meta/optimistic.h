@@ -15,7 +15,13 @@ struct ReadSet {
   static constexpr size_t kReadsMax = 100'000;  // keys and ranges together; more: too_large at commit
   std::vector<std::string> keys;
   std::vector<KeyRange> ranges;
+  bool sorted = false;  // by sort()
   bool empty() const { return keys.empty() && ranges.empty(); }
+  // In order, without duplicates; ranges that overlap or touch are one.
+  void sort();
+  // Of sorted reads only: O(log).
+  bool touches(std::string_view key) const;
+  bool touches(const KeyRange& range) const;
 };
 
 // A consistent view of the rows at one version. Thread-safe (it is shared by the transactions that began at that version).

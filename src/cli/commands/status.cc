@@ -42,6 +42,9 @@ void print_status(const JsonValue& json, const std::string& root) {
   if (const JsonValue* metadata = json.find("metadata"); metadata != nullptr && !text(*metadata, "failure").empty()) {
     fmt::print("writes  refused: {}\n", text(*metadata, "failure"));
   }
+  if (const JsonValue* metadata = json.find("metadata"); metadata != nullptr && !text(*metadata, "index_trouble").empty()) {
+    fmt::print("index   {}\n", text(*metadata, "index_trouble"));
+  }
   if (const JsonValue* scrub = json.find("scrub")) {
     fmt::print("scrub   {}, {} checked, {} damaged, {} repaired\n\n", text(*scrub, "state"), format_size(number(*scrub, "bytes_checked")),
                number(*scrub, "damaged"), number(*scrub, "repaired"));

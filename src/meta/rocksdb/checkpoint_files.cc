@@ -145,6 +145,30 @@ Result<void> write_file_durably(const std::string& path, std::string_view bytes)
   return sync_directory(path.substr(0, path.rfind('/')));
 }
 
+Result<void> write_ballast(const std::string& path, uint64_t bytes) {
+  std::string block(64 << 10, '\0');
+  uint64_t noise = 0x9e3779b97f4a7c15;
+  for (size_t at = 0; at < block.size(); at += sizeof noise) {  // does not compress
+    noise ^= noise << 13;
+    noise ^= noise >> 7;
+    noise ^= noise << 17;
+    std::memcpy(block.data() + at, &noise, sizeof noise);
+  }
+  const FileHandle file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (file.fd() < 0) return errno_error(errno, fmt::format("creating '{}'", path));
+  for (uint64_t done = 0; done < bytes;) {
+    const ssize_t n = ::write(file.fd(), block.data(), std::min<uint64_t>(block.size(), bytes - done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int error = errno;
+      ::unlink(path.c_str());
+      return errno_error(error, fmt::format("writing '{}'", path));
+    }
+    done += static_cast<uint64_t>(n);
+  }
+  return {};
+}
+
 Result<std::string> read_small_file(const std::string& path, size_t size_max) {
   const FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.fd() < 0) {

@@ -43,6 +43,8 @@ Result<void> write_file_durably(const std::string& path, std::string_view bytes)
 Result<std::string> read_small_file(const std::string& path, size_t size_max);
 Result<uint32_t> crc_of_file(const std::string& path, uint64_t size);
 Result<void> sync_directory(const std::string& path);
+// A file of so many bytes that take their room on any file system. no_space: nothing is left of it.
+Result<void> write_ballast(const std::string& path, uint64_t bytes);
 bool is_plain_file_name(std::string_view name);
 
 }  // namespace quarry::meta

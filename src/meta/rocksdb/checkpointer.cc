@@ -14,29 +14,58 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Reads pieces of one file; the log calls it on a blocking pool.
-CommitLog::ReadPiece piece_reader(std::string path, uint64_t size) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const int error = errno;
-  const std::shared_ptr<const int> file(new int(fd), [](const int* owned) {
-    if (*owned >= 0) ::close(*owned);
-    delete owned;
-  });
-  return [file, path = std::move(path), size, error](uint64_t offset, size_t length) -> Result<Buffer> {
-    if (*file < 0) return errno_error(error, fmt::format("opening '{}'", path));
-    if (offset > size || length > size - offset) return fail(Code::out_of_range, "'{}' has {} bytes", path, size);
+constexpr Duration kDamagedRetry = std::chrono::minutes(10);
+
+// Reads pieces of one file for the log, which calls it on a blocking pool, and sums up what it handed over.
+class PieceReader {
+ public:
+  PieceReader(std::string path, uint64_t size) : path_(std::move(path)), size_(size), fd_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (fd_ < 0) error_ = errno;
+  }
+  PieceReader(const PieceReader&) = delete;
+  ~PieceReader() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+
+  Result<Buffer> read(uint64_t offset, size_t length) {
+    if (fd_ < 0) return errno_error(error_, fmt::format("opening '{}'", path_));
+    if (offset > size_ || length > size_ - offset) return fail(Code::out_of_range, "'{}' has {} bytes", path_, size_);
     Buffer out(length);
     size_t done = 0;
     while (done < length) {
-      const ssize_t n = ::pread(*file, out.data() + done, length - done, static_cast<off_t>(offset + done));
+      const ssize_t n = ::pread(fd_, out.data() + done, length - done, static_cast<off_t>(offset + done));
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return errno_error(errno, fmt::format("reading '{}'", path));
-      if (n == 0) return fail(Code::corrupt, "'{}' ends at {} where {} bytes were expected", path, offset + done, size);
+      if (n < 0) return errno_error(errno, fmt::format("reading '{}'", path_));
+      if (n == 0) return fail(Code::corrupt, "'{}' ends at {} where {} bytes were expected", path_, offset + done, size_);
       done += static_cast<size_t>(n);
     }
+    const uint32_t sum = crc32c(0, out.view());
+    const std::lock_guard lock(mutex_);
+    sums_[offset] = {length, sum};
     return out;
-  };
-}
+  }
+
+  // Of the whole file, as it was handed over. none: some of it was not.
+  std::optional<uint32_t> sum() const {
+    const std::lock_guard lock(mutex_);
+    uint64_t at = 0;
+    uint32_t sum = 0;
+    for (const auto& [offset, piece] : sums_) {
+      if (offset != at) return std::nullopt;
+      sum = crc32c_combine(sum, piece.second, piece.first);
+      at += piece.first;
+    }
+    return at == size_ ? std::optional(sum) : std::nullopt;
+  }
+
+ private:
+  const std::string path_;
+  const uint64_t size_;
+  const int fd_;
+  int error_ = 0;
+  mutable std::mutex mutex_;
+  std::map<uint64_t, std::pair<uint64_t, uint32_t>> sums_;  // offset -> length, CRC32C
+};
 
 }  // namespace
 
@@ -77,7 +106,9 @@ void Checkpointer::consider() {
   if (!overdue_ && counters_.log_bytes - progress_.log_bytes < threshold()) return;
   tasks_.spawn([](Checkpointer& self) -> Task<void> {
     const Result<void> done = co_await self.run_once(UINT64_MAX);
-    if (!done) self.retry_at_ = self.home_.now() + self.options_.checkpoint_retry;
+    if (done) co_return;
+    const bool damaged = done.error().code() == Code::corrupt;  // nothing changes that before the index is rebuilt
+    self.retry_at_ = self.home_.now() + (damaged ? kDamagedRetry : self.options_.checkpoint_retry);
   }(*this));
 }
 
@@ -114,7 +145,7 @@ Task<Result<void>> Checkpointer::run_once(uint64_t bytes_to_store_max) {
   Result<void> done = co_await std::move(work);
   if (!done && !dead_) {
     ++progress_.failures;
-    LOG_WARNING("metadata checkpoint failed, will be tried again", {"error", done.error().to_string()});
+    LOG_WARNING("metadata checkpoint failed, will be tried again; the log is kept", {"error", done.error().to_string()});
   }
   {
     const std::lock_guard lock(error_mutex_);
@@ -134,7 +165,12 @@ Result<Checkpointer::Plan> Checkpointer::prepare(const std::optional<CheckpointM
   TRY(database_->make_checkpoint(link_directory_));
   if (dying("checkpoint.flushed")) return fail(Code::cancelled, "died");
   Plan plan;
-  TRY_ASSIGN(plan.extra.applied, Database::peek(link_directory_));
+  Result<Database::Contents> contents = Database::examine(link_directory_);
+  if (!contents) {
+    if (contents.error().code() == Code::corrupt) return database_->damaged(contents.error().context());
+    return std::move(contents).error();
+  }
+  plan.extra.applied = contents->applied;
   std::map<std::string, CheckpointFile> in_log;
   if (manifest) {
     for (const auto& file : manifest->files) in_log.emplace(file.name, file);
@@ -142,12 +178,13 @@ Result<Checkpointer::Plan> Checkpointer::prepare(const std::optional<CheckpointM
   std::vector<std::string> names;
   for (fs::directory_iterator at(link_directory_, error), end; !error && at != end; at.increment(error)) {
     const std::string name = at->path().filename().string();
-    // What peek() left behind, and RocksDB's empty write-ahead log, are no part of the state.
+    // What looking at it left behind, and RocksDB's empty write-ahead log, are no part of the state.
     if (name.ends_with(".log") || name == "LOCK" || name == "IDENTITY" || name.starts_with("LOG")) continue;
     names.push_back(name);
   }
   if (error) return fail(Code::io_error, "listing '{}': {}", link_directory_, error.message());
   std::sort(names.begin(), names.end());
+  bool unproven = false;
   for (const auto& name : names) {
     CheckpointEntry entry;
     entry.name = name;
@@ -164,17 +201,33 @@ Result<Checkpointer::Plan> Checkpointer::prepare(const std::optional<CheckpointM
         continue;
       }
     }
-    TRY_ASSIGN(entry.crc, crc_of_file(link_directory_ + "/" + name, entry.size));
+    // The log is what could make the file anew, and the checkpoint lets it go: so a table must be as it was made.
+    const Result<uint32_t> crc = crc_of_file(link_directory_ + "/" + name, entry.size);
+    if (!crc) return immutable && crc.error().code() == Code::corrupt ? database_->damaged(crc.error().context()) : crc.error();
+    entry.crc = *crc;
+    if (immutable) {
+      const auto made = contents->sums.find(std::strtoull(name.c_str(), nullptr, 10));
+      unproven |= made == contents->sums.end();
+      if (made != contents->sums.end() && made->second != entry.crc)
+        return database_->damaged(fmt::format("'{}' is not as it was written: its checksum differs", name));
+    }
     plan.bytes_to_store += entry.size;
     plan.extra.files.push_back(std::move(entry));
+  }
+  if (unproven) {  // made by an earlier program
+    const Result<void> sound = Database::verify(link_directory_);
+    if (!sound) return sound.error().code() == Code::corrupt ? database_->damaged(sound.error().context()) : sound.error();
   }
   return plan;
 }
 
 Task<Result<CheckpointFile>> Checkpointer::store(CheckpointEntry* entry) {
+  const auto reader = std::make_shared<PieceReader>(link_directory_ + "/" + entry->name, entry->size);
   Task<Result<CheckpointFile>> work =
-      log_.store_file(entry->stored, entry->size, piece_reader(link_directory_ + "/" + entry->name, entry->size));
+      log_.store_file(entry->stored, entry->size, [reader](uint64_t offset, size_t length) { return reader->read(offset, length); });
   Result<CheckpointFile> file = co_await std::move(work);
+  // A second reading: it may differ from the first, and a start would refuse it.
+  if (file && reader->sum() != entry->crc) co_return database_->damaged(fmt::format("'{}' changed while it was stored", entry->name));
   co_return file;
 }
 

@@ -16,14 +16,21 @@ constexpr Duration kPauseMin = std::chrono::milliseconds(20), kPauseMax = std::c
 // ever.
 constexpr Duration kStallPatience = std::chrono::seconds(5);
 
+// Comparisons with recent writes in one step of the loop, some 20 ns each: of one transaction, of one that was checked apart and only
+// has to catch up, and of a group.
+constexpr size_t kCompareInPlaceMax = 20'000, kCompareToCatchUpMax = 200'000, kCompareInGroupMax = 200'000;
+constexpr size_t kCheckAtOnce = 2'000;  // writes, when a transaction is checked apart
+constexpr size_t kGroupTransactionsMax = 4096;
+
 Error stopped_error() { return fail(Code::cancelled, "the metadata store is closed"); }
 }  // namespace
 
 // One waiting commit; lives in the frame of commit_rows, which is suspended until it is answered.
 struct Committer::Pending {
-  Version read_version;
+  Version checked;  // no write up to here is in its way: its read version, or later if it was checked apart
   ReadSet reads;
   WriteSet writes;
+  bool was_apart = false, conflict = false;
   Executor* home = nullptr;
   std::coroutine_handle<> handle;
   Result<Version> result = Version{0};
@@ -107,7 +114,7 @@ Committer::~Committer() { CHECK(in_flight_.empty() && queue_.empty(), "a Committ
 void Committer::start() { tasks_.spawn(run()); }
 
 Task<Result<Version>> Committer::commit_rows(Version read_version, ReadSet reads, WriteSet writes) {
-  Pending pending{read_version, std::move(reads), std::move(writes)};
+  Pending pending{.checked = read_version, .reads = std::move(reads), .writes = std::move(writes)};
   co_await Submit{*this, pending};
   co_return std::move(pending.result);
 }
@@ -192,13 +199,14 @@ Task<void> Committer::run() {
         refused = refuse_;
       }
       for (Pending* pending : dropped) answer(*pending, *refused);
-      if (stopping_) co_return;
+      if (stopping_ && apart_ == 0) co_return;
+      if (stopping_) co_await sleep_for(std::chrono::microseconds(50));
       continue;
     }
     if (in_flight_.size() < options_.frames_in_flight_max && form_group()) tasks_.spawn(append(in_flight_.back().get()));
     if (stopping_) {
-      if (queued() == 0) co_return;
-      if (in_flight_.size() >= options_.frames_in_flight_max) co_await sleep_for(std::chrono::microseconds(50));
+      if (queued() == 0 && apart_ == 0) co_return;
+      if (queued() == 0 || in_flight_.size() >= options_.frames_in_flight_max) co_await sleep_for(std::chrono::microseconds(50));
     }
   }
 }
@@ -209,7 +217,7 @@ bool Committer::form_group() {
   {
     const std::lock_guard lock(queue_mutex_);
     size_t bytes = 0;
-    while (!queue_.empty()) {
+    while (!queue_.empty() && group.size() < kGroupTransactionsMax) {
       const size_t size = queue_.front()->writes.ops().size();
       if (!group.empty() && bytes + size > options_.group_bytes_max) break;
       bytes += size;
@@ -221,8 +229,24 @@ bool Committer::form_group() {
   auto frame = std::make_unique<Frame>();
   LogFrameWriter writer;
   Version version = assigned_.version;
-  for (Pending* pending : group) {
-    if (window_.conflicts(pending->read_version, pending->reads)) {
+  size_t compared = 0;
+  for (size_t i = 0; i < group.size(); ++i) {
+    Pending* pending = group[i];
+    const size_t cost = pending->conflict ? 0 : window_.cost(pending->checked, pending->reads);
+    if (cost > (pending->was_apart ? kCompareToCatchUpMax : kCompareInPlaceMax)) {
+      ++apart_;
+      tasks_.spawn(check_apart(pending));
+      continue;
+    }
+    if (compared > 0 && compared + cost > kCompareInGroupMax) {
+      while (group.size() > i) {
+        requeue(group.back());
+        group.pop_back();
+      }
+      break;
+    }
+    compared += cost;
+    if (pending->conflict || window_.conflicts(pending->checked, pending->reads)) {
       frame->conflicts.push_back(pending);
       continue;
     }
@@ -262,6 +286,35 @@ bool Committer::form_group() {
   frame->applied = assigned_;
   in_flight_.push_back(std::move(frame));
   return true;
+}
+
+void Committer::requeue(Pending* pending) {
+  const std::lock_guard lock(queue_mutex_);
+  queue_.push_front(pending);
+  queued_bytes_ += pending->writes.ops().size();
+}
+
+// Compares a transaction that began long ago or read much with what was written since, in steps that leave the loop to others. When it is
+// nearly up to date it goes to the front of the queue, and is compared with the rest there.
+Task<void> Committer::check_apart(Pending* pending) {
+  if (!pending->reads.sorted) {
+    const auto sort = [pending] {
+      pending->reads.sort();
+      return true;
+    };
+    auto sorting = blocking(pool_, sort);
+    co_await std::move(sorting);
+  }
+  while (!dead_ && !pending->conflict && window_.cost(pending->checked, pending->reads) > kCompareInPlaceMax) {
+    const ConflictWindow::Checked checked = window_.check_some(pending->checked, pending->reads, kCheckAtOnce);
+    pending->conflict = checked.conflict;
+    pending->checked = checked.reached;
+    co_await home_.yield();
+  }
+  pending->was_apart = true;
+  requeue(pending);
+  --apart_;
+  nudge();
 }
 
 Task<void> Committer::append(Frame* frame) {

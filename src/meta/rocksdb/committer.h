@@ -62,6 +62,8 @@ class Committer final : public CommitSink {
 
   Task<void> run();
   bool form_group();
+  void requeue(Pending* pending);
+  Task<void> check_apart(Pending* pending);
   Task<void> append(Frame* frame);
   bool ending() const { return stopping_ || dead_; }
   // The log or the index cannot go on because of `error`; called again while that lasts.
@@ -104,6 +106,7 @@ class Committer final : public CommitSink {
   std::optional<Error> broken_;
   std::atomic<bool> dead_ = false;
   bool stopping_ = false, draining_ = false;
+  size_t apart_ = 0;  // transactions in check_apart
   std::optional<TimePoint> stalls_since_;
   TaskGroup tasks_;
   std::function<void()> on_applied_;

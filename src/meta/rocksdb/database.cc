@@ -2,13 +2,16 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/file_checksum.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
+#include <unistd.h>
 
 #include "base/coding.h"
+#include "meta/rocksdb/checkpoint_files.h"
 
 namespace quarry::meta {
 namespace {
@@ -20,6 +23,7 @@ constexpr uint8_t kAppliedVersion = 1;
 
 // Rows removed with a range, per write batch; more are removed beforehand in batches of their own.
 constexpr size_t kRangeRowsMax = 32768;
+constexpr uint64_t kRoomToOpen = 2u << 20;  // bytes: a MANIFEST of many thousand files, and options
 
 // RocksDB before 8.6 can lose the error of a file that a scan enters, and end or thin out the scan as if the rows were not there
 // (its pull requests 11782 and 11786): seen here with a damaged first block, and with reads of the cache alone. The fault is in how
@@ -65,6 +69,8 @@ Slice slice(std::string_view text) { return {text.data(), text.size()}; }
   options.blob_garbage_collection_age_cutoff = 0.25;
   options.blob_garbage_collection_force_threshold = 0.5;
   options.blob_cache = cache;
+  // Of each file, from the bytes that were written; kept in the MANIFEST, and compared before the file is stored in a checkpoint.
+  options.file_checksum_gen_factory = ::rocksdb::GetFileChecksumGenCrc32cFactory();
   ::rocksdb::BlockBasedTableOptions table;
   table.block_cache = std::move(cache);
   table.block_size = 4 << 10;
@@ -114,6 +120,10 @@ Result<Applied> Applied::decode(std::string_view value) {
 
 Result<std::shared_ptr<Database>> Database::open(Settings settings, bool create) {
   const std::string path = settings.path;
+  // RocksDB ends the process by an assertion when it finds no room for its MANIFEST.
+  const std::string ballast = path + ".room";
+  TRY(write_ballast(ballast, kRoomToOpen));
+  ::unlink(ballast.c_str());
   std::shared_ptr<Database> database(new Database(std::move(settings)));
   ::rocksdb::LRUCacheOptions cache;
   cache.capacity = database->settings_.block_cache_bytes;
@@ -130,17 +140,50 @@ Result<std::shared_ptr<Database>> Database::open(Settings settings, bool create)
   return database;
 }
 
-Result<Applied> Database::peek(const std::string& path) {
-  Settings settings{path, 8u << 20, 1u << 20, 32u << 20, 64, 1, 1536, {}};
+namespace {
+
+Result<std::unique_ptr<::rocksdb::DB>> open_to_look(const std::string& path) {
+  Database::Settings settings{path, 8u << 20, 1u << 20, 32u << 20, 64, 1, 1536, {}};
   ::rocksdb::Options options = make_options(settings, ::rocksdb::NewLRUCache(settings.block_cache_bytes));
   ::rocksdb::DB* raw = nullptr;
-  ::rocksdb::Status status = ::rocksdb::DB::OpenForReadOnly(options, path, &raw);
+  const ::rocksdb::Status status = ::rocksdb::DB::OpenForReadOnly(options, path, &raw);
   if (!status.ok()) return plain_error(status, fmt::format("opening the checkpoint in '{}'", path));
-  const std::unique_ptr<::rocksdb::DB> db(raw);
+  return std::unique_ptr<::rocksdb::DB>(raw);
+}
+
+}  // namespace
+
+Result<Database::Contents> Database::examine(const std::string& path) {
+  TRY_ASSIGN(const std::unique_ptr<::rocksdb::DB> db, open_to_look(path));
+  Contents contents;
   std::string value;
-  status = db->Get({}, kAppliedRow, &value);
+  ::rocksdb::Status status = db->Get({}, kAppliedRow, &value);
   if (!status.ok()) return plain_error(status, fmt::format("reading the checkpoint in '{}'", path));
-  return Applied::decode(value);
+  TRY_ASSIGN(contents.applied, Applied::decode(value));
+  const std::unique_ptr<::rocksdb::FileChecksumList> list(::rocksdb::NewFileChecksumList());
+  status = db->GetLiveFilesChecksumInfo(list.get());
+  std::vector<uint64_t> numbers;
+  std::vector<std::string> sums, functions;
+  if (status.ok()) status = list->GetAllFileChecksums(&numbers, &sums, &functions);
+  if (!status.ok()) return plain_error(status, fmt::format("reading the checksums of the files in '{}'", path));
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (functions[i] != ::rocksdb::kStandardDbFileChecksumFuncName || sums[i].size() != sizeof(uint32_t)) continue;
+    contents.sums.emplace(numbers[i], std::byteswap(load_le<uint32_t>(bytes_of(sums[i]).data())));
+  }
+  return contents;
+}
+
+Result<void> Database::verify(const std::string& path) {
+  TRY_ASSIGN(const std::unique_ptr<::rocksdb::DB> db, open_to_look(path));
+  ::rocksdb::ReadOptions options = read_options(nullptr, ReadTier::any);
+  options.fill_cache = false;
+  ::rocksdb::Status status = db->VerifyChecksum(options);  // of tables; what is in blob files is checked as rows are read
+  if (!status.ok()) return plain_error(status, fmt::format("verifying the checkpoint in '{}'", path));
+  const std::unique_ptr<::rocksdb::Iterator> at(db->NewIterator(options));
+  for (at->SeekToFirst(); at->Valid(); at->Next()) {
+  }
+  if (!at->status().ok()) return plain_error(at->status(), fmt::format("verifying the checkpoint in '{}'", path));
+  return {};
 }
 
 Database::Database(Settings settings) : settings_(std::move(settings)) {}
@@ -151,7 +194,12 @@ Database::~Database() {
 
 Error Database::error_of(const ::rocksdb::Status& status, std::string_view what) {
   Error error = plain_error(status, what);
-  if (error.code() == Code::corrupt && settings_.on_damage && !damage_told_.exchange(true)) settings_.on_damage(error.to_string());
+  return error.code() == Code::corrupt ? damaged(error.context()) : error;
+}
+
+Error Database::damaged(std::string what) {
+  Error error(Code::corrupt, std::move(what));
+  if (settings_.on_damage && !damage_told_.exchange(true)) settings_.on_damage(error.to_string());
   return error;
 }
 

@@ -4,6 +4,7 @@
 // and no write-ahead log, so whatever survives a crash is the state exactly after frame Applied::frame.
 // Thread-safe, except that apply() has one caller at a time.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,8 +50,14 @@ class Database : public std::enable_shared_from_this<Database> {
   };
   // Blocks. Errors: corrupt, busy (open already), io_error, no_space.
   static Result<std::shared_ptr<Database>> open(Settings settings, bool create);
-  // The Applied row of a database that nobody has open (a checkpoint); proves that it opens. Blocks.
-  static Result<Applied> peek(const std::string& path);
+  // What a database that nobody has open holds (a checkpoint); proves that it opens. Blocks.
+  struct Contents {
+    Applied applied;
+    std::map<uint64_t, uint32_t> sums;  // CRC32C that tables and blob files had when they were made, by number; not of every earlier one
+  };
+  static Result<Contents> examine(const std::string& path);
+  // Reads every block and every row of it. For files that were made without a checksum. Blocks.
+  static Result<void> verify(const std::string& path);
   ~Database();
 
   Result<std::optional<Applied>> applied();  // blocks
@@ -72,6 +79,8 @@ class Database : public std::enable_shared_from_this<Database> {
   Result<std::optional<std::vector<KeyValue>>> scan(const ::rocksdb::Snapshot* snapshot, const ScanOptions& options, ReadTier tier);
   std::unique_ptr<::rocksdb::Iterator> iterator(const ::rocksdb::Snapshot* snapshot);
   Error error_of(const ::rocksdb::Status& status, std::string_view what);
+  // Damage was found from outside: told like that found by a read.
+  Error damaged(std::string what);
 
  private:
   explicit Database(Settings settings);

@@ -56,7 +56,10 @@ Result<Verdict> examine(const RocksdbMetaOptions& options, const std::function<v
   const Paths paths(options.directory);
   std::error_code error;
   fs::create_directories(options.directory, error);
-  if (error) return fail(Code::misconfigured, "cannot make the metadata directory '{}': {}", options.directory, error.message());
+  if (error) {
+    const Code code = error == std::errc::no_space_on_device ? Code::no_space : Code::misconfigured;
+    return fail(code, "cannot make the metadata directory '{}': {}", options.directory, error.message());
+  }
   TRY(remove_tree(paths.links));
   TRY(remove_tree(paths.restoring));
   Verdict verdict;

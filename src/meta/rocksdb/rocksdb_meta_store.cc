@@ -1,9 +1,12 @@
 #include "meta/rocksdb/rocksdb_meta_store.h"
 
+#include <filesystem>
+
 #include "base/log.h"
 #include "meta/leases.h"
 #include "meta/rocksdb/checkpointer.h"
 #include "meta/rocksdb/committer.h"
+#include "meta/rocksdb/index_room.h"
 #include "meta/rocksdb/recovery.h"
 
 namespace quarry::meta {
@@ -21,9 +24,58 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   ~RocksdbMetaStoreImpl() override { CHECK(database_ == nullptr, "a RocksdbMetaStore dies open: close or kill it first"); }
 
   Task<Result<void>> start(CommitLog& log) {
+    reserve_ = std::make_unique<IndexRoom>(options_.directory, options_.reserve_bytes);
+    const auto give_up = [this] { return reserve_->give_up(); };
+    auto giving_up = blocking(*options_.pool, give_up);
+    co_await std::move(giving_up);
+    Task<Result<void>> starting = start_in_directory(log);
+    Result<void> started = co_await std::move(starting);
+    if (!started && started.error().code() == Code::no_space && !options_.spare_directories.empty()) {
+      Task<Result<void>> elsewhere = start_elsewhere(log, started.error());
+      started = co_await std::move(elsewhere);
+    }
+    const auto keep = [this] {
+      if (spare_.empty()) remove_spare_directories(options_.spare_directories, options_.directory);
+      return reserve_->keep();
+    };
+    auto keeping = blocking(*options_.pool, keep);
+    co_await std::move(keeping);
+    co_return started;
+  }
+
+  // The directory's file system is full. What is in the directory stays as it is; it is caught up at a start that finds room.
+  Task<Result<void>> start_elsewhere(CommitLog& log, Error why) {
+    CO_TRY_ASSIGN(const std::optional<CheckpointManifest> manifest, log.checkpoint());
+    uint64_t bytes = 0;
+    if (manifest) {
+      for (const CheckpointFile& file : manifest->files) bytes += file.size;
+    }
+    const auto make = [this, bytes] { return make_spare_directory(options_.spare_directories, options_.directory, bytes); };
+    auto making = blocking(*options_.pool, make);
+    Result<std::string> spare = co_await std::move(making);
+    if (!spare) co_return std::move(why).with(spare.error().context());
+    const std::string meant = std::exchange(options_.directory, *spare);
+    spare_ = *spare;
+    LOG_ERROR("the metadata index finds no room and is made anew elsewhere", {"directory", meant}, {"at", spare_},
+              {"error", why.to_string()});
+    {
+      const std::lock_guard lock(trouble_->mutex);
+      trouble_->what = fmt::format("there is no room for it in '{}': until a start that finds some it is in '{}'", meant, spare_);
+    }
+    Task<Result<void>> starting = start_in_directory(log);
+    Result<void> started = co_await std::move(starting);
+    if (!started) remove_spare();
+    co_return started;
+  }
+
+  Task<Result<void>> start_in_directory(CommitLog& log) {
     ThreadPool& pool = *options_.pool;
     const std::string directory = options_.directory;
-    auto on_damage = [directory](const std::string& what) { mark_damaged(directory, what); };
+    auto on_damage = [directory, trouble = trouble_](const std::string& what) {
+      mark_damaged(directory, what);
+      const std::lock_guard lock(trouble->mutex);
+      trouble->what = fmt::format("damaged: {}; nothing is lost: restart the node, which rebuilds it from the drives", what);
+    };
     Task<Result<Recovered>> recovering = recover(options_, log, pool, on_damage);
     CO_TRY_ASSIGN(Recovered recovered, co_await std::move(recovering));
     opened_by_ = recovered.opened_by;
@@ -156,6 +208,8 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
     stats.log_bytes_since_checkpoint = log_bytes > checkpointed ? log_bytes - checkpointed : 0;
     stats.checkpoint_version = checkpointer_->progress().version;
     stats.failure = committer_->failure();
+    const std::lock_guard lock(trouble_->mutex);
+    stats.index_trouble = trouble_->what;
     return stats;
   }
 
@@ -230,6 +284,7 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
     checkpointer_->release_database();
     const auto drop = [this] {
       database_.reset();
+      remove_spare();
       return true;
     };
     auto dropping = blocking(*options_.pool, drop);
@@ -243,7 +298,20 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   std::unique_ptr<Committer> committer_;
   std::unique_ptr<Checkpointer> checkpointer_;
   std::atomic<uint64_t> pool_reads_ = 0;
+  void remove_spare() {
+    if (spare_.empty()) return;
+    std::error_code ignored;  // the next start does it
+    std::filesystem::remove_all(spare_, ignored);
+  }
+
+  struct Trouble {
+    std::mutex mutex;
+    std::string what;
+  };
   std::string opened_by_, reason_;
+  const std::shared_ptr<Trouble> trouble_ = std::make_shared<Trouble>();  // shared: the database may outlive the store, in views
+  std::unique_ptr<IndexRoom> reserve_;
+  std::string spare_;  // where the index is, if not where it should be
   uint64_t frames_replayed_ = 0;
   bool stopped_ = false;  // its home's
 };

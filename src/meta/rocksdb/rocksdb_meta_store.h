@@ -28,6 +28,12 @@ struct RocksdbMetaOptions {
   Clock* clock = nullptr;    // leases; null: the system's
   Random* random = nullptr;  // identities; null: the system's
 
+  // A start needs some room in the directory. Where a full file system has none, the index is made anew in the first of these directories
+  // that lies on another one and has enough, for this run; without any the start fails (no_space). So that it rarely comes to that, so many
+  // bytes are kept in a file that is given up for the start; 0: none.
+  std::vector<std::string> spare_directories;
+  uint64_t reserve_bytes = 0;
+
   // Memory: about block_cache_bytes + 3 * memtable_bytes + the conflict window (below).
   size_t block_cache_bytes = 256u << 20;  // blocks, filters, indexes and small blobs; a hard limit but for pinned blocks
   size_t memtable_bytes = 64u << 20;

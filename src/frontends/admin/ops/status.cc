@@ -72,7 +72,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   json.field("commits", metadata.commits)
       .field("conflicts", metadata.conflicts)
       .field("log_bytes_since_checkpoint", metadata.log_bytes_since_checkpoint);
-  json.field("failure", metadata.failure);
+  json.field("failure", metadata.failure).field("index_trouble", metadata.index_trouble);
   json.end_object();
   json.end_object();
   co_return Answer{.json = json.take()};
