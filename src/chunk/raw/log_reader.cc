@@ -94,7 +94,7 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
             [](const FoundFrame& a, const FoundFrame& b) { return std::pair(a.frame.epoch, a.block) < std::pair(b.frame.epoch, b.block); });
   if (log.frames.empty()) {
     add_damage(log, "the log holds no frame of this drive");
-    log.position.epoch = superblock.log_epoch + 1;
+    log.position.epoch = superblock.log_epoch;
     log.position.sequence = superblock.clean_sequence + 1;
     co_return log;
   }

@@ -232,6 +232,8 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
   journal_.start(*device_, drive_id(), supers_.superblock().salt, log_place(supers_.superblock()), recovered.position);
   journal_.set_other_lane_free(!recovered.resume_lane);
   co_await run_checkpoint(!recovered.resume_lane);
+  // A gap in the lane that was gone on in is there until the next epoch: not left for a mount after this one to find again.
+  if (checkpoint_result_ && recovered.resume_lane && report_.log_rebuilt) co_await run_checkpoint(true);
   co_return checkpoint_result_;
 }
 
