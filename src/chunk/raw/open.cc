@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "chunk/raw/aside.h"
 #include "chunk/raw/raw_store_impl.h"
 #include "chunk/raw/recovery.h"
 #include "io/clock.h"
@@ -82,7 +83,7 @@ Task<Result<void>> RawStoreImpl::mount() {
   const Superblock superblock = supers_.superblock();
   CO_TRY_ASSIGN(Recovered recovered, co_await recover(*device_, superblock));
   report_ = std::move(recovered.report);
-  adopt(recovered);
+  co_await aside(recovered.entries.size() + space_.segments(), [&] { adopt(recovered); });
   if (options_.read_only) {
     become(StoreState::read_only, "opened read-only");
     mounted_ = true;

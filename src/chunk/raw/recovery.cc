@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "chunk/raw/aside.h"
 #include "chunk/raw/segment_reader.h"
 #include "io/sync.h"
 
@@ -101,7 +102,9 @@ uint64_t place_of(uint64_t offset, bool packed, bool multi, uint8_t stream) {
 
 class Assembler {
  public:
-  Assembler(Recovered& out, const Geometry& geometry, const LogContents& log) : out_(out), geometry_(geometry) {
+  Assembler(Recovered& out, const Geometry& geometry) : out_(out), geometry_(geometry) {}
+
+  void take_removals(const LogContents& log) {
     for (const auto& [sequence, record] : log.records) {
       if (const auto* remove = std::get_if<RemoveRecord>(&record)) {
         uint64_t& last = removed_[remove->id];
@@ -209,6 +212,8 @@ class Assembler {
   }
 
   std::vector<Piece>& partial() { return partial_; }
+  size_t pieces() const { return pieces_.size(); }
+  size_t copies() const { return copies_.size(); }
   bool known(const ChunkId& id, uint64_t block) const { return multi_candidates_.contains({id.high, id.low, block}); }
 
   // Chooses one copy for each id; the others are dead.
@@ -292,7 +297,8 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
   out.report.log_rebuilt = log.damaged && log_needed;
   out.segments.assign(geometry.segments(), Segment{});
 
-  Assembler assembler(out, geometry, log);
+  Assembler assembler(out, geometry);
+  co_await aside(log.records.size(), [&] { assembler.take_removals(log); });
   if (log.damaged)
     assembler.note("log: " + log.damage +
                    (log_needed ? "; rebuilt from payload headers, removed chunks may be back" : "; not needed after a clean close"));
@@ -304,6 +310,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     const uint32_t index = one->index;
     assembler.add_contents(*one);
     one.reset();
+    co_await Executor::here().yield();
     for (const auto& [from, to] : gaps) {
       CO_TRY_ASSIGN(const auto found, co_await work.reader.find_chunks(index, from, to));
       for (const auto& [header, crc] : found) {
@@ -315,7 +322,9 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
       }
     }
   }
-  for (const auto& logged : assembler.newer_puts(log)) {
+  std::vector<LoggedRecord> newer;
+  co_await aside(log.records.size(), [&] { newer = assembler.newer_puts(log); });
+  for (const auto& logged : newer) {
     const auto& put = std::get<PutRecord>(logged.record);
     if (logged.sequence > log.settled) {  // perhaps never acknowledged: only if its data is whole
       CO_TRY_ASSIGN(const bool whole, co_await work.reader.holds(put));
@@ -328,7 +337,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     }
     assembler.add_chunk(put.id, put.size, put.header_crc, put.stream, put.runs, logged.sequence);
   }
-  assembler.join_pieces();
+  co_await aside(assembler.pieces(), [&] { assembler.join_pieces(); });
   std::vector<ChunkId> incomplete;
   for (const auto& piece : assembler.partial()) {
     // Its other runs were listed by a slot that is lost; the header knows them.
@@ -345,7 +354,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     const auto& [header, crc] = found.front();
     assembler.add_chunk(header.id, header.size, crc, header.stream, header.runs, piece.stamp);
   }
-  assembler.choose();
+  co_await aside(assembler.copies(), [&] { assembler.choose(); });
   out.position = log.position;
   if (out.report.log_rebuilt) continue_behind(out.position, log, known);
   out.resume_lane = !log.table_in_newest && log.epoch != 0 && log.epoch == out.position.epoch;
