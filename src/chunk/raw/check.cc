@@ -34,7 +34,7 @@ Task<Result<void>> RawStoreImpl::scrub_frames(uint32_t segment) {
       if (!walkable() || space_[segment].generation != generation || closing_) co_return Result<void>{};
       if (!read) {
         if (read.error().code() == Code::device_gone) co_return noted(std::move(read).error(), false);
-        // A bad sector: what lies there is found by its chunks. Emptying the segment would meet the same sector, again and again.
+        // A bad sector: what lies there is found by its chunks.
         note_error(read.error(), false);
         co_return Result<void>{};
       }
@@ -93,6 +93,7 @@ Task<Result<ScrubProgress>> RawStoreImpl::scrub(ChunkId from, uint64_t budget_by
 
 Task<Result<FsckReport>> RawStoreImpl::fsck() {
   CO_TRY(readable());
+  Use use(*this);
   FsckReport report;
   const auto violation = [&report](std::string sentence) {
     constexpr size_t kViolationsMax = 1000;
@@ -107,17 +108,22 @@ Task<Result<FsckReport>> RawStoreImpl::fsck() {
     std::vector<std::pair<uint32_t, uint32_t>> used;  // extent: [from, to)
   };
   std::vector<Seen> seen(space_.segments());
-  index_.visit({}, [&](const IndexEntry& entry) {
+  // The walk lets others run in between: a segment in which something changed meanwhile is not judged.
+  const auto moment = [this](uint32_t index) { return std::pair(space_[index].generation, space_[index].changes); };
+  std::vector<std::pair<uint32_t, uint32_t>> began(seen.size());
+  for (uint32_t i = 0; i < began.size(); ++i) began[i] = moment(i);
+  const auto look = [&](const IndexEntry& entry) {
     ++report.chunks;
     if (entry.packed()) {
       const uint32_t index = geometry.segment_at(entry.offset());
       if (index == kNoSegment || space_[index].role != Role::packed) {
         violation(fmt::format("chunk {} lies at {} outside any packed segment", entry.id.to_string(), entry.offset()));
-        return true;
+        return;
       }
+      if (index >= seen.size()) return;  // the drive has grown meanwhile
       ++seen[index].live;
       seen[index].bytes += entry.size;
-      return true;
+      return;
     }
     for (const auto& run : runs_of(entry)) {
       const uint32_t index = geometry.segment_of(run);
@@ -125,16 +131,26 @@ Task<Result<FsckReport>> RawStoreImpl::fsck() {
         violation(fmt::format("chunk {} has a run at block {} outside any extent segment", entry.id.to_string(), run.block));
         continue;
       }
+      if (index >= seen.size()) continue;
       const auto block = static_cast<uint32_t>(run.block - geometry.block_of(index));
       ++seen[index].live;
       seen[index].bytes += static_cast<uint64_t>(run.blocks) * kBlock;
       seen[index].used.emplace_back(block, block + run.blocks);
     }
-    return true;
-  });
-  for (uint32_t i = 0; i < space_.segments(); ++i) {
+  };
+  ChunkId from;
+  for (int leaf = 1;; ++leaf) {
+    const auto entries = index_.leaf_from(from);
+    for (const IndexEntry& entry : entries) look(entry);
+    if (entries.empty() || from == next_id(entries.back().id)) break;
+    from = next_id(entries.back().id);
+    if (leaf % kLeavesPerStep == 0) co_await Executor::here().yield();
+  }
+  for (uint32_t i = 0; i < seen.size(); ++i) {
+    if (i % 64 == 63) co_await Executor::here().yield();
     const Segment& s = space_[i];
     if (s.role != Role::free) ++report.segments;
+    if (moment(i) != began[i]) continue;
     if (s.live != seen[i].live || s.live_bytes != seen[i].bytes) {
       violation(fmt::format("segment {} counts {} live entries of {} bytes, the index has {} of {}", i, s.live, s.live_bytes, seen[i].live,
                             seen[i].bytes));

@@ -27,6 +27,12 @@ struct IndexEntry {
 };
 static_assert(sizeof(IndexEntry) == 32);
 
+// The smallest id greater than this one; of the greatest id the id itself.
+constexpr ChunkId next_id(const ChunkId& id) {
+  if (id.low != UINT64_MAX) return {id.high, id.low + 1};
+  return id.high != UINT64_MAX ? ChunkId{id.high + 1, 0} : id;
+}
+
 class ChunkIndex {
  public:
   ChunkIndex();

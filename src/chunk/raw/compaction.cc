@@ -2,6 +2,7 @@
 // segment is free. A copy is a frame like any other; until it is durable the old place stays valid.
 #include "base/check.h"
 #include "base/log.h"
+#include "chunk/raw/log_reader.h"
 #include "chunk/raw/raw_store_impl.h"
 #include "codec/crc32c.h"
 
@@ -101,10 +102,16 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
         (block + kFrameSizeMax / kBlock > window_at + window.size() / kBlock && window_at + window.size() / kBlock < end)) {
       window_at = block;
       window = Buffer(static_cast<size_t>(std::min(kWindow, end - block)) * kBlock);
-      result = co_await device_->read(base + static_cast<uint64_t>(block) * kBlock, window.mutable_view());
-      if (!result) {
-        result = noted(std::move(result).error(), false);
-        break;
+      const uint64_t at = base + static_cast<uint64_t>(block) * kBlock;
+      auto read = co_await device_->read(at, window.mutable_view());
+      if (!read) {
+        // What lies on a bad sector stays, for whoever repairs it; the rest of the segment is moved all the same.
+        note_error(read.error(), false);
+        auto bad = co_await read_tolerant(*device_, at, window.mutable_view());
+        if (!bad) {
+          result = noted(std::move(bad).error(), false);
+          break;
+        }
       }
     }
     const ByteView bytes = window.view().subspan(static_cast<size_t>(block - window_at) * kBlock);
@@ -156,14 +163,10 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
 
 // Items whose frame cannot be read as one, by the index. What is not readable at all stays.
 Task<Result<void>> RawStoreImpl::move_leftovers(uint32_t segment, uint64_t* moved_bytes) {
-  std::vector<IndexEntry> entries;
-  index_.visit({}, [&](const IndexEntry& entry) {
-    if (entry.packed() && space_.geometry().segment_at(entry.offset()) == segment) entries.push_back(entry);
-    return true;
-  });
+  const auto entries = co_await entries_in(segment);
   for (const auto& entry : entries) {
     auto data = co_await get_verified(entry.id, 0, entry.size);
-    if (!data) continue;
+    if (!data || data->size() != entry.size) continue;
     PackedPut move;
     move.id = entry.id;
     move.parts = {data->view()};
@@ -191,9 +194,11 @@ Task<void> RawStoreImpl::reclaim_segments(uint32_t reserve) {
     } else {
       break;
     }
-    if (!done) break;
+    // What cannot be read is not chosen again.
+    if (!done && done.error().code() != Code::io_error && done.error().code() != Code::corrupt) break;
     // Freed places wait for readers that were there before.
     while (readers_.waiting() > 0 && !may_use_segments(reserve)) co_await sleep_for(std::chrono::microseconds(200));
+    co_await Executor::here().yield();  // whatever came of it: what it may be waiting for runs on this thread
   }
   reclaiming_.release();
 }
@@ -214,25 +219,44 @@ std::optional<uint32_t> RawStoreImpl::emptiest_extent_segment() const {
   return best;
 }
 
+bool RawStoreImpl::lies_in(const IndexEntry& entry, uint32_t segment) const {
+  const Geometry& geometry = space_.geometry();
+  if (entry.packed()) return geometry.segment_at(entry.offset()) == segment;
+  if (!entry.multi()) return geometry.segment_of(single_run(entry)) == segment;
+  const auto& runs = multi_.at(entry.id);
+  return std::any_of(runs.begin(), runs.end(), [&](const Run& run) { return geometry.segment_of(run) == segment; });
+}
+
+Task<std::vector<IndexEntry>> RawStoreImpl::entries_in(uint32_t segment) {
+  std::vector<IndexEntry> found;
+  ChunkId from;
+  for (int leaf = 1;; ++leaf) {
+    const auto entries = index_.leaf_from(from);
+    if (entries.empty()) break;
+    for (const IndexEntry& entry : entries) {
+      if (lies_in(entry, segment)) found.push_back(entry);
+    }
+    from = next_id(entries.back().id);
+    if (from == entries.back().id) break;  // the last id there can be
+    if (leaf % kLeavesPerStep == 0) co_await Executor::here().yield();
+  }
+  co_return found;
+}
+
 Task<Result<void>> RawStoreImpl::evacuate_segment(uint32_t segment) {
   space_.set_evacuating(segment, true);
-  std::vector<ChunkId> ids;
-  index_.visit({}, [&](const IndexEntry& entry) {
-    if (entry.packed()) return true;
-    for (const auto& run : runs_of(entry)) {
-      if (space_.geometry().segment_of(run) != segment) continue;
-      ids.push_back(entry.id);
-      break;
-    }
-    return true;
-  });
+  const auto entries = co_await entries_in(segment);
   Result<void> result;
-  for (const auto& id : ids) {
+  bool unreadable = false;
+  for (const auto& [id, place, size, crc] : entries) {
+    // A chunk that is being removed leaves by itself.
+    while (removing_.contains(id)) co_await moved_or_removed_.wait();
     const IndexEntry* entry = index_.find(id);
-    if (entry == nullptr || removing_.contains(id)) continue;
+    if (entry == nullptr || entry->packed() || !lies_in(*entry, segment)) continue;
     const IndexEntry copy = *entry;
     moving_.insert(id);
     auto data = co_await get_verified(id, 0, copy.size);
+    unreadable = !data.has_value();
     if (data) {
       std::vector<ByteView> parts = {data->view()};
       result = co_await store_extent(id, std::move(parts), copy.size, copy.stream(), copy.place);
@@ -241,12 +265,12 @@ Task<Result<void>> RawStoreImpl::evacuate_segment(uint32_t segment) {
       result = std::move(data).error();
     }
     moving_.erase(id);
-    moved_.pulse();
+    moved_or_removed_.pulse();
     if (!result || closing_) break;
   }
   // An emptied segment was given back meanwhile and is another one now.
   if (space_[segment].role == Role::extent && space_[segment].evacuating) {
-    if (!result) space_[segment].unreadable = true;  // not tried again before the next mount
+    if (unreadable) space_[segment].unreadable = true;  // not tried again before something of it is removed
     space_.set_evacuating(segment, false);
   } else if (result) {
     ++stats_.segments_compacted;

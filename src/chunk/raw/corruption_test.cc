@@ -139,6 +139,17 @@ class RawStoreCorruption : public testing::Test {
 
   std::shared_ptr<SimDisk> copy_of(const std::shared_ptr<SimDisk>& from) { return from->copy(); }
 
+  void wipe_log(SimDisk& target) {
+    auto device = target.copy()->open();
+    auto set = executor.run(SuperblockSet::load(*device));
+    executor.run(device->close());
+    ASSERT_TRUE(set);
+    const auto place = log_place(set->superblock());
+    Buffer zeros(2 * place.lane_bytes);
+    std::memset(zeros.data(), 0, zeros.size());
+    target.poke(place.offset, zeros);
+  }
+
   // Finds the places of structures through the code that reads them.
   std::vector<Structure> structures(const std::shared_ptr<SimDisk>& from) {
     std::vector<Structure> found;
@@ -292,6 +303,49 @@ class RawStoreCorruption : public testing::Test {
     return outcome;
   }
 
+  // Damage, mount, put and remove, power cut, mount: what the first mount served and acknowledged is there, what it removed is not.
+  void check_used_after_damage(const std::shared_ptr<SimDisk>& damaged, const std::string& what) {
+    SCOPED_TRACE(what);
+    auto opened = executor.run(RawStore::open(damaged->open(), {}));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    auto& s = *opened;
+    std::map<uint64_t, size_t> there;
+    for (const auto& [n, size] : sizes) {
+      if (executor.run(s->get({1, n}, 0, kChunkSizeMax))) there[n] = size;
+    }
+    const bool lost_some = there.size() < sizes.size();
+    EXPECT_TRUE(executor.run(s->compact()));  // what lies in suspect segments is moved, as the background does
+    std::vector<uint64_t> gone;
+    const auto take = [&](uint64_t n) {
+      ASSERT_TRUE(executor.run(s->remove({{1, n}})));
+      there.erase(n);
+      gone.push_back(n);
+    };
+    const auto give = [&](uint64_t n, size_t size) {
+      const std::string text = test_payload(n, size);
+      ASSERT_TRUE(executor.run(s->put({1, n}, {bytes_of(text)}, {})));
+      there[n] = size;
+    };
+    for (uint64_t n = 1000; n < 1012; ++n) give(n, n % 2 == 0 ? 150'000 + n : 5'000 + n);
+    const std::map<uint64_t, size_t> before_removals = there;
+    for (const auto& [n, size] : before_removals) {
+      if (n % 7 == 0 || n == 1001 || n == 1002) take(n);
+    }
+    const auto cut = damaged->stable_copy();
+    executor.run(s->close()).ignore("its drive is not looked at again");
+    s.reset();
+    auto again = executor.run(RawStore::open(cut->open(), {}));
+    ASSERT_TRUE(again) << again.error().to_string();
+    if (!lost_some) EXPECT_TRUE((*again)->open_report().damage.empty()) << (*again)->open_report().damage.front();
+    for (const auto& [n, size] : there) {
+      auto got = executor.run((*again)->get({1, n}, 0, kChunkSizeMax));
+      EXPECT_TRUE(got) << "chunk " << n << " is lost: " << got.error().to_string();
+      if (got) EXPECT_TRUE(text_of(got->view()) == test_payload(n, size)) << "wrong bytes: " << n;
+    }
+    for (const uint64_t n : gone) EXPECT_FALSE(executor.run((*again)->stat({1, n}))) << "a removed chunk is back: " << n;
+    EXPECT_TRUE(executor.run((*again)->close()));
+  }
+
   SimExecutor executor;
   std::shared_ptr<SimDisk> disk, running, closed;
   std::vector<std::shared_ptr<SimDisk>> before;  // the drive at earlier times, oldest first
@@ -344,20 +398,54 @@ TEST_F(RawStoreCorruption, damage_before_the_last_log_frame_is_not_taken_for_a_t
   }
 }
 
+TEST_F(RawStoreCorruption, what_a_mount_after_damage_acknowledges_survives_a_power_cut) {
+  for (const bool is_closed : {true, false}) {
+    const auto& from = is_closed ? closed : running;
+    auto all = structures(from);
+    all.insert(all.end(), log_frames.begin(), log_frames.end());
+    for (const auto& structure : all) {
+      for (const Damage kind : {Damage::bit_flip, Damage::garbage_block, Damage::stale}) {
+        auto victim = copy_of(from);
+        damage(*victim, structure, kind);
+        check_used_after_damage(victim, fmt::format("{} at {} of a drive that {}: {}", structure.name, structure.offset,
+                                                    is_closed ? "was closed" : "lost its power", kDamageNames[static_cast<size_t>(kind)]));
+      }
+    }
+    // The log from some frame on, and all of it.
+    for (size_t first = 0; first <= log_frames.size(); ++first) {
+      auto victim = copy_of(from);
+      for (size_t i = first; i < log_frames.size(); ++i) damage(*victim, log_frames[i], Damage::garbage_block);
+      if (first == log_frames.size()) wipe_log(*victim);
+      check_used_after_damage(victim, fmt::format("the log from frame {} of {} on", first, log_frames.size()));
+    }
+  }
+}
+
+// Without it the frames left look whole. Something else knows of a later record.
+TEST_F(RawStoreCorruption, a_log_that_lost_its_end_is_noticed_by_what_was_written_after_it) {
+  auto opened = executor.run(RawStore::open(running->open(), {}));
+  ASSERT_TRUE(opened);
+  store = std::move(*opened);
+  put(2000, 200'000);  // a record
+  put(2001, 3'000);    // a frame that knows of it
+  const auto cut = running->stable_copy();
+  ASSERT_TRUE(executor.run(store->close()));
+  store.reset();
+  structures(cut);
+  ASSERT_FALSE(log_frames.empty());
+  auto victim = copy_of(cut);
+  damage(*victim, log_frames.back(), Damage::garbage_block);
+  const Outcome outcome = check(victim, "the last frame of the log");
+  EXPECT_TRUE(outcome.noticed);
+  EXPECT_EQ(outcome.lost, 0u);
+  victim = copy_of(cut);
+  damage(*victim, log_frames.back(), Damage::garbage_block);
+  check_used_after_damage(victim, "the last frame of the log");
+}
+
 TEST_F(RawStoreCorruption, a_lost_log_is_rebuilt_from_payload_headers) {
-  const auto place = log_place([&] {
-    auto device = copy_of(running)->open();
-    auto set = executor.run(SuperblockSet::load(*device));
-    executor.run(device->close());
-    return set->superblock();
-  }());
   auto victim = copy_of(running);
-  const Buffer zero_lanes = [&] {
-    Buffer buffer(2 * place.lane_bytes);
-    std::memset(buffer.data(), 0, buffer.size());
-    return buffer;
-  }();
-  victim->poke(place.offset, zero_lanes);
+  wipe_log(*victim);
   const Outcome outcome = check(victim, "lost log");
   EXPECT_TRUE(outcome.noticed);
   EXPECT_EQ(outcome.lost, 0u);

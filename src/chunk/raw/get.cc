@@ -31,7 +31,7 @@ std::vector<Run> RawStoreImpl::runs_of(const IndexEntry& entry) const {
     CHECK(found != multi_.end());
     return found->second;
   }
-  return {{entry.offset() / kBlock, static_cast<uint32_t>(1 + div_up(entry.size, kBlock))}};
+  return {single_run(entry)};
 }
 
 Task<Result<void>> RawStoreImpl::read_blocks(const std::vector<Run>& runs, uint32_t block, MutableByteView into) {

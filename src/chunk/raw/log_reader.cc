@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "chunk/raw/aside.h"
+
 namespace quarry::chunk::raw {
 namespace {
 constexpr size_t kPiece = 1 * kMiB;
@@ -64,22 +66,17 @@ void add_damage(LogContents& log, std::string what) {
   log.damage += what;
 }
 
-}  // namespace
+using Lanes = std::array<Buffer, 2>;
 
-Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superblock) {
-  const Journal::Place place = log_place(superblock);
+Result<LogContents> parse_log(const Lanes& lanes, const Superblock& superblock, const Journal::Place& place) {
   LogContents log;
-  std::array<Buffer, 2> lanes;
   for (uint32_t lane = 0; lane < 2; ++lane) {
-    lanes[lane] = Buffer(place.lane_bytes);
-    CO_TRY_ASSIGN(const uint64_t bad, co_await read_tolerant(device, place.offset + lane * place.lane_bytes, lanes[lane].mutable_view()));
-    log.unreadable_bytes += bad;
     const ByteView bytes = lanes[lane].view();
     for (uint32_t block = 0; static_cast<uint64_t>(block) * kBlock < place.lane_bytes;) {
       FoundFrame found;
       auto frame = decode_log_frame(bytes.subspan(static_cast<size_t>(block) * kBlock), superblock.drive, superblock.salt, &found.crc);
       if (!frame) {
-        if (frame.error().code() == Code::incompatible) co_return std::move(frame).error();
+        if (frame.error().code() == Code::incompatible) return std::move(frame).error();
         ++block;
         continue;
       }
@@ -94,9 +91,9 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
             [](const FoundFrame& a, const FoundFrame& b) { return std::pair(a.frame.epoch, a.block) < std::pair(b.frame.epoch, b.block); });
   if (log.frames.empty()) {
     add_damage(log, "the log holds no frame of this drive");
-    log.position.epoch = superblock.log_epoch + 1;
+    log.position.epoch = superblock.log_epoch;
     log.position.sequence = superblock.clean_sequence + 1;
-    co_return log;
+    return log;
   }
   log.epoch = log.frames.back().frame.epoch;
   if (log.epoch < superblock.log_epoch)
@@ -152,6 +149,25 @@ Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superb
     log.position.block = last.block + last.frame.blocks;
     log.position.chain = last.crc;
   }
+  return log;
+}
+
+}  // namespace
+
+Task<Result<LogContents>> read_log(BlockDevice& device, const Superblock& superblock) {
+  const Journal::Place place = log_place(superblock);
+  Lanes lanes;
+  uint64_t unreadable = 0;
+  for (uint32_t lane = 0; lane < 2; ++lane) {
+    lanes[lane] = Buffer(place.lane_bytes);
+    CO_TRY_ASSIGN(const uint64_t bad, co_await read_tolerant(device, place.offset + lane * place.lane_bytes, lanes[lane].mutable_view()));
+    unreadable += bad;
+  }
+  std::optional<Result<LogContents>> parsed;
+  constexpr size_t kRecordsPerBlock = 8;
+  co_await aside(2 * place.lane_bytes / kBlock * kRecordsPerBlock, [&] { parsed = parse_log(lanes, superblock, place); });
+  CO_TRY_ASSIGN(LogContents log, std::move(*parsed));
+  log.unreadable_bytes = unreadable;
   co_return log;
 }
 

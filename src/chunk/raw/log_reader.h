@@ -5,6 +5,7 @@
 //   a gap that the chain bridges (number, checksum)   | the log; the gap was a place that could not be written
 //   a gap in numbers, a broken chain, or no frame of  | damaged: what can be read is used, the rest is rebuilt from payload
 //   the epoch that the superblock names               | headers; removals recorded in lost frames may be undone
+//   an end before a record that a slot or frame knows | damaged, too (recovery.h finds it)
 //   the same after a clean close                      | the log is not needed: slots hold everything
 #pragma once
 #include "chunk/raw/journal.h"

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "chunk/raw/aside.h"
 #include "chunk/raw/raw_store_impl.h"
 #include "chunk/raw/recovery.h"
 #include "io/clock.h"
@@ -82,7 +83,7 @@ Task<Result<void>> RawStoreImpl::mount() {
   const Superblock superblock = supers_.superblock();
   CO_TRY_ASSIGN(Recovered recovered, co_await recover(*device_, superblock));
   report_ = std::move(recovered.report);
-  adopt(recovered);
+  co_await aside(recovered.entries.size() + space_.segments(), [&] { adopt(recovered); });
   if (options_.read_only) {
     become(StoreState::read_only, "opened read-only");
     mounted_ = true;
@@ -232,6 +233,8 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
   journal_.start(*device_, drive_id(), supers_.superblock().salt, log_place(supers_.superblock()), recovered.position);
   journal_.set_other_lane_free(!recovered.resume_lane);
   co_await run_checkpoint(!recovered.resume_lane);
+  // A gap in the lane that was gone on in is there until the next epoch: not left for a mount after this one to find again.
+  if (checkpoint_result_ && recovered.resume_lane && report_.log_rebuilt) co_await run_checkpoint(true);
   co_return checkpoint_result_;
 }
 

@@ -180,6 +180,7 @@ Task<Result<void>> PackedStream::write_items() {
                        item.size, item.crc};
       store_.index_.put(entry);
       ++s.live;
+      ++s.changes;
       s.live_bytes += item.size;
       store_.payload_bytes_ += item.size;
       store_.stored_bytes_ += round_up(item.size, kItemAlignment) + kFrameItemSize;

@@ -3,6 +3,7 @@
 
 #include "base/coding.h"
 #include "chunk/raw/chunk_index.h"
+#include "chunk/raw/extent_lists.h"
 #include "chunk/raw/geometry.h"
 #include "chunk/raw/journal.h"
 #include "chunk/raw/reader_gate.h"
@@ -204,6 +205,81 @@ TEST(RawSuperblock, agreement_follows_the_rule) {
   EXPECT_EQ(agree({copy_of(0, 4, 40), copy_of(1, 4, 40), copy_of(2, 9, 90, 0, 2)}), 0u);  // of another drive
   EXPECT_EQ(agree({copy_of(0, 5, 50), copy_of(1, 5, 51), copy_of(2, 5, 51)}), 1u);        // the majority
   EXPECT_FALSE(agree({copy_of(0, 3, 30), copy_of(1, 5, 50)}));                            // nothing links them
+}
+
+// A checkpoint lists what lies in some segments by a walk over the index, while chunks come, go and are moved.
+TEST(RawExtentLists, are_exact_whatever_changes_while_the_index_is_walked) {
+  constexpr uint64_t kSegment = 2 * kMiB;
+  const auto layout = plan_layout(64 * kMiB, kSegment);
+  ASSERT_TRUE(layout);
+  const Geometry geometry(layout->spans, kSegment);
+  constexpr uint32_t kBlocks = 8, kPlaces = 60, kSegments = 10;
+  uint64_t changed_behind = 0, changed_ahead = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SeededRandom random(seed);
+    ChunkIndex index;
+    std::map<ChunkId, IndexEntry> present;
+    std::set<uint64_t> free;  // offsets
+    for (uint32_t segment = 1; segment <= kSegments; ++segment) {
+      for (uint32_t k = 0; k < kPlaces; ++k) free.insert((geometry.block_of(segment) + k * kBlocks) * kBlock);
+    }
+    ExtentLists lists(geometry);
+    for (const uint32_t segment : {2u, 3u, 7u}) lists.add_segment(segment);
+    const auto run_of = [](const IndexEntry& entry) { return raw::Run{entry.offset() / kBlock, kBlocks}; };
+    const auto enter = [&](ChunkId id) {
+      auto at = free.begin();
+      std::advance(at, random.below(free.size()));
+      const IndexEntry entry{id, *at, (kBlocks - 1) * kBlock, static_cast<uint32_t>(random.u64())};
+      free.erase(at);
+      index.put(entry);
+      present[id] = entry;
+      const raw::Run run = run_of(entry);
+      lists.entered(entry, {&run, 1});
+      ++(id < lists.walked_to() ? changed_behind : changed_ahead);
+    };
+    const auto leave = [&](const IndexEntry entry, bool moved) {
+      const raw::Run run = run_of(entry);
+      lists.left(entry, {&run, 1});
+      free.insert(entry.offset());
+      present.erase(entry.id);
+      if (!moved) index.erase(entry.id);
+    };
+    const auto change = [&] {
+      auto one = present.begin();
+      std::advance(one, random.below(present.size()));
+      const IndexEntry entry = one->second;
+      switch (random.below(3)) {
+        case 0: leave(entry, false); break;
+        case 1: enter({random.u64(), random.u64()}); break;
+        default: leave(entry, true); enter(entry.id);
+      }
+    };
+    for (int i = 0; i < 400; ++i) enter({random.u64(), random.u64()});
+    for (;;) {
+      const auto leaf = index.leaf_from(lists.walked_to());
+      if (leaf.empty()) break;
+      for (const auto& entry : leaf) {
+        const raw::Run run = run_of(entry);
+        lists.walk(entry, {&run, 1});
+      }
+      for (int i = 0; i < 20; ++i) change();
+    }
+    lists.finish_walk();
+    for (const uint32_t segment : {2u, 3u, 7u}) {
+      for (int i = 0; i < 20; ++i) change();
+      std::map<uint32_t, std::pair<ChunkId, uint32_t>> truth, listed;
+      for (const auto& [id, entry] : present) {
+        if (geometry.segment_at(entry.offset()) == segment)
+          truth[static_cast<uint32_t>(entry.offset() / kBlock - geometry.block_of(segment))] = {id, entry.crc};
+      }
+      const auto list = lists.take(segment);
+      for (const auto& one : list) listed[one.block] = {one.id, one.header_crc};
+      EXPECT_EQ(list.size(), truth.size()) << "seed " << seed;
+      EXPECT_EQ(listed, truth) << "seed " << seed;
+    }
+  }
+  EXPECT_GT(changed_behind, 1000u);
+  EXPECT_GT(changed_ahead, 1000u);
 }
 
 }  // namespace

@@ -258,12 +258,14 @@ void RawStoreImpl::commit_extent(const PutRecord& record) {
     Segment& s = space_[space_.geometry().segment_of(run)];
     --s.pending;
     ++s.live;
+    ++s.changes;
     s.live_bytes += static_cast<uint64_t>(run.blocks) * kBlock;
     s.dirty = true;
     stored_bytes_ += static_cast<uint64_t>(run.blocks) * kBlock;
   }
   payload_bytes_ += record.size;
   index_.put(entry);
+  if (listing_) listing_->entered(entry, record.runs);
 }
 
 }  // namespace quarry::chunk::raw

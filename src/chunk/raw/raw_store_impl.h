@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "chunk/raw/chunk_index.h"
+#include "chunk/raw/extent_lists.h"
 #include "chunk/raw/journal.h"
 #include "chunk/raw/raw_store.h"
 #include "chunk/raw/reader_gate.h"
@@ -25,9 +26,12 @@ struct Recovered;
 // drive is full (removing objects needs that).
 inline constexpr uint32_t kReserveCompaction = 1;
 inline constexpr uint32_t kReserveMetadata = 2;
-inline constexpr uint32_t kSlotWritesMax = 16;   // of a checkpoint, in flight
-inline constexpr uint64_t kWriteErrorsMax = 64;  // then the store only reads
-inline constexpr uint32_t kPutAttempts = 3;      // places tried for a large chunk when writes fail
+inline constexpr uint32_t kSlotWritesMax = 16;           // of a checkpoint, in flight
+inline constexpr size_t kSlotsPerGroup = 1024;           // of a checkpoint, written between two flushes
+inline constexpr uint64_t kExtentsPerGroup = 1'000'000;  // entries that their lists may hold (and those of one segment more)
+inline constexpr int kLeavesPerStep = 64;                // of the index, looked at before others run: a fraction of a millisecond
+inline constexpr uint64_t kWriteErrorsMax = 64;          // then the store only reads
+inline constexpr uint32_t kPutAttempts = 3;              // places tried for a large chunk when writes fail
 inline constexpr size_t kRemovesPerEntry = 2048;
 inline constexpr uint64_t kPutBytesInFlightMax = 256 * kMiB;
 
@@ -94,6 +98,9 @@ class PackedStream {
   bool zeroing_ = false;
   Event zeroed_;
 };
+
+// Where an extent in one run lies.
+inline Run single_run(const IndexEntry& entry) { return {entry.offset() / kBlock, static_cast<uint32_t>(1 + div_up(entry.size, kBlock))}; }
 
 inline constexpr uint8_t kStreamCompacted = 3;  // survivors of compaction, kept apart: they live longer
 inline constexpr size_t kStreams = 4;
@@ -175,8 +182,10 @@ class RawStoreImpl final : public RawStore {
   // Writes the segment's next slot and records it in the log. For extent segments only while they are empty.
   Task<Result<void>> write_slot(uint32_t segment);
   SegmentSlot make_slot(uint32_t segment) const;
-  // Of all dirty segments, then one flush.
+  // Of all segments that are dirty or being written now. When it returns, what each held when this began is durable in a slot.
   Task<Result<void>> write_dirty_slots();
+  Task<Result<void>> write_claimed_slots(std::vector<uint32_t> segments);
+  Task<void> list_extents();
   Task<Result<void>> write_table();
   Task<void> run_checkpoint(bool rotate);
   void request_checkpoint();
@@ -196,6 +205,9 @@ class RawStoreImpl final : public RawStore {
   // segments into the holes of others.
   Task<void> reclaim_segments(uint32_t reserve);
   std::optional<uint32_t> emptiest_extent_segment() const;
+  // The chunks of which something lies in the segment: those that did all the time while it looked, and perhaps others.
+  Task<std::vector<IndexEntry>> entries_in(uint32_t segment);
+  bool lies_in(const IndexEntry& entry, uint32_t segment) const;
   Task<Result<void>> evacuate_segment(uint32_t segment);
 
   bool may_use_segments(uint32_t reserve) const { return space_.free_segments() > reserve; }
@@ -223,8 +235,10 @@ class RawStoreImpl final : public RawStore {
   Semaphore opening_{1};  // one segment is opened at a time
   Semaphore reclaiming_{1};
   // A chunk that is being moved is not removed before it has arrived, and the other way round: the later record decides after a crash.
+  // Nor is it removed twice at once: what is put again after the first removal is not the second one's.
   std::unordered_set<ChunkId, ChunkIdHash> moving_, removing_;
-  Event moved_;
+  Event moved_or_removed_;
+  std::optional<ExtentLists> listing_;  // while a checkpoint lists extents
 
   TaskGroup background_;
   // Requests under way; close waits for them.

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "chunk/raw/aside.h"
 #include "chunk/raw/segment_reader.h"
 #include "io/sync.h"
 
@@ -12,6 +13,9 @@ namespace {
 
 constexpr uint64_t kReadsInFlight = 64;
 constexpr size_t kDamageListMax = 1000;  // sentences kept; the rest is counted
+// More records than both lanes can hold: of a damaged log so many may have been lost behind the last one that something knows of.
+constexpr uint64_t kLostRecordsMax = 1ull << 24;
+static_assert(2 * kLaneMax / (1 + sizeof(ChunkId)) < kLostRecordsMax);
 
 // A copy of a chunk, or one run of it.
 struct Copy {
@@ -51,6 +55,46 @@ Task<void> read_segment(Work& work, uint32_t index, SlotSummary expected, std::o
   work.permits.release();
 }
 
+// Every segment that the table names, or all. Those in `contents` already are left as they are.
+Task<Result<void>> read_segments(Work& work, const LogContents& log, bool all, std::vector<std::optional<SegmentContents>>& contents) {
+  std::unordered_map<uint32_t, TailRecord> tails;
+  for (const auto& [sequence, record] : log.records) {
+    if (const auto* tail = std::get_if<TailRecord>(&record)) tails[tail->segment] = *tail;
+  }
+  const uint32_t segments = work.reader.geometry.segments();
+  contents.resize(all ? segments : std::min<size_t>(log.table.size(), segments));
+  TaskGroup group;
+  for (uint32_t i = 0; i < contents.size(); ++i) {
+    const SlotSummary expected = i < log.table.size() ? log.table[i] : SlotSummary{};
+    if (contents[i] || (!all && expected.sequence == 0)) continue;
+    std::optional<TailRecord> tail;
+    if (const auto found = tails.find(i); found != tails.end()) tail = found->second;
+    group.spawn(read_segment(work, i, expected, tail, &contents[i]));
+  }
+  co_await group.join();
+  if (work.error) co_return std::move(*work.error);
+  co_return Result<void>{};
+}
+
+// The latest record and epoch of the log that anything outside it knows of.
+struct Known {
+  uint64_t record = 0, epoch = 0;
+  void add(uint64_t of_record, uint64_t of_epoch) {
+    record = std::max(record, of_record);
+    epoch = std::max(epoch, of_epoch);
+  }
+};
+
+// Where a damaged log goes on: behind everything that is known of it.
+void continue_behind(Journal::Position& position, const LogContents& log, const Known& known) {
+  position.sequence = std::max(position.sequence, known.record + 1) + kLostRecordsMax;
+  uint64_t epoch = std::max(position.epoch, known.epoch);
+  if (epoch == log.epoch) return;
+  // The next one begins in the lane that does not hold what was found: it is needed until the table is complete.
+  if (log.epoch != 0 && (epoch + 1) % 2 == log.epoch % 2) ++epoch;
+  position = {.epoch = epoch, .number = 0, .block = 0, .chain = 0, .sequence = position.sequence};
+}
+
 uint64_t place_of(uint64_t offset, bool packed, bool multi, uint8_t stream) {
   return offset | (packed ? IndexEntry::kPacked : 0) | (multi ? IndexEntry::kMulti : 0) |
          static_cast<uint64_t>(stream) << IndexEntry::kStreamShift;
@@ -58,7 +102,9 @@ uint64_t place_of(uint64_t offset, bool packed, bool multi, uint8_t stream) {
 
 class Assembler {
  public:
-  Assembler(Recovered& out, const Geometry& geometry, const LogContents& log) : out_(out), geometry_(geometry) {
+  Assembler(Recovered& out, const Geometry& geometry) : out_(out), geometry_(geometry) {}
+
+  void take_removals(const LogContents& log) {
     for (const auto& [sequence, record] : log.records) {
       if (const auto* remove = std::get_if<RemoveRecord>(&record)) {
         uint64_t& last = removed_[remove->id];
@@ -166,6 +212,8 @@ class Assembler {
   }
 
   std::vector<Piece>& partial() { return partial_; }
+  size_t pieces() const { return pieces_.size(); }
+  size_t copies() const { return copies_.size(); }
   bool known(const ChunkId& id, uint64_t block) const { return multi_candidates_.contains({id.high, id.low, block}); }
 
   // Chooses one copy for each id; the others are dead.
@@ -229,37 +277,32 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
   CO_TRY_ASSIGN(LogContents log, co_await read_log(device, superblock));
   uint64_t last_sequence = 0;
   if (!log.frames.empty()) last_sequence = log.position.sequence - 1;
-  // After a clean close the slots hold everything, whatever became of the log.
-  out.report.clean = superblock.clean && last_sequence == superblock.clean_sequence && !log.damaged;
-  const bool log_needed = !superblock.clean || last_sequence > superblock.clean_sequence;
-  out.report.log_rebuilt = log.damaged && log_needed;
-  out.position = log.position;
-  out.resume_lane = !log.table_in_newest && log.epoch != 0 && log.epoch == log.position.epoch;
-  out.segments.assign(geometry.segments(), Segment{});
-
-  std::unordered_map<uint32_t, TailRecord> tails;
-  for (const auto& [sequence, record] : log.records) {
-    if (const auto* tail = std::get_if<TailRecord>(&record)) tails[tail->segment] = *tail;
-  }
   Work work{.device = device, .superblock = superblock, .reader = {device, superblock, geometry}, .error = std::nullopt};
   // Without a table any segment may have been used.
-  const bool all = log.damaged || !log.has_table;
-  std::vector<std::optional<SegmentContents>> contents(all ? geometry.segments() : std::min<size_t>(log.table.size(), geometry.segments()));
-  TaskGroup group;
-  for (uint32_t i = 0; i < contents.size(); ++i) {
-    const SlotSummary expected = i < log.table.size() ? log.table[i] : SlotSummary{};
-    if (!all && expected.sequence == 0) continue;
-    std::optional<TailRecord> tail;
-    if (const auto found = tails.find(i); found != tails.end()) tail = found->second;
-    group.spawn(read_segment(work, i, expected, tail, &contents[i]));
+  std::vector<std::optional<SegmentContents>> contents;
+  CO_TRY(co_await read_segments(work, log, log.damaged || !log.has_table, contents));
+  Known known;
+  for (const auto& one : contents) {
+    if (one) known.add(one->known_record, one->known_epoch);
   }
-  co_await group.join();
-  if (work.error) co_return std::move(*work.error);
+  const uint64_t promised = std::max(last_sequence, superblock.clean_sequence);
+  if (!log.damaged && known.record > promised) {
+    log.damaged = true;
+    log.damage = fmt::format("it ends at record {}, but record {} was durable", last_sequence, known.record);
+    CO_TRY(co_await read_segments(work, log, true, contents));
+  }
+  // After a clean close the slots hold everything, whatever became of the log.
+  out.report.clean = superblock.clean && last_sequence == superblock.clean_sequence && !log.damaged;
+  const bool log_needed = !superblock.clean || std::max(last_sequence, known.record) > superblock.clean_sequence;
+  out.report.log_rebuilt = log.damaged && log_needed;
+  out.segments.assign(geometry.segments(), Segment{});
 
-  Assembler assembler(out, geometry, log);
+  Assembler assembler(out, geometry);
+  co_await aside(log.records.size(), [&] { assembler.take_removals(log); });
   if (log.damaged)
     assembler.note("log: " + log.damage +
                    (log_needed ? "; rebuilt from payload headers, removed chunks may be back" : "; not needed after a clean close"));
+  const uint64_t current_epoch = std::max({superblock.log_epoch, log.epoch, known.epoch});
   for (auto& one : contents) {
     if (!one) continue;
     std::vector<std::pair<uint32_t, uint32_t>> gaps;
@@ -267,16 +310,21 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     const uint32_t index = one->index;
     assembler.add_contents(*one);
     one.reset();
+    co_await Executor::here().yield();
     for (const auto& [from, to] : gaps) {
       CO_TRY_ASSIGN(const auto found, co_await work.reader.find_chunks(index, from, to));
       for (const auto& [header, crc] : found) {
-        // Older than what the last two epochs can have lost: it was removed, and its space was not used since.
-        if (out.report.log_rebuilt && header.epoch + 2 < std::max(superblock.log_epoch, log.epoch)) continue;
+        known.add(header.after, header.epoch);
+        // Older than what the last two epochs can have lost: it was removed, and its space was not used since. (One more: a mount that was
+        // cut short may have passed over a number.)
+        if (out.report.log_rebuilt && header.epoch + 3 < current_epoch) continue;
         assembler.add_chunk(header.id, header.size, crc, header.stream, header.runs, header.after);
       }
     }
   }
-  for (const auto& logged : assembler.newer_puts(log)) {
+  std::vector<LoggedRecord> newer;
+  co_await aside(log.records.size(), [&] { newer = assembler.newer_puts(log); });
+  for (const auto& logged : newer) {
     const auto& put = std::get<PutRecord>(logged.record);
     if (logged.sequence > log.settled) {  // perhaps never acknowledged: only if its data is whole
       CO_TRY_ASSIGN(const bool whole, co_await work.reader.holds(put));
@@ -289,7 +337,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     }
     assembler.add_chunk(put.id, put.size, put.header_crc, put.stream, put.runs, logged.sequence);
   }
-  assembler.join_pieces();
+  co_await aside(assembler.pieces(), [&] { assembler.join_pieces(); });
   std::vector<ChunkId> incomplete;
   for (const auto& piece : assembler.partial()) {
     // Its other runs were listed by a slot that is lost; the header knows them.
@@ -306,7 +354,10 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     const auto& [header, crc] = found.front();
     assembler.add_chunk(header.id, header.size, crc, header.stream, header.runs, piece.stamp);
   }
-  assembler.choose();
+  co_await aside(assembler.copies(), [&] { assembler.choose(); });
+  out.position = log.position;
+  if (out.report.log_rebuilt) continue_behind(out.position, log, known);
+  out.resume_lane = !log.table_in_newest && log.epoch != 0 && log.epoch == out.position.epoch;
   // A moved chunk's former place may be listed by one segment's slot and already reused in another's: no loss, it is known where it went.
   for (const ChunkId& id : incomplete) {
     const auto at = std::lower_bound(out.entries.begin(), out.entries.end(), id,

@@ -2,6 +2,9 @@
 //
 // A chunk is alive if some copy of it has a stamp that no removal follows. Stamps order copies against the log: a copy listed by a slot
 // has the slot's `through`, a scanned frame its `after`, a logged put its own sequence number. So replay needs no order of its own.
+//
+// So what is written next must be later than every stamp on the device, also than those in places that cannot be read now: of a damaged log
+// it is not the last record found that counts, but the latest one that anything here knows of, and then as many as the lanes may have held.
 #pragma once
 #include <unordered_map>
 

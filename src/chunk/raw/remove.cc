@@ -15,9 +15,12 @@ Task<Result<void>> RawStoreImpl::remove(std::vector<ChunkId> ids) {
   Use use(*this);
   std::erase_if(ids, [this](const ChunkId& id) { return index_.find(id) == nullptr; });
   for (size_t at = 0; at < ids.size(); at += kRemovesPerEntry) {
-    const std::vector<ChunkId> part(ids.begin() + static_cast<ptrdiff_t>(at),
-                                    ids.begin() + static_cast<ptrdiff_t>(std::min(at + kRemovesPerEntry, ids.size())));
-    while (std::any_of(part.begin(), part.end(), [this](const ChunkId& id) { return moving_.contains(id); })) co_await moved_.wait();
+    std::vector<ChunkId> part(ids.begin() + static_cast<ptrdiff_t>(at),
+                              ids.begin() + static_cast<ptrdiff_t>(std::min(at + kRemovesPerEntry, ids.size())));
+    const auto in_motion = [this](const ChunkId& id) { return moving_.contains(id) || removing_.contains(id); };
+    while (std::any_of(part.begin(), part.end(), in_motion)) co_await moved_or_removed_.wait();
+    std::erase_if(part, [this](const ChunkId& id) { return index_.find(id) == nullptr; });
+    if (part.empty()) continue;
     Journal::Entry entry;
     for (const auto& id : part) encode_record(RemoveRecord{id}, entry.records);
     removing_.insert(part.begin(), part.end());
@@ -30,6 +33,7 @@ Task<Result<void>> RawStoreImpl::remove(std::vector<ChunkId> ids) {
     };
     auto logged = co_await journal_.append(entry);
     for (const auto& id : part) removing_.erase(id);
+    moved_or_removed_.pulse();
     if (!logged) co_return noted(std::move(logged).error(), true);
   }
   schedule_idle_seal();
@@ -38,7 +42,7 @@ Task<Result<void>> RawStoreImpl::remove(std::vector<ChunkId> ids) {
 
 void RawStoreImpl::forget(const ChunkId& id) {
   const IndexEntry* entry = index_.find(id);
-  if (entry == nullptr) return;  // two removals of one chunk met
+  if (entry == nullptr) return;  // named twice in one removal
   const IndexEntry copy = *entry;
   release_entry(copy);
   multi_.erase(id);
@@ -51,7 +55,9 @@ void RawStoreImpl::release_entry(const IndexEntry& entry) {
   if (entry.packed()) {
     packed_item_died(entry.offset(), entry.size);
   } else {
-    free_runs_later(runs_of(entry));
+    auto runs = runs_of(entry);
+    if (listing_) listing_->left(entry, runs);
+    free_runs_later(std::move(runs));
   }
 }
 
@@ -61,6 +67,7 @@ void RawStoreImpl::packed_item_died(uint64_t device_offset, uint32_t size) {
   CHECK(s.role == Role::packed && s.live > 0 && s.live_bytes >= size);
   s.dead.push_back(static_cast<uint32_t>((device_offset - space_.geometry().offset_of(segment)) / kItemAlignment));
   --s.live;
+  ++s.changes;
   s.live_bytes -= size;
   stored_bytes_ -= round_up(size, kItemAlignment) + kFrameItemSize;
   s.dirty = true;
@@ -86,9 +93,11 @@ void RawStoreImpl::free_runs_later(std::vector<Run> runs) {
     CHECK(s.role == Role::extent && s.live > 0);
     --s.live;
     ++s.pending;
+    ++s.changes;
     s.live_bytes -= static_cast<uint64_t>(run.blocks) * kBlock;
     stored_bytes_ -= static_cast<uint64_t>(run.blocks) * kBlock;
     s.dirty = true;
+    s.unreadable = false;  // it may have been the one that could not be moved
   }
   quarantined_blocks_ += [&] {
     uint64_t blocks = 0;

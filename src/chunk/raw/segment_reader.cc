@@ -52,6 +52,10 @@ Task<Result<void>> SegmentReader::read_slots(SegmentContents& contents, SlotSumm
   if (!superblock.clean || !is_expected(found[first])) CO_TRY(co_await read_slot(index, 1 - first, found[1 - first]));
   SlotHeader* best = nullptr;
   for (auto& candidate : found) {
+    if (candidate) {
+      contents.known_record = std::max(contents.known_record, candidate->slot.through);
+      contents.known_epoch = std::max(contents.known_epoch, candidate->slot.epoch);
+    }
     if (candidate && (best == nullptr || candidate->slot.sequence > best->slot.sequence)) best = &*candidate;
   }
   const bool trusted = best != nullptr && (best->slot.sequence > expected.sequence ||
@@ -107,6 +111,7 @@ Task<Result<void>> SegmentReader::read_inventories(SegmentContents& contents, co
     auto frame = decode_frame_header(bytes, expectation, &crc, &needed);
     ++contents.inventories_read;
     if (frame && frame->kind == FrameKind::inventory) {
+      contents.known_record = std::max(contents.known_record, frame->after);
       for (const auto& item : frame->items) contents.items.push_back({item, contents.through, is_dead(dead, item.offset)});
       frame_number = frame->number + 1;
       chain = crc;
@@ -176,6 +181,7 @@ Task<Result<void>> SegmentReader::scan_frames(SegmentContents& contents, ScanFro
     const ByteView bytes =
         window.view().subspan(static_cast<size_t>(found_at - window_at) * kBlock, static_cast<size_t>(frame->blocks) * kBlock);
     ++contents.frames_scanned;
+    contents.known_record = std::max(contents.known_record, frame->after);
     if (frame->kind == FrameKind::items) {
       std::vector<bool> bad(frame->items.size());
       bool any_bad = false;

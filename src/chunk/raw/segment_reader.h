@@ -26,6 +26,8 @@ struct SegmentContents {
   uint32_t index = 0;
   Segment segment;
   uint64_t through = 0;
+  // What slots and frames say of the log: this record was durable, this epoch had begun. Never more than the truth.
+  uint64_t known_record = 0, known_epoch = 0;
   std::vector<StampedItem> items;
   std::vector<StampedExtent> extents;
   std::vector<FrameItem> unlisted;  // of an open packed segment

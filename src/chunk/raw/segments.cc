@@ -17,9 +17,10 @@ struct SlotWrite {
   Result<void> result;
 };
 
+// Holds a permit already.
 Task<void> write_slot_bytes(BlockDevice& device, uint64_t offset, SlotWrite* write, Semaphore* permits) {
-  co_await permits->acquire();
   write->result = co_await device.write(offset, write->bytes, Durability::volatile_);
+  write->bytes = Buffer();
   permits->release();
 }
 
@@ -77,7 +78,12 @@ Task<Result<void>> RawStoreImpl::write_slot(uint32_t index) {
 
 Task<Result<uint32_t>> RawStoreImpl::open_segment(Role role, uint8_t stream) {
   for (uint32_t attempt = 0; attempt < kPutAttempts; ++attempt) {
-    const uint32_t index = space_.take_segment();
+    uint32_t index = space_.take_segment();
+    // Those that are free are held back while their slots are written or they are discarded.
+    while (index == kNoSegment && space_.free_segments() > 0) {
+      co_await slot_written_.wait();
+      index = space_.take_segment();
+    }
     if (index == kNoSegment) co_return fail(Code::no_space, "{}: all segments are in use", device_->info().path);
     Segment& fresh = space_[index];
     const uint32_t generation = fresh.generation + 1, sequence = fresh.slot_sequence, crc = fresh.slot_crc;
@@ -102,53 +108,53 @@ Task<Result<uint32_t>> RawStoreImpl::open_segment(Role role, uint8_t stream) {
 }
 
 Task<Result<void>> RawStoreImpl::write_dirty_slots() {
-  const uint64_t segment_size = space_.geometry().segment_size();
-  // Somebody else's slot write must be done first, so that each segment's slots alternate.
-  for (uint32_t i = 0; i < space_.segments(); ++i) {
-    while (space_[i].writing_slot) co_await slot_written_.wait();
+  // Those with extents last: to list them takes longer, and a free segment is held back while its slot is written.
+  std::deque<uint32_t> left, extents;
+  for (uint32_t i = 0; i < space_.used(); ++i) (space_[i].role == Role::extent ? extents : left).push_back(i);
+  left.insert(left.end(), extents.begin(), extents.end());
+  while (!left.empty()) {
+    std::vector<uint32_t> group;
+    uint64_t listed = 0;
+    while (!left.empty() && group.size() < kSlotsPerGroup && listed < kExtentsPerGroup) {
+      const uint32_t i = left.front();
+      if (space_[i].role == Role::extent && listed == 0 && !group.empty()) break;
+      left.pop_front();
+      // Somebody else's write of it may have begun before the checkpoint, and say less than the log that is about to go; or it may fail.
+      while (space_[i].writing_slot) co_await slot_written_.wait();
+      if (!space_[i].dirty) continue;
+      space_[i].writing_slot = true;
+      if (space_[i].role == Role::extent) listed += std::max(space_[i].live, 1u);
+      group.push_back(i);
+    }
+    if (!group.empty()) CO_TRY(co_await write_claimed_slots(std::move(group)));
   }
-  // From here to the end of the loop nothing else runs: all slots are of one moment.
-  std::vector<SlotWrite> writes;
-  std::unordered_map<uint32_t, SegmentSlot> slots;
-  bool extents = false;
-  for (uint32_t i = 0; i < space_.used(); ++i) {
-    if (!space_[i].dirty || space_[i].writing_slot) continue;
-    slots.emplace(i, make_slot(i));
-    extents |= space_[i].role == Role::extent;
-    space_[i].dirty = false;
-    space_[i].writing_slot = true;
+  co_return Result<void>{};
+}
+
+// Each slot is of one moment, that in which it is encoded; they need not be of the same one: what the log says after `through` is added to
+// each at a mount.
+Task<Result<void>> RawStoreImpl::write_claimed_slots(std::vector<uint32_t> segments) {
+  listing_.emplace(space_.geometry());
+  for (const uint32_t i : segments) {
+    if (space_[i].role == Role::extent) listing_->add_segment(i);
   }
-  if (slots.empty()) co_return Result<void>{};
-  if (extents) {
-    index_.visit({}, [&](const IndexEntry& entry) {
-      if (entry.packed()) return true;
-      const auto runs = runs_of(entry);
-      for (size_t i = 0; i < runs.size(); ++i) {
-        const uint32_t segment = space_.geometry().segment_of(runs[i]);
-        const auto slot = slots.find(segment);
-        if (slot == slots.end()) continue;
-        slot->second.extents.push_back({entry.id, static_cast<uint32_t>(runs[i].block - space_.geometry().block_of(segment)),
-                                        runs[i].blocks, entry.size, entry.crc, static_cast<uint8_t>(i), static_cast<uint8_t>(runs.size()),
-                                        entry.stream()});
-      }
-      return true;
-    });
-  }
-  writes.reserve(slots.size());
-  for (auto& [index, slot] : slots) {
-    SlotWrite write;
-    write.segment = index;
-    write.sequence = slot.sequence;
-    write.bytes = encode_slot(slot, segment_size, &write.crc);
-    writes.push_back(std::move(write));
-  }
-  slots.clear();
+  if (!listing_->empty()) co_await list_extents();
+  std::vector<SlotWrite> writes(segments.size());
   Semaphore permits(kSlotWritesMax);
   TaskGroup group;
-  for (auto& write : writes) {
-    group.spawn(write_slot_bytes(*device_, space_.geometry().slot_offset(write.segment, write.sequence), &write, &permits));
+  for (size_t k = 0; k < segments.size(); ++k) {
+    co_await permits.acquire();
+    const uint32_t i = segments[k];
+    SegmentSlot slot = make_slot(i);
+    if (listing_->has(i)) slot.extents = listing_->take(i);
+    space_[i].dirty = false;
+    writes[k] = {.segment = i, .sequence = slot.sequence, .crc = 0, .bytes = {}, .result = {}};
+    writes[k].bytes = encode_slot(slot, space_.geometry().segment_size(), &writes[k].crc);
+    group.spawn(write_slot_bytes(*device_, space_.geometry().slot_offset(i, slot.sequence), &writes[k], &permits));
+    co_await Executor::here().yield();
   }
   co_await group.join();
+  listing_.reset();
   auto result = co_await device_->flush();
   for (auto& write : writes) {
     Segment& s = space_[write.segment];
@@ -166,6 +172,26 @@ Task<Result<void>> RawStoreImpl::write_dirty_slots() {
   }
   if (!result) co_return noted(std::move(result).error(), true);
   co_return Result<void>{};
+}
+
+Task<void> RawStoreImpl::list_extents() {
+  for (int leaf = 1;; ++leaf) {
+    const auto entries = index_.leaf_from(listing_->walked_to());
+    if (entries.empty()) break;
+    for (const IndexEntry& entry : entries) {
+      if (entry.packed()) {
+        listing_->walk(entry, {});
+      } else if (entry.multi()) {
+        listing_->walk(entry, multi_.at(entry.id));
+      } else {
+        const Run run = single_run(entry);
+        listing_->walk(entry, {&run, 1});
+      }
+    }
+    if (listing_->walked_to() == entries.back().id) break;  // the last id there can be
+    if (leaf % kLeavesPerStep == 0) co_await Executor::here().yield();
+  }
+  listing_->finish_walk();
 }
 
 Task<Result<void>> RawStoreImpl::write_table() {

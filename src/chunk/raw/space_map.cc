@@ -59,6 +59,7 @@ void SpaceMap::give_segment(uint32_t index) {
   }
   Segment fresh;
   fresh.state = s.state == SegmentState::retired ? SegmentState::retired : SegmentState::open;
+  fresh.changes = s.changes + 1;
   fresh.generation = s.generation;
   fresh.slot_sequence = s.slot_sequence;
   fresh.slot_crc = s.slot_crc;
@@ -88,6 +89,7 @@ void SpaceMap::open_extents(uint32_t index) {
 Run SpaceMap::cut(uint32_t index, size_t run, uint32_t blocks) {
   unindex_segment(index);
   Segment& s = segments_[index];
+  ++s.changes;
   FreeRun& hole = s.free_runs[run];
   const Run result{geometry_.block_of(index) + hole.block, blocks};
   hole.block += blocks;
@@ -147,6 +149,7 @@ void SpaceMap::release(const Run& run) {
   CHECK(index != kNoSegment);
   Segment& s = segments_[index];
   unindex_segment(index);
+  ++s.changes;
   const auto block = static_cast<uint32_t>(run.block - geometry_.block_of(index));
   auto at = std::lower_bound(s.free_runs.begin(), s.free_runs.end(), block, [](const FreeRun& r, uint32_t b) { return r.block < b; });
   CHECK(at == s.free_runs.end() || block + run.blocks <= at->block, "a run is freed twice");

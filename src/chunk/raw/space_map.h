@@ -22,9 +22,10 @@ struct Segment {
   bool writing_slot = false;
   bool compacting = false;
   bool suspect = false;     // packed: a list of its items was damaged
-  bool unreadable = false;  // compaction could not move everything
+  bool unreadable = false;  // compaction could not move everything: something cannot be read
   bool evacuating = false;  // extent: no room is given out here
   bool emptying = false;    // waits for readers, then becomes free
+  uint32_t changes = 0;     // counts what enters, leaves and is freed; wraps
   uint32_t generation = 0;
   uint32_t slot_sequence = 0;  // of the newest slot; 0: never used
   uint32_t slot_crc = 0;
