@@ -37,6 +37,7 @@ void LocalDataPlane::start() {
   administration_.start_guard();
   plane_.background.spawn_here(administration_.run());
   plane_.background.spawn_here(sweeper_.run());
+  plane_.background.spawn_here(sweeper_.run_recovery());
   plane_.background.spawn_here(repairer_.run());
   plane_.background.spawn_here(scrubber_.run());
 }
@@ -65,8 +66,7 @@ Task<Result<void>> LocalDataPlane::stop() {
   repairer_.alarm.ring();
   scrubber_.alarm.ring();
   co_await plane_.background.join();
-  if (plane_.unsettled.load() || !read_only_reason().empty()) co_return Result<void>();
-  // Unreachable drives may hold chunks of abandoned writes: only what is known to be clean ends cleanly.
+  if (!read_only_reason().empty()) co_return Result<void>();
   co_return co_await plane_.ids.end_session();
 }
 

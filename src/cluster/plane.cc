@@ -55,7 +55,9 @@ bool Removal::add(const Topology& topology, const DataLayout& layout) {
         continue;
       }
       for (uint32_t stripe = 0; stripe < stripes; ++stripe) {
-        if (has_chunk(layout, stripe, shard)) by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
+        if (!has_chunk(layout, stripe, shard)) continue;
+        by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
+        ++chunks;
       }
     }
   }
@@ -63,15 +65,33 @@ bool Removal::add(const Topology& topology, const DataLayout& layout) {
 }
 
 Task<Result<void>> Removal::run(bool disown) {
+  std::vector<Drive*> drives;
   std::vector<Task<Result<void>>> removals;
-  for (auto& [drive, names] : by_drive)
+  for (auto& [drive, names] : by_drive) {
+    drives.push_back(drive);
     removals.push_back(disown ? drive->disown_shards(std::move(names)) : drive->remove_shards(std::move(names)));
-  by_drive.clear();
-  std::vector<Result<void>> results = co_await when_all(std::move(removals));
-  for (auto& result : results) {
-    if (!result) co_return std::move(result).error();
   }
+  by_drive.clear();
+  chunks = 0;
+  failed.clear();
+  std::vector<Result<void>> results = co_await when_all(std::move(removals));
+  std::optional<Error> first;
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (results[i]) continue;
+    failed.push_back(drives[i]);
+    if (!first) first = std::move(results[i]).error();
+  }
+  if (first) co_return std::move(*first);
   co_return Result<void>();
+}
+
+bool Removal::touches(const Topology& topology, const DataLayout& layout, const std::vector<Drive*>& drives) {
+  for (const Member& member : topology.map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group)) {
+    for (const Place& place : places_of(member)) {
+      if (std::ranges::find(drives, topology.drive(place.drive)) != drives.end()) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace quarry::cluster

@@ -90,6 +90,7 @@ void encode_parity(const ErasureCode& code, const std::vector<std::vector<ByteVi
 struct WriteState {
   WriteState(Plane& p, WriteOptions o) : plane(p), options(o), executor(Executor::here()) {}
   ~WriteState() {
+    if (id && stripes == 0) id->set_decided();  // nothing was put
     if (permit > 0) plane.write_memory.release(permit);
     if (topology != nullptr) plane.writes.end(topology->map.epoch);
   }
@@ -98,6 +99,7 @@ struct WriteState {
   const WriteOptions options;
   Executor& executor;
   std::shared_ptr<const Topology> topology;
+  std::optional<TakenId> id;  // of layout.write_id
   DataLayout layout;
   uint64_t permit = 0;  // bytes of write memory held for the stripe that is gathered
   uint32_t in_flight = 0;
@@ -245,10 +247,11 @@ Task<void> discard(StatePointer state) {
   const bool reachable = removal.add(*state->plane.drives.topology(), layout);
   Result<void> removed = co_await removal.run(true);
   if (!removed || !reachable) {
-    // Some of it stays where it is: the session's row keeps covering it, so the next start looks again.
-    state->plane.unsettled = true;
+    // Some of it stays where it is: the id is left open, so the next start looks again.
     LOG_DEBUG("an abandoned write could not be removed everywhere", {"write", layout.write_id},
               {"error", removed ? "a drive is away" : removed.error().to_string()});
+  } else if (state->id) {
+    state->id->set_decided();
   }
   co_await state->executor.enter();
   state.reset();  // its events belong to that executor
@@ -267,11 +270,12 @@ Task<void> decide(StatePointer state) {
   };
   Result<meta::Version> later = co_await meta::transact(plane.meta, body);
   Result<std::optional<std::string>> row = co_await plane.meta.get(key);
-  if (!later || !row) {
-    plane.unsettled = true;
-    co_return;
+  if (!later || !row) co_return;  // left open: the next start looks
+  if (*row) {
+    state->id->set_decided();
+  } else {
+    co_await discard(std::move(state));
   }
-  if (!*row) co_await discard(std::move(state));
 }
 
 class StripeWriter final : public DataWriter {
@@ -313,6 +317,7 @@ class StripeWriter final : public DataWriter {
 
   void keep() override {
     decided_ = true;
+    if (state_->id) state_->id->set_decided();
     if (degraded_) state_->plane.wake_repair();
   }
 
@@ -436,6 +441,7 @@ class StripeWriter final : public DataWriter {
     CO_TRY(co_await know_width(redundancy.width()));
     Result<WriteId> id = co_await plane.ids.take();
     if (!id) co_return std::move(id).error();
+    state_->id.emplace(plane.ids, *id);
     state_->topology = plane.writes.begin();
     DataLayout& layout = state_->layout;
     layout.write_id = *id;

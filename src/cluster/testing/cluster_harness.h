@@ -189,6 +189,7 @@ class ClusterHarness {
     t.cache_bytes = 0;
     t.scrub_interval = Duration(0);
     t.scrub_bytes_per_second = 0;
+    t.write_id_block = 64;
     return t;
   }();
   std::vector<std::shared_ptr<MemoryMedium>> media;
