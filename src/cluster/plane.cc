@@ -1,6 +1,7 @@
 #include "cluster/plane.h"
 
 #include "base/coding.h"
+#include "io/pace.h"
 
 namespace quarry::cluster {
 
@@ -38,6 +39,28 @@ std::vector<DataLayout> RepairRequests::take(size_t limit) {
 size_t RepairRequests::size() const {
   std::lock_guard lock(mutex_);
   return wanted_.size();
+}
+
+Task<void> forget_cached(Plane& plane, DataLayout layout) {
+  ReadCache& cache = plane.cache;
+  if (!cache.enabled()) co_return;
+  Pace pace;
+  const unsigned data_shards = layout.redundancy.kind == RedundancyKind::erasure ? layout.redundancy.k : 1;
+  for (uint32_t stripe = 0; stripe < layout.stripe_count(); ++stripe) {
+    co_await pace;
+    for (unsigned shard = 0; shard < data_shards; ++shard) cache.erase(cache_key(layout, stripe, shard, kWholeShard));
+  }
+}
+
+bool lies_in_files(const Topology& topology, const DataLayout& layout) {
+  if (!topology.any_files || !layout.redundancy.has_copies()) return false;
+  const Members* members = topology.map.find_members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
+  if (members == nullptr) return false;
+  for (unsigned shard = 0; shard < members->size(); ++shard) {
+    const Drive* drive = topology.drive((*members)[shard].at.drive);
+    if (drive != nullptr && drive->keeps_files() && layout.redundancy.is_copy(shard)) return true;
+  }
+  return false;
 }
 
 bool Removal::add(const Topology& topology, const DataLayout& layout) {

@@ -103,6 +103,16 @@ inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned 
           .generation = generation_of(term, 0)};
 }
 
+inline CacheKey cache_key(const DataLayout& layout, uint32_t stripe, unsigned shard, uint32_t block) {
+  return {chunk_id(shard_name(layout, stripe, layout.redundancy.is_copy(shard) ? 0 : shard, 0)), block};
+}
+// Nobody will read the write any more.
+Task<void> forget_cached(Plane& plane, DataLayout layout);
+
+// Some drive keeps a copy of such a layout as a file. Files may be changed behind our back, and are looked at with each read; the kernel's
+// own cache makes that cheap.
+bool lies_in_files(const Topology& topology, const DataLayout& layout);
+
 inline constexpr uint64_t kStripeStride = uint64_t{1} << 24;  // between ids of neighbouring stripes (chunk_ids.h)
 
 // Which part of a file the chunk of a full copy is. The result borrows from `file`.

@@ -104,6 +104,7 @@ Task<Result<size_t>> Sweeper::sweep() {
           ++left;
         } else {
           done.push_back(std::move(candidate.row));
+          co_await forget_cached(plane_, candidate.layout);
         }
       }
       if (!removed) error = std::move(removed).error();

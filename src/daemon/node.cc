@@ -17,6 +17,7 @@
 #include "frontends/admin/admin_server.h"
 #include "frontends/s3/s3_server.h"
 #include "io/clock.h"
+#include "io/memory_probe.h"
 #include "io/ring_executor.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
 #include "object/make_object_engine.h"
@@ -112,7 +113,8 @@ class RunningNode : public Node {
   std::atomic<size_t> next_owner_{0};
   std::mutex remember_mutex_;
   bool stopped_ = false, hangs_ = false;
-  bool fresh_ = false;  // this start made the store
+  bool cache_fixed_ = false;  // its size was configured
+  bool fresh_ = false;        // this start made the store
 };
 
 // The drives in use, for the next start. `added`: one that is about to be.
@@ -144,6 +146,10 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open) {
   options.blocking_pool = blocking_.get();
   options.tuning.cache_bytes = config_.cache_bytes;
   options.tuning.cache_pin_bytes = config_.cache_bytes / 4;
+  if (!cache_fixed_) {
+    options.tuning.memory_probe = &system_memory_probe();
+    options.tuning.cache_bytes_max = memory_bytes() / 4 * 3;
+  }
   options.tuning.files_have_judge = true;  // the object engine
   ThreadPool* pool = blocking_.get();
   const size_t meta_cache = std::clamp<uint64_t>(memory_bytes() / 16, 64 * kMiB, kGiB);
@@ -215,6 +221,7 @@ Result<void> RunningNode::open_store() {
   TRY_ASSIGN(lock_, RootLock::take(config_.root));
   raise_descriptor_limit();
   if (config_.cores == 0) config_.cores = processors();
+  cache_fixed_ = config_.cache_bytes != 0;
   if (config_.cache_bytes == 0) config_.cache_bytes = std::min<uint64_t>(memory_bytes() / 4, 4 * kGiB);
   set_buffer_arena_limit(config_.cache_bytes +
                          kBuffersInMotion);  // before the first Buffer: what the cache keeps must not crowd out the rest
