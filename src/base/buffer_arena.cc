@@ -106,7 +106,7 @@ class Arena {
         --count;
         continue;
       }
-      auto& slices = slices_[index];
+      auto& slices = slices_[index].empty() ? cold_[index] : slices_[index];
       if (slices.empty()) {
         uint8_t* run = take_run(kSlicedRun);
         if (run == nullptr) return;
@@ -140,6 +140,56 @@ class Arena {
       lock.lock();
       chunks_[number].mark(0, kGranules, false);
       chunks_[number].resident = false;
+    }
+  }
+
+  void trim() {
+    for (size_t number = staying_;; ++number) {
+      std::vector<std::pair<size_t, size_t>> runs;  // first granule, count
+      {
+        const std::lock_guard lock(mutex_);
+        if (number >= chunks_.size()) break;
+        Chunk& chunk = chunks_[number];
+        if (!chunk.resident || chunk.free == 0) continue;
+        if (chunk.free == kGranules) free_extra_ -= kBufferChunk;
+        for (size_t granule = 0; granule < kGranules; ++granule) {
+          if (chunk.is_used(granule)) continue;
+          if (runs.empty() || runs.back().first + runs.back().second != granule) runs.emplace_back(granule, 0);
+          ++runs.back().second;
+        }
+        for (const auto& [first, count] : runs) chunk.mark(first, count, true);  // nobody takes from it meanwhile
+      }
+      for (const auto& [first, count] : runs) madvise(address(number * kBufferChunk + first * kGranule), count * kGranule, MADV_DONTNEED);
+      const std::lock_guard lock(mutex_);
+      Chunk& chunk = chunks_[number];
+      for (const auto& [first, count] : runs) chunk.mark(first, count, false);
+      if (chunk.free < kGranules) continue;
+      if (runs.size() == 1 && runs.front().second == kGranules) {
+        chunk.resident = false;
+      } else {
+        free_extra_ += kBufferChunk;
+      }
+    }
+    // Slices are whole pages.
+    constexpr size_t kAtOnce = 256;
+    for (size_t index = 0; index < kClasses && class_size(index) <= kSlicedMax; ++index) {
+      std::vector<uint8_t*> some;
+      do {
+        some.clear();
+        {
+          const std::lock_guard lock(mutex_);
+          auto& slices = slices_[index];
+          while (!slices.empty() && some.size() < kAtOnce) {
+            some.push_back(slices.back());
+            slices.pop_back();
+          }
+        }
+        for (uint8_t* slice : some) {
+          if (offset_of(slice) / kBufferChunk >= staying_) madvise(slice, class_size(index), MADV_DONTNEED);
+        }
+        const std::lock_guard lock(mutex_);
+        cold_[index].insert(cold_[index].end(), some.begin(), some.end());
+      } while (!some.empty());
     }
   }
 
@@ -189,6 +239,7 @@ class Arena {
   std::vector<Chunk> chunks_;
   size_t free_extra_ = 0;  // bytes of wholly free, resident chunks beyond staying_
   std::array<std::vector<uint8_t*>, kClasses> slices_;
+  std::array<std::vector<uint8_t*>, kClasses> cold_;  // slices that were trimmed
 };
 
 // Never destroyed: buffers may die after everything static.
@@ -248,6 +299,10 @@ uint8_t* heap_allocate(size_t size) {
 
 size_t buffer_arena_limit() { return arena().staying() * kBufferChunk; }
 void set_buffer_arena_limit(size_t bytes) { configured_limit = bytes; }
+
+void buffer_arena_trim() {
+  if (arena().chunks_max() > 0) arena().trim();
+}
 
 size_t buffer_allocation_size(size_t size) {
   if (kPlainHeap || size > kBufferClassMax || size == 0) return round_up(size, kPage);

@@ -3,8 +3,8 @@
 // cache for each thread: a warm path takes no lock and makes no system call.
 //   The range grows by chunks. The first ones, up to buffer_arena_limit, stay for the life of the process: an io_uring may have them
 // registered (their pages pinned). Later ones are not registered; when more than kBufferFreeMax of them lies free, whole chunks go back
-// to the operating system. A program that keeps many buffers for long (a read cache) raises the limit by as much, so that those in
-// motion find registered memory. Larger buffers come from the heap.
+// to the operating system, and with buffer_arena_trim what is free between buffers. A program that keeps many buffers for long (a read
+// cache) raises the limit by what it always keeps, so that those in motion find registered memory. Larger buffers come from the heap.
 // Under sanitizers there is no range: everything is plain heap, so that each error is seen. Thread-safe.
 #pragma once
 #include "base/bytes.h"
@@ -20,6 +20,10 @@ inline constexpr size_t kBufferFreeMax = 128 * kMiB;  // free chunks beyond the 
 size_t buffer_arena_limit();
 // Only before the first Buffer of the process. Rounded down to chunks; 0: nothing stays and nothing is registered.
 void set_buffer_arena_limit(size_t bytes);
+
+// Gives the free memory of the part that does not stay back to the operating system, also where it lies between buffers in use: after many
+// that were kept for long have died. Takes milliseconds a gigabyte; holds up others for microseconds.
+void buffer_arena_trim();
 
 // What a buffer of this size really takes, bytes.
 size_t buffer_allocation_size(size_t size);

@@ -80,6 +80,11 @@ void Progress::draw() {
     const auto filled = static_cast<size_t>(share * 24);
     line += "[" + std::string(filled, '#') + std::string(24 - filled, '.') + fmt::format("] {:3.0f} %  ", share * 100);
   }
+  if (bytes_ == 0 && bytes_total_ == 0) {  // objects are counted, not their bytes
+    line += fmt::format("{} objects  {:.0f}/s", items_, static_cast<double>(items_) / elapsed);
+    fmt::print(stderr, "\r\033[K{}", line);
+    return;
+  }
   line += fmt::format("{}{}  {}", format_size(bytes_), bytes_total_ > 0 ? " of " + format_size(bytes_total_) : "", format_rate(rate));
   if (items_total_ > 1 || items_ > 1) line += fmt::format("  {}{} files", items_, items_total_ > 0 ? fmt::format("/{}", items_total_) : "");
   if (bytes_total_ > bytes_ && rate > 0) {

@@ -244,21 +244,27 @@ Task<Result<std::vector<std::string>>> S3Client::remove_many(std::string bucket,
   co_return errors;
 }
 
-Task<Result<std::vector<RemoteVersion>>> S3Client::list_versions(std::string bucket) {
+Task<Result<RemoteVersions>> S3Client::list_versions(std::string bucket, RemoteVersion after) {
   S3Request request{.bucket = bucket, .query = {{"versions", ""}, {"encoding-type", "url"}}};
+  if (!after.key.empty()) request.query.emplace_back("key-marker", after.key);
+  if (!after.version_id.empty()) request.query.emplace_back("version-id-marker", after.version_id);
   CO_TRY_ASSIGN(const std::string text, co_await call(std::move(request)));
   XmlLimits limits;
   limits.bytes_max = 64 * kMiB;
   CO_TRY_ASSIGN(const XmlNode xml, parse_xml(text, limits));
-  std::vector<RemoteVersion> versions;
+  RemoteVersions page;
   for (const auto& node : xml.children) {
     if (node.name != "Version" && node.name != "DeleteMarker") continue;
     RemoteVersion version;
     CO_TRY_ASSIGN(version.key, percent_decode(node.child_text("Key"), PlusSign::is_space));
     version.version_id = node.child_text("VersionId");
-    versions.push_back(std::move(version));
+    page.versions.push_back(std::move(version));
   }
-  co_return versions;
+  if (xml.child_text("IsTruncated") == "true") {
+    CO_TRY_ASSIGN(page.next.key, percent_decode(xml.child_text("NextKeyMarker"), PlusSign::is_space));
+    page.next.version_id = xml.child_text("NextVersionIdMarker");
+  }
+  co_return page;
 }
 
 Task<Result<void>> S3Client::copy(std::string from_bucket, std::string from_key, std::string bucket, std::string key) {

@@ -62,6 +62,10 @@ struct RemoteVersion {
   std::string key;
   std::string version_id = {};  // empty: whatever is current
 };
+struct RemoteVersions {
+  std::vector<RemoteVersion> versions;
+  RemoteVersion next = {};  // where the next page begins; its key empty: there is none
+};
 
 class S3Client {
  public:
@@ -88,8 +92,8 @@ class S3Client {
   Task<Result<void>> remove(std::string bucket, std::string key, std::string version_id = {}, Missing missing = Missing::is_fine);
   // Per-key errors ("key: code message"); empty: all gone. At most 1,000. A version id removes that version for good.
   Task<Result<std::vector<std::string>>> remove_many(std::string bucket, std::vector<RemoteVersion> targets);
-  // The first 1,000 versions and delete markers.
-  Task<Result<std::vector<RemoteVersion>>> list_versions(std::string bucket);
+  // The next 1,000 versions and delete markers, behind those of the page before.
+  Task<Result<RemoteVersions>> list_versions(std::string bucket, RemoteVersion after = {});
   Task<Result<void>> copy(std::string from_bucket, std::string from_key, std::string bucket, std::string key);
   Task<Result<RemoteList>> list(std::string bucket, std::string prefix, std::string delimiter, std::string continuation,
                                 size_t limit = 1000);

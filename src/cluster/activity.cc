@@ -3,9 +3,20 @@
 namespace quarry::cluster {
 
 struct ActiveReads::Guard : ReadGuard {
-  explicit Guard(std::atomic<uint64_t>& counter) : count(counter) {}
-  ~Guard() override { count.fetch_sub(1); }
-  std::atomic<uint64_t>& count;
+  Guard(ActiveReads& all, std::atomic<uint64_t>& counter) : reads(all), count(&counter) {}
+  ~Guard() override {
+    if (count != nullptr) count->fetch_sub(1);
+    for (const WriteId id : writes) reads.end(id);
+  }
+  void narrow(std::vector<WriteId> ids) override {
+    CHECK(count != nullptr, "a guard is narrowed once");
+    writes = std::move(ids);
+    for (const WriteId id : writes) reads.begin(id);
+    std::exchange(count, nullptr)->fetch_sub(1);  // last: the sweeper sees either this or them
+  }
+  ActiveReads& reads;
+  std::atomic<uint64_t>* count;  // of its epoch; null: narrowed
+  std::vector<WriteId> writes;
 };
 
 std::unique_ptr<ReadGuard> ActiveReads::guard() {
@@ -13,7 +24,7 @@ std::unique_ptr<ReadGuard> ActiveReads::guard() {
     const uint64_t epoch = epoch_.load();
     std::atomic<uint64_t>& count = guards_[epoch & 1];
     count.fetch_add(1);
-    if (epoch_.load() == epoch) return std::make_unique<Guard>(count);
+    if (epoch_.load() == epoch) return std::make_unique<Guard>(*this, count);
     count.fetch_sub(1);  // the epoch turned between: the sweeper may not have seen us
   }
 }

@@ -12,7 +12,8 @@
 
 namespace quarry::cluster {
 
-// Readers. Guards are epochs of two counters: the sweeper turns the epoch and waits for the old counter; readers are counted by write.
+// Readers. Guards are epochs of two counters: the sweeper turns the epoch and waits for the old counter; readers, and guards that know what
+// they keep, are counted by write.
 class ActiveReads {
  public:
   std::unique_ptr<ReadGuard> guard();

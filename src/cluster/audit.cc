@@ -4,6 +4,7 @@
 #include <set>
 
 #include "cluster/keys.h"
+#include "io/pace.h"
 
 namespace quarry::cluster {
 namespace {
@@ -170,6 +171,7 @@ Task<Result<void>> Auditor::check_drive(Drive& drive, bool repair, const Session
 }
 
 Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* report) {
+  Pace pace;
   meta::ScanOptions options;
   options.range = meta::KeyRange::prefix("d");
   options.limit = kRowBatch;
@@ -190,6 +192,7 @@ Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* repor
       auto topology = plane_.drives.topology();
       const Members members = topology->map.members(static_cast<uint8_t>(layout->redundancy.width()), layout->group);
       for (uint32_t stripe = 0; stripe < layout->stripe_count(); ++stripe) {
+        co_await pace;
         uint32_t here = 0;  // bit i: shard i
         std::string missing;
         unsigned missing_count = 0;

@@ -120,7 +120,7 @@ class ClusterNode final : public Cluster {
       if (known.disabled && drive != nullptr) drive->disable(known.reason);
     }
     plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning,
-                                              options_.open_drive, options_.open_known, *clock_);
+                                              options_.open_drive, options_.open_known, *clock_, *options_.blocking_pool);
     CO_TRY(co_await plane_->prepare());
     Result<void> looked = co_await plane_->administration().look();
     if (!looked) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", looked.error().to_string()});

@@ -15,6 +15,7 @@
 #include "cluster/data_plane.h"
 #include "cluster/redundancy.h"
 #include "io/clock.h"
+#include "io/memory_probe.h"
 #include "io/thread_pool.h"
 #include "meta/commit_log.h"
 #include "meta/meta_store.h"
@@ -49,6 +50,9 @@ using OpenKnownDrive = std::function<Task<Result<OpenedDrive>>(std::string path,
 
 struct ClusterTuning {
   uint64_t cache_bytes = 256 * kMiB;                  // verified data kept in memory; 0: none
+  uint64_t cache_bytes_max = 0;                       // it grows up to here while memory_probe says that nobody else wants the memory
+  MemoryProbe* memory_probe = nullptr;                // null: the cache's size is fixed
+  bool cache_writes = true;                           // keep what was just written in it as well
   uint64_t cache_pin_bytes = 64 * kMiB;               // of that, at most so much pinned
   uint64_t write_memory_bytes = 384 * kMiB;           // data and parity of all writes in progress
   uint64_t read_ahead_bytes = 128 * kMiB;             // of all readers, beyond the piece each waits for
@@ -58,6 +62,7 @@ struct ClusterTuning {
   uint64_t scrub_bytes_per_second = 64 * kMiB;
   Duration scrub_interval = std::chrono::hours(24 * 7);  // between complete passes; 0: only when asked for
   Duration sweep_interval = std::chrono::seconds(5);
+  uint32_t write_id_block = 1 << 16;  // ids leased at a time: about so many writes are looked at after an unclean end
   bool hedge_reads = true;
   bool files_have_judge = false;  // DataPlane::set_file_judge will be called: until then no file is shown by the store itself
 };

@@ -66,11 +66,14 @@ class DataReader {
 };
 
 // Keeps chunks readable: what transactions retire that commit while it lives is not removed before it is gone. Taken before a
-// layout is looked up, and held until the DataReader exists (which then holds its own layout), so that no overwrite or delete between
-// the two cuts the read. Cheap: an epoch. Thread-safe; may be destroyed on any thread.
+// layout is looked up, so that no overwrite or delete between the look and the read cuts it, and narrowed as soon as it is known what
+// will be read: until then it holds back the removal of everything that is retired. Cheap: an epoch. Thread-safe; may be destroyed on
+// any thread.
 class ReadGuard {
  public:
   virtual ~ReadGuard() = default;
+  // From now on it keeps these writes and nothing else, for as long as their reader takes. Once.
+  virtual void narrow(std::vector<WriteId> writes) = 0;
 };
 
 enum class CachePolicy : uint8_t { normal, bypass, pin };

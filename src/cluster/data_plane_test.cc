@@ -156,6 +156,158 @@ TEST_F(DataPlaneTest, a_retired_write_goes_when_its_readers_have_left) {
   EXPECT_EQ(fsck(), "");
 }
 
+TEST_F(DataPlaneTest, a_slow_reader_keeps_what_it_reads_and_nothing_else) {
+  add_media(4, 4 * kMiB);
+  ASSERT_TRUE(create("ec:2+2"));
+  const std::string bytes = random_bytes(3, 300'000);
+  auto read_slowly = write(bytes), other = write(bytes);
+  ASSERT_TRUE(read_slowly && other);
+  auto guard = cluster->data().guard_reads();
+  ASSERT_TRUE(retire(*read_slowly));
+  ASSERT_TRUE(retire(*other));
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  const size_t both = data_chunks();
+  EXPECT_GT(both, 0u) << "a guard that does not say what it keeps keeps all";
+  guard->narrow({read_slowly->write_id});
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_EQ(data_chunks(), both / 2);
+  // Writes and deletions that together are many times the store's size.
+  for (int i = 0; i < 60; ++i) {
+    auto layout = write(random_bytes(i, 500'000));
+    ASSERT_TRUE(layout) << i << ": " << layout.error().to_string();
+    ASSERT_TRUE(retire(*layout));
+    executor.run(sleep_for(std::chrono::seconds(1)));
+  }
+  EXPECT_EQ(*read(*read_slowly), bytes);
+  guard.reset();
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_EQ(data_chunks(), 0u);
+  EXPECT_EQ(fsck(), "");
+}
+
+TEST_F(DataPlaneTest, a_drive_that_fails_to_remove_keeps_only_its_own_chunks) {
+  add_media(5);
+  ASSERT_TRUE(create("ec:2+1"));
+  std::vector<DataLayout> layouts;
+  for (int i = 0; i < 40; ++i) {
+    auto layout = write(random_bytes(i, 200'000));
+    ASSERT_TRUE(layout);
+    layouts.push_back(*layout);
+  }
+  const size_t on_it = media[0]->of_kind(ChunkKind::data).size();
+  ASSERT_GT(on_it, 0u);
+  media[0]->fail_removes = true;
+  for (const DataLayout& layout : layouts) ASSERT_TRUE(retire(layout));
+  executor.run(sleep_for(std::chrono::seconds(30)));
+  EXPECT_EQ(data_chunks(), on_it);
+  auto rows = executor.run(cluster->meta().scan({.range = meta::KeyRange::prefix("cr")}));
+  ASSERT_TRUE(rows);
+  EXPECT_EQ(rows->size(), on_it) << "of each write there is one shard on it, and no row of another is left";
+  media[0]->fail_removes = false;
+  executor.run(sleep_for(std::chrono::seconds(60)));
+  EXPECT_EQ(data_chunks(), 0u);
+  EXPECT_EQ(fsck(), "");
+}
+
+// Puts data and does not say what becomes of it.
+struct OpenWrite {
+  std::unique_ptr<DataWriter> writer;
+  static Task<Result<void>> begin(Cluster* cluster, OpenWrite* open, bool finish) {
+    WriteOptions options;
+    options.redundancy = {RedundancyKind::erasure, 2, 2};
+    CO_TRY_ASSIGN(open->writer, cluster->data().begin_write(options));
+    Buffer part(400'000);
+    std::memset(part.data(), 1, part.size());
+    CO_TRY(co_await open->writer->append(std::move(part)));
+    if (!finish) co_return Result<void>();
+    CO_TRY_ASSIGN(DataLayout layout, co_await open->writer->finish());
+    static_cast<void>(layout);
+    co_return Result<void>();
+  }
+};
+
+TEST_F(DataPlaneTest, what_a_start_looks_through_does_not_grow_with_what_was_written) {
+  add_media(4);
+  tuning.write_id_block = 16;
+  ASSERT_TRUE(create("ec:2+2"));
+  std::map<WriteId, std::string> contents;
+  std::vector<DataLayout> kept;
+  OpenWrite early, late;
+  ASSERT_TRUE(executor.run(OpenWrite::begin(cluster.get(), &early, false)));
+  for (int i = 0; i < 400; ++i) {
+    auto layout = write(random_bytes(i, 1000));
+    ASSERT_TRUE(layout);
+    contents[layout->write_id] = random_bytes(i, 1000);
+    kept.push_back(*layout);
+  }
+  executor.run(sleep_for(std::chrono::seconds(1)));
+  ASSERT_TRUE(executor.run(OpenWrite::begin(cluster.get(), &late, true)));
+  auto rows = executor.run(cluster->meta().scan({.range = meta::KeyRange::prefix("cs")}));
+  ASSERT_TRUE(rows);
+  EXPECT_LE(rows->size(), 3u) << "the block of the write that is still open, the current one and the next one";
+  EXPECT_GE(rows->size(), 2u);
+  *dead = true;
+  early.writer.reset();
+  late.writer.reset();
+  crash();
+  for (auto& medium : media) medium->listed = 0;
+  ASSERT_TRUE(open());
+  settle();
+  uint64_t listed = 0;
+  for (auto& medium : media) listed += medium->listed;
+  EXPECT_LE(listed, 3 * 16 * 4 + 100u) << "of " << data_chunks() << " chunks";
+  for (const DataLayout& layout : kept) EXPECT_EQ(*read(layout), contents[layout.write_id]);
+  EXPECT_EQ(fsck(), "");
+  auto again = executor.run(cluster->meta().scan({.range = meta::KeyRange::prefix("cs")}));
+  EXPECT_TRUE(again && again->empty());
+  EXPECT_EQ(data_chunks(), kept.size() * 3) << "three copies of each, and nothing of the others";
+}
+
+TEST_F(DataPlaneTest, an_abandoned_write_that_stays_on_a_drive_keeps_its_block_over_a_clean_end) {
+  add_media(4);
+  tuning.write_id_block = 4;
+  ASSERT_TRUE(create("ec:2+2"));
+  OpenWrite one;
+  ASSERT_TRUE(executor.run(OpenWrite::begin(cluster.get(), &one, true)));
+  media[2]->fail_removes = true;
+  one.writer.reset();
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(write(random_bytes(i, 1000)));
+  executor.run(sleep_for(std::chrono::seconds(1)));
+  EXPECT_GT(media[2]->of_kind(ChunkKind::data).size(), 0u);
+  close();
+  auto row = meta::KeyRange::prefix("cs");
+  media[2]->fail_removes = false;
+  ASSERT_TRUE(open());
+  settle();
+  EXPECT_EQ(fsck(), "");
+  auto rows = executor.run(cluster->meta().scan({.range = row}));
+  EXPECT_TRUE(rows && rows->empty());
+  EXPECT_EQ(executor.run(cluster->data().fsck(false))->orphan_chunks, 0u);
+}
+
+TEST_F(DataPlaneTest, retired_space_comes_back_while_a_start_still_looks_through_drives) {
+  add_media(4);
+  ASSERT_TRUE(create("ec:2+2"));
+  auto before = write(random_bytes(1, 300'000));
+  ASSERT_TRUE(before);
+  OpenWrite one;
+  ASSERT_TRUE(executor.run(OpenWrite::begin(cluster.get(), &one, true)));
+  *dead = true;
+  one.writer.reset();
+  crash();
+  for (auto& medium : media) medium->list_delay = std::chrono::seconds(100);
+  const size_t orphans = data_chunks() - 4;
+  ASSERT_GT(orphans, 0u);
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(retire(*before));
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  EXPECT_FALSE(plane().plane().sessions_recovered.load());
+  EXPECT_EQ(data_chunks(), orphans);
+  executor.run(sleep_for(std::chrono::seconds(300)));
+  EXPECT_TRUE(plane().plane().sessions_recovered.load());
+  EXPECT_EQ(data_chunks(), 0u);
+}
+
 TEST_F(DataPlaneTest, write_memory_is_bounded_and_never_deadlocks) {
   add_media(6);
   tuning.write_memory_bytes = 4 * kMiB;

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "base/log.h"
+#include "io/pace.h"
 
 namespace quarry::cluster {
 namespace {
@@ -314,7 +315,9 @@ Task<Result<void>> replace_shard(chunk::ChunkStore& store, ChunkName name, std::
 
 Task<Result<void>> drop_shards(chunk::ChunkStore& store, std::vector<ChunkName> names) {
   std::vector<ChunkId> ids;
+  Pace pace;
   for (const ChunkName& name : names) {
+    co_await pace;
     CO_TRY_ASSIGN(std::vector<ChunkId> found, co_await existing_rewrites(store, name));
     ids.insert(ids.end(), found.begin(), found.end());
   }
@@ -324,7 +327,9 @@ Task<Result<void>> drop_shards(chunk::ChunkStore& store, std::vector<ChunkName> 
 
 Task<Result<void>> abandon_shards(chunk::ChunkStore& store, std::vector<ChunkName> names) {
   std::vector<ChunkId> ids;
+  Pace pace;
   for (const ChunkName& name : names) {
+    co_await pace;
     CO_TRY_ASSIGN(std::vector<ChunkId> found, co_await existing_rewrites(store, name));
     ids.insert(ids.end(), found.begin(), found.end());
   }

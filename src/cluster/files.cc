@@ -38,9 +38,9 @@ Task<Result<bool>> on_all_places(Plane& plane, DataLayout layout, std::optional<
   for (auto& result : results) {
     if (!result) error = std::move(result).error();
   }
-  // What could not be shown now is looked at again when the drive is back, or at the next start: the session does not end cleanly.
+  // What could not be shown now is looked at again when the drive is back, or at the next start.
   if (away || error) {
-    plane.unsettled.store(true);
+    plane.ids.leave_open(layout.write_id);
     const std::lock_guard lock(plane.files_mutex);
     if (plane.unsettled_files.size() < Plane::kUnsettledFilesMax) plane.unsettled_files.insert_or_assign(layout.write_id, layout);
   }
@@ -73,32 +73,33 @@ Task<Result<std::optional<std::string>>> adopted_path_in(chunk::ChunkStore& stor
 // The writer of an adopted file: nothing to append, everything to keep or let go.
 class AdoptWriter final : public DataWriter {
  public:
-  AdoptWriter(Plane& plane, std::shared_ptr<const Topology> topology, DataLayout layout)
-      : plane_(plane), topology_(std::move(topology)), layout_(layout) {}
+  AdoptWriter(Plane& plane, std::shared_ptr<const Topology> topology, DataLayout layout, std::unique_ptr<TakenId> id)
+      : plane_(plane), topology_(std::move(topology)), layout_(layout), id_(std::move(id)) {}
   ~AdoptWriter() override {
     {
       std::lock_guard lock(plane_.files_mutex);
       plane_.file_names.erase(layout_.write_id);
     }
-    if (!decided_) plane_.background.spawn(undo(plane_, layout_));
+    if (!decided_) plane_.background.spawn(undo(plane_, layout_, std::move(id_)));
     plane_.writes.end(topology_->map.epoch);
   }
   Task<Result<void>> append(Buffer) override { co_return fail(Code::internal, "an adopted file takes no bytes"); }
   Task<Result<DataLayout>> finish() override { co_return layout_; }
-  void keep() override { decided_ = true; }
-  void settle() override {
+  void keep() override {
     decided_ = true;
-    plane_.unsettled.store(true);  // the next start looks whether it was committed
+    id_->set_decided();
   }
+  void settle() override { decided_ = true; }  // the id is left open: the next start looks whether it was committed
 
  private:
-  static Task<void> undo(Plane& plane, DataLayout layout) {
+  static Task<void> undo(Plane& plane, DataLayout layout, std::unique_ptr<TakenId> id) {
     Result<void> gone = co_await let_go(plane, layout);
-    if (!gone) plane.unsettled.store(true);
+    id->set_decided(gone.has_value());
   }
   Plane& plane_;
   const std::shared_ptr<const Topology> topology_;
   const DataLayout layout_;
+  std::unique_ptr<TakenId> id_;
   bool decided_ = false;
 };
 
@@ -178,6 +179,8 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
     CO_TRY(co_await on(plane.background.home(), plane.register_width(1)));
   }
   CO_TRY_ASSIGN(WriteId id, co_await plane.ids.take());
+  auto taken = std::make_unique<TakenId>(plane.ids, id);
+  taken->set_decided();  // until the drive is asked to do something
   auto topology = plane.writes.begin();
   struct End {
     Plane& plane;
@@ -215,18 +218,23 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
                                      .attributes = std::move(options.attributes),
                                      .want_md5 = true,
                                      .size_max = layout.stripe_bytes() * kStripesMax};
-  CO_TRY_ASSIGN(auto adopted, co_await drive->with_store([adoption](chunk::ChunkStore& store) { return adopt_in(store, adoption); }));
-  layout.size = adopted.size;
+  taken->set_decided(false);
+  auto adopted = co_await drive->with_store([adoption](chunk::ChunkStore& store) { return adopt_in(store, adoption); });
+  if (!adopted) {  // what the caller did wrong left nothing
+    taken->set_decided(adopted.error().error_class() == ErrorClass::caller);
+    co_return std::move(adopted).error();
+  }
+  layout.size = adopted->size;
   {
     std::lock_guard lock(plane.files_mutex);
     plane.file_names[id] = options.file;
   }
   end.armed = false;
   Adoption result;
-  result.writer = std::make_unique<AdoptWriter>(plane, topology, layout);
+  result.writer = std::make_unique<AdoptWriter>(plane, topology, layout, std::move(taken));
   result.layout = layout;
-  result.modified_ns = adopted.modified_ns;
-  result.md5 = std::move(adopted.md5);
+  result.modified_ns = adopted->modified_ns;
+  result.md5 = std::move(adopted->md5);
   co_return result;
 }
 

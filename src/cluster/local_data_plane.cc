@@ -5,14 +5,16 @@
 #include "cluster/keys.h"
 #include "cluster/stripe_reader.h"
 #include "cluster/stripe_writer.h"
+#include "io/pace.h"
 
 namespace quarry::cluster {
 
 LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps,
                                LabelKeeper& labels, const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known,
-                               Clock& clock)
+                               Clock& clock, ThreadPool& pool)
     : plane_(home, drives, meta, tuning, log.epoch()),
       sweeper_(plane_),
+      cache_keeper_(plane_, pool),
       repairer_(plane_, maps),
       auditor_(plane_, log),
       scrubber_(plane_, repairer_, auditor_, log, clock),
@@ -36,7 +38,9 @@ Task<Result<void>> LocalDataPlane::prepare() {
 void LocalDataPlane::start() {
   administration_.start_guard();
   plane_.background.spawn_here(administration_.run());
+  plane_.background.spawn_here(cache_keeper_.run());
   plane_.background.spawn_here(sweeper_.run());
+  plane_.background.spawn_here(sweeper_.run_recovery());
   plane_.background.spawn_here(repairer_.run());
   plane_.background.spawn_here(scrubber_.run());
 }
@@ -64,9 +68,9 @@ Task<Result<void>> LocalDataPlane::stop() {
   sweeper_.alarm.ring();
   repairer_.alarm.ring();
   scrubber_.alarm.ring();
+  cache_keeper_.alarm.ring();
   co_await plane_.background.join();
-  if (plane_.unsettled.load() || !read_only_reason().empty()) co_return Result<void>();
-  // Unreachable drives may hold chunks of abandoned writes: only what is known to be clean ends cleanly.
+  if (!read_only_reason().empty()) co_return Result<void>();
   co_return co_await plane_.ids.end_session();
 }
 
@@ -97,11 +101,10 @@ Task<Result<void>> LocalDataPlane::set_pinned(DataLayout layout, bool pinned) {
       if (piece.empty()) co_return Result<void>();
     }
   }
+  Pace pace;
   for (uint32_t stripe = 0; stripe < layout.stripe_count(); ++stripe) {
-    for (unsigned shard = 0; shard < layout.redundancy.k; ++shard) {
-      CacheKey key{chunk_id(shard_name(layout, stripe, shard, 0)), kWholeShard};
-      plane_.cache.unpin(key);
-    }
+    co_await pace;
+    for (unsigned shard = 0; shard < layout.redundancy.k; ++shard) plane_.cache.unpin(cache_key(layout, stripe, shard, kWholeShard));
   }
   co_return Result<void>();
 }
@@ -272,6 +275,7 @@ Task<Result<std::vector<DataPlane::Reference>>> LocalDataPlane::references(Write
   const uint32_t groups = plane_.drives.topology()->map.group_count;
   std::vector<Reference> found;
   uint64_t window = std::max<uint64_t>(limit * 2, 4096);
+  Pace pace;
   WriteId from = after + 1;
   while (from < end && found.size() < limit) {
     const WriteId to = std::min<WriteId>(end, from + window);
@@ -280,6 +284,7 @@ Task<Result<std::vector<DataPlane::Reference>>> LocalDataPlane::references(Write
       meta::ScanOptions options;
       options.range = {keys::data(static_cast<GroupId>(group), from), keys::data(static_cast<GroupId>(group), to)};
       for (;;) {
+        co_await pace;
         CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
         if (rows.empty()) break;
         options.range.begin = rows.back().key + '\0';

@@ -2,6 +2,7 @@
 #pragma once
 #include "cluster/administration.h"
 #include "cluster/audit.h"
+#include "cluster/cache_keeper.h"
 #include "cluster/files.h"
 #include "cluster/plane.h"
 #include "cluster/repair.h"
@@ -13,7 +14,7 @@ namespace quarry::cluster {
 class LocalDataPlane final : public DataPlane {
  public:
   LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels,
-                 const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock);
+                 const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock, ThreadPool& pool);
 
   // Before start: looks whether writes have names.
   Task<Result<void>> prepare();
@@ -76,6 +77,7 @@ class LocalDataPlane final : public DataPlane {
  private:
   Plane plane_;
   Sweeper sweeper_;
+  CacheKeeper cache_keeper_;
   Repairer repairer_;
   Auditor auditor_;
   Scrubber scrubber_;

@@ -1,6 +1,7 @@
 #include "cluster/plane.h"
 
 #include "base/coding.h"
+#include "io/pace.h"
 
 namespace quarry::cluster {
 
@@ -40,6 +41,28 @@ size_t RepairRequests::size() const {
   return wanted_.size();
 }
 
+Task<void> forget_cached(Plane& plane, DataLayout layout) {
+  ReadCache& cache = plane.cache;
+  if (!cache.enabled()) co_return;
+  Pace pace;
+  const unsigned data_shards = layout.redundancy.kind == RedundancyKind::erasure ? layout.redundancy.k : 1;
+  for (uint32_t stripe = 0; stripe < layout.stripe_count(); ++stripe) {
+    co_await pace;
+    for (unsigned shard = 0; shard < data_shards; ++shard) cache.erase(cache_key(layout, stripe, shard, kWholeShard));
+  }
+}
+
+bool lies_in_files(const Topology& topology, const DataLayout& layout) {
+  if (!topology.any_files || !layout.redundancy.has_copies()) return false;
+  const Members* members = topology.map.find_members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
+  if (members == nullptr) return false;
+  for (unsigned shard = 0; shard < members->size(); ++shard) {
+    const Drive* drive = topology.drive((*members)[shard].at.drive);
+    if (drive != nullptr && drive->keeps_files() && layout.redundancy.is_copy(shard)) return true;
+  }
+  return false;
+}
+
 bool Removal::add(const Topology& topology, const DataLayout& layout) {
   const Members members = topology.map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
   const uint32_t stripes = chunk_stripes(layout);
@@ -55,7 +78,9 @@ bool Removal::add(const Topology& topology, const DataLayout& layout) {
         continue;
       }
       for (uint32_t stripe = 0; stripe < stripes; ++stripe) {
-        if (has_chunk(layout, stripe, shard)) by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
+        if (!has_chunk(layout, stripe, shard)) continue;
+        by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
+        ++chunks;
       }
     }
   }
@@ -63,12 +88,33 @@ bool Removal::add(const Topology& topology, const DataLayout& layout) {
 }
 
 Task<Result<void>> Removal::run(bool disown) {
+  std::vector<Drive*> drives;
   std::vector<Task<Result<void>>> removals;
-  for (auto& [drive, names] : by_drive)
+  for (auto& [drive, names] : by_drive) {
+    drives.push_back(drive);
     removals.push_back(disown ? drive->disown_shards(std::move(names)) : drive->remove_shards(std::move(names)));
+  }
   by_drive.clear();
+  chunks = 0;
+  failed.clear();
   std::vector<Result<void>> results = co_await when_all(std::move(removals));
-  co_return first_error(results);
+  std::optional<Error> first;
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (results[i]) continue;
+    failed.push_back(drives[i]);
+    if (!first) first = std::move(results[i]).error();
+  }
+  if (first) co_return std::move(*first);
+  co_return Result<void>();
+}
+
+bool Removal::touches(const Topology& topology, const DataLayout& layout, const std::vector<Drive*>& drives) {
+  for (const Member& member : topology.map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group)) {
+    for (const Place& place : places_of(member)) {
+      if (std::ranges::find(drives, topology.drive(place.drive)) != drives.end()) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace quarry::cluster

@@ -40,7 +40,7 @@ struct Plane {
         write_ahead(settings.write_memory_bytes / 2),
         read_ahead(settings.read_ahead_bytes),
         cache(settings.cache_bytes, settings.cache_pin_bytes),
-        ids(meta_store, session, background) {}
+        ids(meta_store, session, background, settings.write_id_block) {}
 
   DriveSet& drives;
   meta::MetaStore& meta;
@@ -78,9 +78,6 @@ struct Plane {
   // Copies of mirrored data take turns.
   std::atomic<uint32_t> read_rotation{0};
 
-  // A commit whose outcome could not be found out: the session must not end cleanly.
-  std::atomic<bool> unsettled{false};
-
   // No older session's block is left to look through.
   std::atomic<bool> sessions_recovered{false};
 
@@ -105,6 +102,16 @@ inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned 
           .shard = static_cast<uint8_t>(shard),
           .generation = generation_of(term, 0)};
 }
+
+inline CacheKey cache_key(const DataLayout& layout, uint32_t stripe, unsigned shard, uint32_t block) {
+  return {chunk_id(shard_name(layout, stripe, layout.redundancy.is_copy(shard) ? 0 : shard, 0)), block};
+}
+// Nobody will read the write any more.
+Task<void> forget_cached(Plane& plane, DataLayout layout);
+
+// Some drive keeps a copy of such a layout as a file. Files may be changed behind our back, and are looked at with each read; the kernel's
+// own cache makes that cheap.
+bool lies_in_files(const Topology& topology, const DataLayout& layout);
 
 inline constexpr uint64_t kStripeStride = uint64_t{1} << 24;  // between ids of neighbouring stripes (chunk_ids.h)
 
@@ -145,9 +152,14 @@ struct Removal {
   // Adds all chunks of a write, in all places they may be. false: one of the places is on a drive that cannot be reached now but is not
   // given up: its chunks stay until it comes back.
   bool add(const Topology& topology, const DataLayout& layout);
-  // Errors: the first that says some chunk may be left on a drive that is there.
+  // Errors: the first that says some chunk may be left on a drive that is there; the other drives are done all the same.
   // disown: the writes were never committed (ChunkStore::disown).
   Task<Result<void>> run(bool disown = false);
+  // Where that was so.
+  std::vector<Drive*> failed;
+  // Some of the write's chunks are, or may be, on these drives.
+  static bool touches(const Topology& topology, const DataLayout& layout, const std::vector<Drive*>& drives);
+  size_t chunks = 0;  // added
 };
 
 }  // namespace quarry::cluster

@@ -3,8 +3,12 @@
 // queue remembers what left the small one. Chosen over TinyLFU because a hit is one counter in the entry (no list is relinked, no sketch
 // touched) and because epochs of training data, each read once, are just the scans it resists.
 //
+// What was just written enters like what was just read, so that its first read finds it: it takes the place of other blocks of the small
+// queue, never of hot ones.
+//
 // Thread-safe: split by hash into parts with one short lock each. Memory counted is what the slices keep alive
-// (SharedBytes::retained_bytes). Pinned blocks are never evicted and have a bound of their own.
+// (SharedBytes::retained_bytes) and what an entry takes itself. Pinned blocks are never evicted and have a bound of their own. The capacity
+// may change at any time (cache_keeper.h).
 #pragma once
 #include <atomic>
 #include <deque>
@@ -30,6 +34,8 @@ inline constexpr uint32_t kCacheBlockSize = 64 * 1024;
 
 class ReadCache {
  public:
+  static constexpr uint64_t kEntryOverhead = 256;  // bytes of an entry, its place in the index and the handles of its memory
+
   // 0 bytes: no cache. pin_bytes is part of capacity_bytes.
   ReadCache(uint64_t capacity_bytes, uint64_t pin_bytes);
 
@@ -38,7 +44,13 @@ class ReadCache {
   bool insert(const CacheKey& key, SharedBytes bytes, bool pinned = false);
   // A pinned entry becomes an ordinary one.
   void unpin(const CacheKey& key);
-  bool enabled() const { return capacity_ > 0; }
+  // What will not be asked for any more (its write was retired). Pinned or not.
+  void erase(const CacheKey& key);
+  // Not below what is pinned. Shrinking evicts and frees: on a thread that may take its time. Of an enabled cache only; bytes > 0.
+  void resize(uint64_t capacity_bytes);
+  bool enabled() const { return capacity() > 0; }
+  uint64_t capacity() const { return capacity_.load(std::memory_order_relaxed); }
+  uint64_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed) + pinned_bytes_.load(std::memory_order_relaxed); }
   CacheStatus status() const;
 
  private:
@@ -65,15 +77,18 @@ class ReadCache {
     std::unordered_map<size_t, uint32_t> ghosts;  // how often each is in `ghost`
     uint64_t hits = 0, misses = 0, admitted = 0, evicted = 0;
   };
-  static uint64_t weight(const Entry& entry) { return std::max<uint64_t>(entry.bytes.retained_bytes(), 64); }
+  static uint64_t weight(const Entry& entry) { return entry.bytes.retained_bytes() + kEntryOverhead; }
   Part& part_of(const CacheKey& key) { return *parts_[KeyHash()(key) >> 7 & (parts_.size() - 1)]; }
-  void make_room(Part& part);
+  uint64_t part_capacity() const { return capacity() / parts_.size(); }
+  // Evicts what is beyond the capacity, at most `entries`; their memory goes to `dropped`, to be freed without the lock. true: all of it.
+  bool make_room(Part& part, std::vector<SharedBytes>& dropped, size_t entries = SIZE_MAX);
+  void add(Part& part, bool to_main, uint64_t bytes);
+  void subtract(Part& part, bool from_main, uint64_t bytes);
   void remember(Part& part, size_t hash);
 
-  const uint64_t capacity_;
+  std::atomic<uint64_t> capacity_;
   const uint64_t pin_capacity_;
-  uint64_t part_capacity_ = 0;
-  std::atomic<uint64_t> pinned_bytes_{0};
+  std::atomic<uint64_t> pinned_bytes_{0}, used_bytes_{0};  // used: without the pinned ones
   std::vector<std::unique_ptr<Part>> parts_;
 };
 

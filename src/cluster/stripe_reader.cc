@@ -69,10 +69,6 @@ struct ReadState {
 };
 using StatePointer = std::shared_ptr<ReadState>;
 
-CacheKey cache_key(const DataLayout& layout, uint32_t stripe, unsigned shard, uint32_t block) {
-  return {chunk_id(shard_name(layout, stripe, layout.redundancy.is_copy(shard) ? 0 : shard, 0)), block};
-}
-
 // From the shard's present place, then from where it was before a move.
 Task<Result<SharedBytes>> read_own(StatePointer state, uint32_t stripe, unsigned shard, Range range) {
   if (shard >= state->members.size())
@@ -638,15 +634,8 @@ class StripeReader final : public DataReader {
 
 std::unique_ptr<DataReader> make_stripe_reader(Plane& plane, const DataLayout& layout, uint64_t offset, uint64_t length,
                                                CachePolicy policy) {
-  // Files may be changed behind our back, and are looked at with each read; the kernel's own cache makes that cheap.
-  if (policy == CachePolicy::normal && plane.drives.any_files() && layout.redundancy.has_copies()) {
-    const auto topology = plane.drives.topology();
-    if (const Members* members = topology->map.find_members(static_cast<uint8_t>(layout.redundancy.width()), layout.group)) {
-      for (unsigned shard = 0; shard < members->size(); ++shard) {
-        const Drive* drive = topology->drive((*members)[shard].at.drive);
-        if (drive != nullptr && drive->keeps_files() && layout.redundancy.is_copy(shard)) policy = CachePolicy::bypass;
-      }
-    }
+  if (policy == CachePolicy::normal && plane.drives.any_files() && lies_in_files(*plane.drives.topology(), layout)) {
+    policy = CachePolicy::bypass;
   }
   return std::make_unique<StripeReader>(plane, layout, offset, length, policy);
 }

@@ -16,6 +16,7 @@ constexpr uint32_t kShardMin = 64 * 1024;
 constexpr uint64_t kCopyChunkMax = 4 * kMiB;  // of a full copy beside slices: stripes of many slices have small ones
 constexpr uint32_t kStripesInFlightMax = 4;   // per writer
 constexpr int kBeginAgainMax = 3;             // elsewhere, of a write whose drives turned out to be full
+constexpr uint64_t kCachedShare = 4;          // of one write at most one part of so many of the read cache is kept in it
 constexpr size_t kZerosSize = 1024 * 1024;
 constexpr uint64_t kPermitShare = 16;  // of the memory that is left, a write takes at most one part of so many
 constexpr Duration kMemoryPatience = std::chrono::seconds(15);
@@ -90,6 +91,7 @@ void encode_parity(const ErasureCode& code, const std::vector<std::vector<ByteVi
 struct WriteState {
   WriteState(Plane& p, WriteOptions o) : plane(p), options(o), executor(Executor::here()) {}
   ~WriteState() {
+    if (id && stripes == 0) id->set_decided();  // nothing was put
     if (permit > 0) plane.write_memory.release(permit);
     if (topology != nullptr) plane.writes.end(topology->map.epoch);
   }
@@ -98,6 +100,7 @@ struct WriteState {
   const WriteOptions options;
   Executor& executor;
   std::shared_ptr<const Topology> topology;
+  std::optional<TakenId> id;  // of layout.write_id
   DataLayout layout;
   uint64_t permit = 0;  // bytes of write memory held for the stripe that is gathered
   uint32_t in_flight = 0;
@@ -113,6 +116,38 @@ struct WriteState {
   }
 };
 using StatePointer = std::shared_ptr<WriteState>;
+
+// [begin, end) in one piece of memory, and hardly more kept alive by it: as it came in, or copied together.
+SharedBytes in_one_piece(const Pieces& pieces, uint64_t begin, uint64_t end) {
+  uint64_t at = 0;
+  for (const SharedBytes& piece : pieces) {
+    if (begin >= at && end <= at + piece.size() && piece.retained_bytes() <= (end - begin) * 5 / 4)
+      return piece.slice(begin - at, end - begin);
+    at += piece.size();
+    if (at >= end) break;
+  }
+  Buffer whole(end - begin);
+  size_t filled = 0;
+  for (const ByteView view : slice_views(pieces, begin, end)) {
+    std::memcpy(whole.data() + filled, view.data(), view.size());
+    filled += view.size();
+  }
+  return SharedBytes(std::move(whole));
+}
+
+// The data shards of a stripe as a reader will look for them.
+void keep_in_cache(const WriteState& state, uint32_t stripe, const Pieces& pieces, uint64_t bytes, uint64_t shard_bytes) {
+  ReadCache& cache = state.plane.cache;
+  const DataLayout& layout = state.layout;
+  if (!cache.enabled() || !state.plane.tuning.cache_writes || bytes == 0 || lies_in_files(*state.topology, layout)) return;
+  // The beginning of what is too large for the cache would be gone before it is read.
+  if (stripe * layout.stripe_bytes() > cache.capacity() / kCachedShare) return;
+  const bool striped = layout.redundancy.kind == RedundancyKind::erasure;
+  const uint64_t length = striped ? shard_bytes : bytes;
+  for (uint64_t begin = 0, shard = 0; begin < bytes; begin += length, ++shard)
+    cache.insert(cache_key(layout, stripe, static_cast<unsigned>(shard), kWholeShard),
+                 in_one_piece(pieces, begin, std::min(bytes, begin + length)));
+}
 
 // What the puts of a stripe read. A drive that hangs may come back to it long after the stripe was given up (Drive::give_up).
 struct StripeBytes {
@@ -221,6 +256,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint
                           redundancy.to_string(), error ? error->to_string() : "the others are down");
     }
   }
+  if (!state->error) keep_in_cache(*state, stripe, pieces, bytes, shard_bytes);
   if (missing > 0) shards_missed().add(missing);
   state->missing_max = std::max(state->missing_max, missing);
   state->slices_min = std::min(state->slices_min, slices);
@@ -241,14 +277,16 @@ Task<void> discard(StatePointer state) {
   co_await home.enter();
   DataLayout layout = state->layout;
   layout.size = state->stripes == 0 ? 0 : std::max<uint64_t>(layout.size, state->stripes * layout.stripe_bytes());
+  co_await forget_cached(state->plane, layout);
   Removal removal;
   const bool reachable = removal.add(*state->plane.drives.topology(), layout);
   Result<void> removed = co_await removal.run(true);
   if (!removed || !reachable) {
-    // Some of it stays where it is: the session's row keeps covering it, so the next start looks again.
-    state->plane.unsettled = true;
+    // Some of it stays where it is: the id is left open, so the next start looks again.
     LOG_DEBUG("an abandoned write could not be removed everywhere", {"write", layout.write_id},
               {"error", removed ? "a drive is away" : removed.error().to_string()});
+  } else if (state->id) {
+    state->id->set_decided();
   }
   co_await state->executor.enter();
   state.reset();  // its events belong to that executor
@@ -267,11 +305,12 @@ Task<void> decide(StatePointer state) {
   };
   Result<meta::Version> later = co_await meta::transact(plane.meta, body);
   Result<std::optional<std::string>> row = co_await plane.meta.get(key);
-  if (!later || !row) {
-    plane.unsettled = true;
-    co_return;
+  if (!later || !row) co_return;  // left open: the next start looks
+  if (*row) {
+    state->id->set_decided();
+  } else {
+    co_await discard(std::move(state));
   }
-  if (!*row) co_await discard(std::move(state));
 }
 
 class StripeWriter final : public DataWriter {
@@ -313,6 +352,7 @@ class StripeWriter final : public DataWriter {
 
   void keep() override {
     decided_ = true;
+    if (state_->id) state_->id->set_decided();
     if (degraded_) state_->plane.wake_repair();
   }
 
@@ -436,6 +476,7 @@ class StripeWriter final : public DataWriter {
     CO_TRY(co_await know_width(redundancy.width()));
     Result<WriteId> id = co_await plane.ids.take();
     if (!id) co_return std::move(id).error();
+    state_->id.emplace(plane.ids, *id);
     state_->topology = plane.writes.begin();
     DataLayout& layout = state_->layout;
     layout.write_id = *id;

@@ -6,20 +6,20 @@
 namespace quarry::cluster {
 namespace {
 
-Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, WriteId* first) {
+Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint32_t block, WriteId* first) {
   CO_TRY_ASSIGN(std::optional<std::string> row, co_await transaction.get(keys::next_write_id()));
   WriteId next = 1;
   if (row) {
     if (row->size() != 8) co_return fail(Code::corrupt, "row of the next write id has {} bytes", row->size());
     next = load_le<uint64_t>(bytes_of(*row).data());
   }
-  if ((next + WriteIds::kBlock) >> 56 != 0) co_return fail(Code::no_space, "all 2^56 write ids are used up");
+  if ((next + block) >> 56 != 0) co_return fail(Code::no_space, "all 2^56 write ids are used up");
   *first = next;
   std::string value;
-  Encoder(value).u64(next + WriteIds::kBlock);
+  Encoder(value).u64(next + block);
   transaction.put(keys::next_write_id(), std::move(value));
   std::string end;
-  Encoder(end).u64(next + WriteIds::kBlock);
+  Encoder(end).u64(next + block);
   transaction.put(keys::session(session, next), std::move(end));
   co_return Result<void>();
 }
@@ -34,7 +34,10 @@ bool WriteIds::try_take(WriteId& id) {
   }
   if (next_ < end_) {
     id = next_++;
-    if (end_ - next_ > kBlock / 4 || later_ != 0 || refilling_) return true;
+    Block& block = block_of(id)->second;
+    ++block.taken;
+    ++block.undecided;
+    if (end_ - next_ > block_ / 4 || later_ != 0 || refilling_) return true;
     refilling_ = true;
     background_.spawn(refill_early());
     return true;
@@ -52,19 +55,66 @@ Task<void> WriteIds::refill_early() {
 Task<Result<void>> WriteIds::refill() {
   WriteId first = 0;
   const uint64_t session = session_;
-  auto body = [session, &first](meta::Transaction& transaction) { return lease(transaction, session, &first); };
+  const uint32_t block = block_;
+  auto body = [session, block, &first](meta::Transaction& transaction) { return lease(transaction, session, block, &first); };
   Result<meta::Version> version = co_await meta::transact(meta_, body);
   if (!version && version.error().code() == Code::unknown_outcome) {  // the ids may be leased: skip them
+    const WriteId skipped = first;
     version = co_await meta::transact(meta_, body);
+    if (version && skipped != first) background_.spawn(retire(skipped));
   }
   if (!version) co_return std::move(version).error();
+  if (!add_block(first)) background_.spawn(retire(first));
+  co_return Result<void>();
+}
+
+bool WriteIds::add_block(WriteId first) {
   std::lock_guard lock(mutex_);
   first_leased_ = std::min(first_leased_, first);
-  if (later_ == later_end_) {
-    later_ = first;
-    later_end_ = first + kBlock;
+  if (later_ != later_end_) return false;  // another was faster
+  later_ = first;
+  later_end_ = first + block_;
+  blocks_.emplace(first, Block());
+  return true;
+}
+
+std::map<WriteId, WriteIds::Block>::iterator WriteIds::block_of(WriteId id) {
+  auto block = blocks_.upper_bound(id);
+  if (block == blocks_.begin()) return blocks_.end();
+  --block;
+  return id - block->first < block_ ? block : blocks_.end();
+}
+
+void WriteIds::decided(WriteId id) {
+  WriteId first = 0;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = block_of(id);
+    CHECK(found != blocks_.end() && found->second.undecided > 0, "a write is decided once");
+    Block& block = found->second;
+    --block.undecided;
+    if (block.taken < block_ || block.undecided > 0 || block.open || background_.stopping()) return;
+    first = found->first;
+    blocks_.erase(found);
   }
-  co_return Result<void>();
+  background_.spawn(retire(first));
+}
+
+void WriteIds::leave_open(WriteId id) {
+  std::lock_guard lock(mutex_);
+  if (const auto block = block_of(id); block != blocks_.end()) block->second.open = true;
+}
+
+Task<void> WriteIds::retire(WriteId first) {
+  std::string row = keys::session(session_, first);
+  auto body = [&row](meta::Transaction& transaction) -> Task<Result<void>> {
+    return [](meta::Transaction* t, std::string key) -> Task<Result<void>> {
+      t->remove(key);
+      co_return Result<void>();
+    }(&transaction, row);
+  };
+  Result<meta::Version> version = co_await meta::transact(meta_, body);
+  if (!version) LOG_DEBUG("the row of a block of write ids stays until the session ends", {"error", version.error().to_string()});
 }
 
 Task<Result<WriteId>> WriteIds::take() {
@@ -87,12 +137,22 @@ bool WriteIds::has_ids() {
 }
 
 Task<Result<void>> WriteIds::end_session() {
-  const uint64_t session = session_;
-  auto body = [session](meta::Transaction& transaction) -> Task<Result<void>> {
-    return [](meta::Transaction* t, uint64_t s) -> Task<Result<void>> {
-      t->remove_range({keys::session(s, 0), keys::session(s + 1, 0)});
+  std::vector<meta::KeyRange> ended;
+  {
+    std::lock_guard lock(mutex_);
+    WriteId from = 0;
+    for (const auto& [first, block] : blocks_) {
+      if (block.undecided == 0 && !block.open) continue;
+      ended.push_back({keys::session(session_, from), keys::session(session_, first)});
+      from = first + 1;
+    }
+    ended.push_back({keys::session(session_, from), keys::session(session_ + 1, 0)});
+  }
+  auto body = [&ended](meta::Transaction& transaction) -> Task<Result<void>> {
+    return [](meta::Transaction* t, std::vector<meta::KeyRange> ranges) -> Task<Result<void>> {
+      for (meta::KeyRange& range : ranges) t->remove_range(std::move(range));
       co_return Result<void>();
-    }(&transaction, session);
+    }(&transaction, ended);
   };
   Result<meta::Version> version = co_await meta::transact(meta_, body);
   if (!version) co_return std::move(version).error();

@@ -18,6 +18,7 @@
 #include "frontends/admin/admin_server.h"
 #include "frontends/s3/s3_server.h"
 #include "io/clock.h"
+#include "io/memory_probe.h"
 #include "io/ring_executor.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
 #include "object/make_object_engine.h"
@@ -104,8 +105,9 @@ class RunningNode : public Node {
   std::atomic<size_t> next_owner_{0};
   std::mutex remember_mutex_;
   bool stopped_ = false, hangs_ = false;
-  bool fresh_ = false;     // this start made the store
-  bool key_made_ = false;  // this start made the administrator's key
+  bool cache_fixed_ = false;  // its size was configured
+  bool fresh_ = false;        // this start made the store
+  bool key_made_ = false;     // this start made the administrator's key
   bool offline_ = false;
 };
 
@@ -159,6 +161,10 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open, S
   options.tuning.write_memory_bytes = sizes.write_memory;
   options.tuning.read_ahead_bytes = sizes.read_ahead;
   options.accept_loss = config_.accept_loss;
+  if (!cache_fixed_) {
+    options.tuning.memory_probe = &system_memory_probe();
+    options.tuning.cache_bytes_max = config_.memory_bytes / 4 * 3;
+  }
   options.tuning.files_have_judge = true;  // the object engine
   ThreadPool* pool = blocking_.get();
   options.open_meta = [pool, sizes](meta::CommitLog& log, std::string directory) -> Task<Result<std::unique_ptr<meta::MetaStore>>> {
@@ -248,6 +254,7 @@ Result<void> RunningNode::open_store(bool offline) {
   config_.memory_bytes = machine.memory_bytes;
   const Sizes sizes = sizes_for(machine.memory_bytes);
   if (config_.cores == 0) config_.cores = machine.processors;
+  cache_fixed_ = config_.cache_bytes != 0;
   if (config_.cache_bytes == 0) config_.cache_bytes = sizes.read_cache;
   // Before the first Buffer: what the cache keeps must not crowd out the rest.
   set_buffer_arena_limit(config_.cache_bytes + sizes.buffers_in_motion);

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "io/needs_ring.h"
+#include "io/pace.h"
+#include "io/sync.h"
 #include "io/thread_pool.h"
 
 namespace quarry {
@@ -39,6 +41,28 @@ struct Nop : RingOp {
   int await_resume() const noexcept { return result; }
 };
 
+// Busy for 100 ms in steps that never wait.
+Task<void> long_loop(bool paced, bool* done) {
+  Pace pace;
+  const TimePoint end = Executor::here().now() + std::chrono::milliseconds(100);
+  while (Executor::here().now() < end) {
+    if (paced) co_await pace;
+  }
+  *done = true;
+}
+Task<int> others_meanwhile(bool paced) {
+  bool done = false;
+  TaskGroup group;
+  group.spawn(long_loop(paced, &done));
+  int turns = 0;
+  while (!done) {
+    co_await Executor::here().yield();
+    ++turns;
+  }
+  co_await group.join();
+  co_return turns;
+}
+
 Task<int> many_nops(int count) {
   int good = 0;
   for (int i = 0; i < count; ++i) {
@@ -47,6 +71,12 @@ Task<int> many_nops(int count) {
     good += result == 0;
   }
   co_return good;
+}
+
+TEST_F(RingExecutorTest, a_paced_loop_lets_others_run) {
+  auto executor = make_ring();
+  EXPECT_LE(executor->run(others_meanwhile(false)), 1);
+  EXPECT_GE(executor->run(others_meanwhile(true)), 10);
 }
 
 TEST_F(RingExecutorTest, runs_a_task_and_returns_its_value) {

@@ -75,6 +75,72 @@ TEST(Multipart, joins_its_parts_into_one_object) {
   EXPECT_EQ(h.data.writes_held(), 0u);
 }
 
+// Deletes another object and says whether its bytes go.
+bool others_go(Harness& h) {
+  EXPECT_TRUE(h.put("b", "other", pattern(100'000, 99)));
+  EXPECT_TRUE(h.remove("b", "other"));
+  const auto removed = h.executor.run(h.data.collect());
+  return removed && *removed >= 1;
+}
+
+TEST(Multipart, a_slow_reader_of_many_parts_keeps_them_and_nothing_else) {
+  Harness h({}, 1);
+  ASSERT_TRUE(h.make_bucket("b"));
+  auto up = upload(h, "k", std::vector<size_t>(150, 5000));
+  ASSERT_TRUE(h.complete("b", "k", up.id, up.complete));
+  auto reader = h.executor.run(h.engine->get(h.ctx, "b", "k", {}));
+  ASSERT_TRUE(reader);
+  EXPECT_TRUE(others_go(h)) << "before its first byte was read";
+  auto first = h.executor.run((*reader)->next(1000));
+  ASSERT_TRUE(first);
+  ASSERT_TRUE(h.put("b", "k", "overwritten"));
+  EXPECT_TRUE(others_go(h));
+  EXPECT_EQ(h.data.writes_held(), 150u) << "what it has read and will read";
+  auto rest = h.executor.run(Harness::read_all(**reader));
+  ASSERT_TRUE(rest) << rest.error().to_string();
+  EXPECT_TRUE(std::string(text_of(*first)) + *rest == up.bytes);
+  reader->reset();
+  ASSERT_TRUE(h.executor.run(h.data.collect()));
+  EXPECT_EQ(h.data.writes_held(), 0u);
+}
+
+TEST(Multipart, a_merge_keeps_its_parts_and_nothing_else) {
+  Harness h({}, 1);
+  h.data.keeps_files = h.data.whole = true;
+  BucketInfo wanted;
+  wanted.name = "b";
+  wanted.owner = "alice";
+  wanted.policy.redundancy = "mirror:2";
+  ASSERT_TRUE(h.executor.run(h.engine->create_bucket(h.ctx, std::move(wanted))));
+  auto up = upload(h, "k", std::vector<size_t>(20, 5000));
+  h.data.set_faults({.seed = 1, .delay_max = std::chrono::seconds(10)});  // of each append: minutes
+  Result<ObjectInfo> done = fail(Code::internal, "not run");
+  TaskGroup group;
+  struct Complete {
+    static Task<void> run(Harness* h, Uploaded up, Result<ObjectInfo>* done) {
+      *done = co_await h->engine->complete_upload(h->ctx, "b", "k", up.id, up.complete);
+    }
+  };
+  struct Meanwhile {
+    static Task<bool> run(Harness* h, TaskGroup* group, Task<void> complete) {
+      group->spawn(std::move(complete));
+      co_await sleep_for(std::chrono::seconds(20));
+      auto put = co_await h->put_task("b", "other", pattern(100'000, 99));
+      EXPECT_TRUE(put);
+      auto gone = co_await h->engine->remove(h->ctx, "b", {.key = "other"});
+      EXPECT_TRUE(gone);
+      const auto removed = co_await h->data.collect();
+      const bool others = removed && *removed >= 1;
+      co_await group->join();
+      co_return others;
+    }
+  };
+  EXPECT_TRUE(h.executor.run(Meanwhile::run(&h, &group, Complete::run(&h, up, &done))));
+  ASSERT_TRUE(done) << done.error().to_string();
+  h.data.set_faults({});
+  EXPECT_TRUE(*h.get("b", "k") == up.bytes);
+}
+
 TEST(Multipart, a_part_sent_again_replaces_and_parts_left_out_go) {
   Harness h;
   ASSERT_TRUE(h.make_bucket("b"));

@@ -2,6 +2,7 @@
 #include "base/units.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
+#include "io/sync.h"
 
 namespace quarry::cli {
 namespace {
@@ -84,13 +85,54 @@ Task<Result<void>> info(Session& session, const BucketOptions& options) {
   co_return Result<void>();
 }
 
+struct Emptying {
+  Session& session;
+  const BucketOptions& options;
+  Progress progress;
+  Semaphore slots;
+  std::optional<std::string> failure = {};  // the first
+};
+
+Task<void> remove_page(Emptying& work, std::vector<client::RemoteVersion> versions) {
+  const size_t count = versions.size();
+  auto errors = co_await work.session.s3.remove_many(work.options.name, std::move(versions));
+  if (!errors && !work.failure) work.failure = errors.error().to_string();
+  if (errors && !errors->empty() && !work.failure) work.failure = errors->front();
+  if (errors) work.progress.add_items(count - std::min(count, errors->size()));
+  work.slots.release();
+}
+
+// One walk over all versions. Deleting while listing: a page begins behind a name, so it stays right.
+Task<Result<void>> empty(Emptying& work) {
+  TaskGroup group;
+  std::optional<Error> error;
+  client::RemoteVersion next;
+  do {
+    auto page = co_await work.session.s3.list_versions(work.options.name, next);
+    if (!page) {
+      error = std::move(page).error();
+      break;
+    }
+    next = std::move(page->next);
+    if (page->versions.empty()) continue;
+    co_await work.slots.acquire();
+    group.spawn(remove_page(work, std::move(page->versions)));
+  } while (!next.key.empty() && !work.failure);
+  co_await group.join();
+  if (error) co_return std::move(*error);
+  if (work.failure) co_return fail(Code::internal, "{}", *work.failure);
+  co_return Result<void>();
+}
+
 Task<Result<void>> remove(Session& session, const BucketOptions& options) {
   if (options.force) {
-    for (;;) {
-      CO_TRY_ASSIGN(auto versions, co_await session.s3.list_versions(options.name));
-      if (versions.empty()) break;
-      CO_TRY_ASSIGN(const auto errors, co_await session.s3.remove_many(options.name, std::move(versions)));
-      if (!errors.empty()) co_return fail(Code::internal, "{}", errors.front());
+    constexpr size_t kPagesAtOnce = 16;
+    Emptying work{session, options, Progress("delete", !options.target.quiet && !options.target.json), Semaphore(kPagesAtOnce)};
+    CO_TRY(co_await empty(work));
+    for (;;) {  // what others put meanwhile
+      CO_TRY_ASSIGN(const auto rest, co_await session.s3.list_versions(options.name));
+      if (rest.versions.empty()) break;
+      CO_TRY(co_await empty(work));
     }
   }
   CO_TRY(co_await session.s3.delete_bucket(options.name));

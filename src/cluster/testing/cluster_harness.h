@@ -187,8 +187,10 @@ class ClusterHarness {
     t.missing_grace = std::chrono::hours(1000);
     t.shard_bytes = 64 * 1024;
     t.cache_bytes = 0;
+    t.cache_writes = false;  // reads are to find the drives
     t.scrub_interval = Duration(0);
     t.scrub_bytes_per_second = 0;
+    t.write_id_block = 64;
     return t;
   }();
   std::vector<std::shared_ptr<MemoryMedium>> media;

@@ -70,10 +70,13 @@ struct MemoryMedium {
   bool hangs = false;  // puts, reads and checks do not come back until it is false again
   Duration delay{0};   // of every read
   Duration put_delay{0};
+  Duration list_delay{0};
+  bool fail_removes = false;              // with io_error
   uint64_t fail_puts = 0;                 // so many next puts fail with io_error
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
   // Seen.
   uint64_t puts = 0, gets = 0, removes = 0;
+  uint64_t listed = 0;  // chunks
 
   uint64_t ballast = 0;  // bytes that others take
   uint64_t used() const {
@@ -179,6 +182,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   Task<Result<void>> remove(std::vector<ChunkId> ids) override {
     co_await Executor::here().yield();
     CO_TRY(usable());
+    if (m_->fail_removes) co_return fail(Code::io_error, "removals fail by order of the test");
     for (ChunkId id : ids) {  // what a start would forget may be put again
       if (m_->is_unfinished(id)) m_->ever.erase(id);
     }
@@ -198,10 +202,12 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) override {
+    if (m_->list_delay > Duration(0)) co_await sleep_for(m_->list_delay);
     CO_TRY(usable());
     std::vector<chunk::ChunkStat> stats;
     for (auto it = m_->chunks.lower_bound(from); it != m_->chunks.end() && it->first < to && stats.size() < limit; ++it)
       stats.push_back(stat_of(*it));
+    m_->listed += stats.size();
     co_return stats;
   }
 

@@ -175,6 +175,13 @@ Task<Result<Merged>> merge_parts(Engine& engine, BucketRef bucket, std::string k
     parts.push_back(std::move(part));
   }
   if (parts.empty() || size == 0) co_return merged;
+  if (guard != nullptr) {  // copying may take hours
+    std::vector<cluster::WriteId> writes;
+    for (const PartRecord& part : parts) {
+      if (part.layout) writes.push_back(part.layout->write_id);
+    }
+    guard->narrow(std::move(writes));
+  }
   CO_TRY_ASSIGN(auto redundancy, engine.redundancy_of(bucket->info.policy));
   if (!redundancy.has_copies()) co_return merged;
   cluster::WriteOptions options{

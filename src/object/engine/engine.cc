@@ -1,6 +1,7 @@
 #include "object/engine/engine.h"
 
 #include "codec/digest.h"
+#include "io/pace.h"
 #include "object/engine/files.h"
 
 namespace quarry::object {
@@ -205,7 +206,9 @@ Task<Result<void>> Engine::run_batch(const RequestContext& ctx, std::string buck
     UsageDelta usage;
     bool to_commit = false;
     Result<void> state;
+    Pace pace;
     for (KeyChange* change : changes) {
+      co_await pace;
       ChangeContext context{.transaction = transaction, .data = data(), .bucket = info, .now = next_time(), .usage = {}};
       auto applied = co_await change->apply(context);
       change->failure.reset();

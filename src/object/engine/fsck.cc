@@ -3,6 +3,7 @@
 // pass still shows it.
 //
 // Memory: 8 bytes a data layout, and the versions of one key at a time.
+#include "io/thread_pool.h"
 #include "object/engine/engine.h"
 #include "object/engine/row_stream.h"
 
@@ -22,9 +23,12 @@ struct Repairs {
   std::vector<std::tuple<BucketId, UsageCounter, int64_t>> counters;  // what is missing
 };
 
+using WriteIds = std::vector<cluster::WriteId>;
+
 class Pass {
  public:
-  explicit Pass(meta::Snapshot& snapshot) : snapshot_(snapshot) {}
+  // compute: for what would hold a loop long; null: it does.
+  Pass(meta::Snapshot& snapshot, ThreadPool* compute) : snapshot_(snapshot), compute_(compute) {}
   Task<Result<void>> run();
 
   ObjectEngine::FsckReport report;
@@ -51,10 +55,29 @@ class Pass {
   }
 
   meta::Snapshot& snapshot_;
+  ThreadPool* const compute_;
   std::map<BucketId, std::string> buckets_;
   std::map<BucketId, Versioning> versioning_;
   std::map<BucketId, Totals> totals_;
 };
+
+// Millions of ids are not sorted on a loop.
+template <class F, class T = std::invoke_result_t<F&>>
+Task<T> apart(ThreadPool* compute, F work) {
+  if (compute == nullptr) co_return work();
+  auto working = blocking(*compute, std::move(work));
+  T value = co_await std::move(working);
+  co_return value;
+}
+
+WriteIds sort_and_find_twice(WriteIds& ids) {
+  WriteIds twice;
+  std::sort(ids.begin(), ids.end());
+  for (size_t i = 1; i < ids.size(); ++i) {
+    if (ids[i] == ids[i - 1]) twice.push_back(ids[i]);
+  }
+  return twice;
+}
 
 meta::KeyRange kind_range(char kind) { return {std::string(1, kind), std::string(1, static_cast<char>(kind + 1))}; }
 
@@ -63,10 +86,10 @@ Task<Result<void>> Pass::run() {
   CO_TRY(co_await check_versions());
   CO_TRY(co_await check_uploads());
   CO_TRY(co_await check_counters());
-  std::sort(referenced.begin(), referenced.end());
-  for (size_t i = 1; i < referenced.size(); ++i) {
-    if (referenced[i] == referenced[i - 1]) violation("write {} is named by two records", referenced[i]);
-  }
+  WriteIds* ids = &referenced;
+  auto sorting = apart(compute_, [ids] { return sort_and_find_twice(*ids); });
+  const WriteIds twice = co_await std::move(sorting);
+  for (const auto id : twice) violation("write {} is named by two records", id);
   co_return Result<void>();
 }
 
@@ -382,7 +405,8 @@ Task<Result<void>> mend_counters(meta::Transaction& transaction, const Repairs& 
 Task<Result<ObjectEngine::FsckReport>> Engine::fsck(const RequestContext& ctx, bool repair) {
   CO_TRY_ASSIGN(auto before, co_await data_rows(data()));
   CO_TRY_ASSIGN(auto snapshot, co_await meta().snapshot());
-  Pass pass(*snapshot);
+  ThreadPool* compute = options_.compute;
+  Pass pass(*snapshot, compute);
   CO_TRY(co_await pass.run());
   snapshot.reset();
   CO_TRY_ASSIGN(auto after, co_await data_rows(data()));
@@ -394,13 +418,15 @@ Task<Result<ObjectEngine::FsckReport>> Engine::fsck(const RequestContext& ctx, b
     }
   };
   // Write ids are never reused: a row that was there before and after the snapshot was there at its moment too.
-  for (const auto id : difference(common(before, after), pass.referenced))
-    describe(fmt::format("write {} has a data row, but no record names it", id));
+  auto comparing = apart(compute, [&] { return difference(common(before, after), pass.referenced); });
+  const WriteIds unnamed = co_await std::move(comparing);
+  for (const auto id : unnamed) describe(fmt::format("write {} has a data row, but no record names it", id));
   // A layout without a row may have been replaced since the snapshot, unless a second look finds it named still.
-  const auto missing = difference(pass.referenced, after);
+  auto looking = apart(compute, [&] { return difference(pass.referenced, after); });
+  const WriteIds missing = co_await std::move(looking);
   if (!missing.empty()) {
     CO_TRY_ASSIGN(auto again, co_await meta().snapshot());
-    Pass second(*again);
+    Pass second(*again, compute);
     CO_TRY(co_await second.run());
     for (const auto id : common(missing, second.referenced))
       describe(fmt::format("write {} is named by a record, but has no data row", id));

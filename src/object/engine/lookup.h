@@ -10,6 +10,16 @@ struct Found {
   bool is_latest = true;
   SharedBytes payload;            // of an inline object, if asked for
   std::vector<PartRecord> parts;  // of a multipart object
+
+  // What holds its bytes, for ReadGuard::narrow.
+  std::vector<cluster::WriteId> writes() const {
+    std::vector<cluster::WriteId> ids;
+    if (record.layout) ids.push_back(record.layout->write_id);
+    for (const auto& part : parts) {
+      if (part.layout && (ids.empty() || ids.back() != part.layout->write_id)) ids.push_back(part.layout->write_id);
+    }
+    return ids;
+  }
 };
 
 // version_id empty: the current version. What comes back belongs together: rows of two versions are never mixed.

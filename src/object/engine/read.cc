@@ -175,7 +175,7 @@ Task<Result<std::unique_ptr<ObjectReader>>> Engine::get(const RequestContext& ct
                                                         std::string version_id) {
   auto guard = data().guard_reads();
   CO_TRY_ASSIGN(auto found, co_await look_up(*this, std::move(bucket), key, std::move(version_id), true));
-  if (found.record.payload == PayloadKind::none || found.record.payload == PayloadKind::inlined) guard.reset();
+  if (guard != nullptr) guard->narrow(found.writes());
   ObjectInfo info = info_of(found, std::move(key));
   co_return std::unique_ptr<ObjectReader>(std::make_unique<Reader>(data(), std::move(guard), std::move(found), std::move(info)));
 }
@@ -183,6 +183,7 @@ Task<Result<std::unique_ptr<ObjectReader>>> Engine::get(const RequestContext& ct
 Task<Result<void>> Engine::pin(const RequestContext& ctx, std::string bucket, std::string key, bool pinned) {
   auto guard = data().guard_reads();
   CO_TRY_ASSIGN(auto found, co_await look_up(*this, std::move(bucket), std::move(key), {}, true));
+  if (guard != nullptr) guard->narrow(found.writes());
   if (found.record.layout) {
     CO_TRY(co_await data().set_pinned(*found.record.layout, pinned));
   }

@@ -21,8 +21,9 @@ void Reader::open() {
     start += part.size;
   }
   found_.parts.clear();
-  for (size_t i = 0; i < std::min(pieces_.size(), kReadersAheadMax); ++i) open_piece(i);
-  if (!pieces_.empty()) piece_left_ = pieces_.front().length;
+  if (pieces_.empty()) return;
+  piece_left_ = pieces_.front().length;
+  reader_ = read_piece(0);
 }
 
 Task<Result<SharedBytes>> Reader::next(size_t max_bytes) {
@@ -41,11 +42,10 @@ Task<Result<SharedBytes>> Reader::next(size_t max_bytes) {
     co_return bytes;
   }
   while (piece_left_ == 0) {
-    readers_[piece_].reset();
     ++piece_;
     if (piece_ == pieces_.size()) co_return fail(Code::corrupt, "key '{}': its parts end {} bytes early", info_.key, left_);
     piece_left_ = pieces_[piece_].length;
-    open_piece(piece_);
+    reader_ = next_reader_ ? std::move(next_reader_) : read_piece(piece_);
   }
   auto bytes = co_await take(max_bytes);
   if (!bytes) co_return std::move(bytes).error().with(fmt::format("key '{}'", info_.key));
@@ -56,11 +56,9 @@ Task<Result<SharedBytes>> Reader::next(size_t max_bytes) {
   co_return std::move(*bytes);
 }
 
-void Reader::open_piece(size_t piece) {
-  if (piece < readers_.size()) return;
+std::unique_ptr<cluster::DataReader> Reader::read_piece(size_t piece) {
   const Piece& p = pieces_[piece];
-  readers_.push_back(data_.read(p.layout, p.offset, p.length, cluster::CachePolicy::normal));
-  if (readers_.size() == pieces_.size()) guard_.reset();
+  return data_.read(p.layout, p.offset, p.length, cluster::CachePolicy::normal);
 }
 
 Task<Result<SharedBytes>> Reader::take(size_t max_bytes) {
@@ -71,13 +69,13 @@ Task<Result<SharedBytes>> Reader::take(size_t max_bytes) {
   }
   const bool prime_next = !primed_ && piece_left_ <= max_bytes && piece_ + 1 < pieces_.size();
   if (!prime_next) {
-    auto bytes = co_await readers_[piece_]->next(max_bytes);
+    auto bytes = co_await reader_->next(max_bytes);
     co_return bytes;
   }
-  open_piece(piece_ + 1);
+  if (!next_reader_) next_reader_ = read_piece(piece_ + 1);
   std::vector<Task<Result<SharedBytes>>> tasks;
-  tasks.push_back(readers_[piece_]->next(max_bytes));
-  tasks.push_back(readers_[piece_ + 1]->next(max_bytes));
+  tasks.push_back(reader_->next(max_bytes));
+  tasks.push_back(next_reader_->next(max_bytes));
   auto both = co_await when_all(std::move(tasks));
   // This piece may not be at its end yet (max_bytes is a hint); what was read ahead waits until it is.
   // An error is not kept: that piece is asked again in its turn, if it comes to that.

@@ -16,24 +16,21 @@ class Reader final : public ObjectReader {
 
  private:
   void open();
-  void open_piece(size_t piece);
+  std::unique_ptr<cluster::DataReader> read_piece(size_t piece);
   Task<Result<SharedBytes>> take(size_t max_bytes);
   struct Piece {
     cluster::DataLayout layout;
     uint64_t offset = 0, length = 0;
   };
-  // At most so many pieces have a data reader of their own from the start; for more, the guard stays.
-  static constexpr size_t kReadersAheadMax = 64;
-
   cluster::DataPlane& data_;
-  std::unique_ptr<cluster::ReadGuard> guard_;  // until every piece has its data reader
+  std::unique_ptr<cluster::ReadGuard> guard_;  // narrowed to what is read; null: nothing needs to be kept
   Found found_;
   ObjectInfo info_;
   uint64_t offset_ = 0, left_;
   bool opened_ = false;
   std::vector<Piece> pieces_;
-  std::vector<std::unique_ptr<cluster::DataReader>> readers_;  // of pieces_[0 ...)
   size_t piece_ = 0;
+  std::unique_ptr<cluster::DataReader> reader_, next_reader_;  // of this piece, and of the one behind it
   uint64_t piece_left_ = 0;
   std::optional<Result<SharedBytes>> primed_;  // first bytes of piece primed_piece_
   size_t primed_piece_ = 0;

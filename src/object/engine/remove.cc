@@ -18,7 +18,7 @@ class RemoveObject : public KeyChange {
     bucket_ = context.bucket.id;
     Result<Applied> applied = Applied::nothing_to_write;
     if (version_) {
-      applied = co_await remove_version(rows);
+      applied = co_await remove_version(rows, context.bucket.versioning);
     } else if (context.bucket.versioning == Versioning::off) {
       applied = co_await remove_plain(rows);
     } else {
@@ -76,7 +76,7 @@ class RemoveObject : public KeyChange {
     co_return Applied::commit;
   }
 
-  Task<Result<Applied>> remove_version(KeyRows& rows) {
+  Task<Result<Applied>> remove_version(KeyRows& rows, Versioning versioning) {
     CO_TRY_ASSIGN(auto found, co_await rows.find(*version_));
     if (!is_unknown()) {
       const bool live = found && !found->delete_marker;
@@ -91,7 +91,10 @@ class RemoveObject : public KeyChange {
     } else {
       CO_TRY(co_await rows.discard_noncurrent(std::move(*found)));
     }
-    CO_TRY(co_await rows.promote());
+    // A bucket that never had versions has none to take its place; looking for one costs more than the rest.
+    if (versioning != Versioning::off) {
+      CO_TRY(co_await rows.promote());
+    }
     co_return Applied::commit;
   }
 

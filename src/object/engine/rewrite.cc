@@ -156,6 +156,7 @@ Task<Result<Rewritten>> Engine::rewrite(const RequestContext& ctx, std::string b
   auto found = co_await look_up(*this, bucket_name, key, std::move(version_id), false);
   if (!found && found.error().code() == Code::not_found) co_return Rewritten{.what = What::superseded};
   if (!found) co_return std::move(found).error();
+  if (guard != nullptr) guard->narrow(found->writes());  // copying may take hours
   const VersionRecord& record = found->record;
   const std::vector<cluster::DataLayout> layouts = ChangeLayouts::layouts_of(record, found->parts);
   Rewritten outcome{.what = What::right, .bytes = record.size};

@@ -1,5 +1,6 @@
 // RowStream: the rows of a range of one snapshot, one after the other, read in batches; can jump forward. One task at a time.
 #pragma once
+#include "io/pace.h"
 #include "meta/meta_store.h"
 
 namespace quarry::object {
@@ -10,6 +11,7 @@ class RowStream {
 
   // The row at the front, null at the end. Valid until pop or seek.
   Task<Result<const meta::KeyValue*>> peek() {
+    co_await pace_;
     while (next_ == rows_.size() && !ended_) {
       meta::ScanOptions scan{.range = range_, .limit = batch_};
       CO_TRY_ASSIGN(rows_, co_await snapshot_.scan(std::move(scan)));
@@ -39,6 +41,7 @@ class RowStream {
   size_t next_ = 0;
   size_t batch_ = kBatchMin;
   bool ended_ = false;
+  Pace pace_;  // rows in memory come without a wait
 };
 
 }  // namespace quarry::object

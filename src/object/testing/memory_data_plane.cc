@@ -26,6 +26,7 @@ struct MemoryDataPlane::State {
   std::set<cluster::WriteId> pins;
   cluster::WriteId last = 0;
   size_t guards = 0;
+  std::multiset<cluster::WriteId> kept;  // by guards that were narrowed
 
   bool happens(double MemoryDataFaults::* probability) {
     const std::lock_guard lock(mutex);
@@ -111,11 +112,21 @@ class MemoryDataPlane::Guard final : public cluster::ReadGuard {
   }
   ~Guard() override {
     const std::lock_guard lock(state_->mutex);
+    if (!narrowed_) --state_->guards;
+    for (const auto id : writes_) state_->kept.erase(state_->kept.find(id));
+  }
+  void narrow(std::vector<cluster::WriteId> writes) override {
+    const std::lock_guard lock(state_->mutex);
+    CHECK(!std::exchange(narrowed_, true), "a guard is narrowed once");
     --state_->guards;
+    writes_ = std::move(writes);
+    state_->kept.insert(writes_.begin(), writes_.end());
   }
 
  private:
   std::shared_ptr<State> state_;
+  bool narrowed_ = false;
+  std::vector<cluster::WriteId> writes_;
 };
 
 MemoryDataPlane::MemoryDataPlane(meta::MetaStore& meta, MemoryDataFaults faults) : meta_(meta), state_(std::make_shared<State>()) {
@@ -183,7 +194,7 @@ Task<Result<size_t>> MemoryDataPlane::collect() {
   if (state_->guards > 0) co_return size_t{0};
   size_t removed = 0;
   for (const auto id : candidates) {
-    if (!referenced.contains(id)) removed += state_->writes.erase(id);
+    if (!referenced.contains(id) && !state_->kept.contains(id)) removed += state_->writes.erase(id);
   }
   co_return removed;
 }
