@@ -622,10 +622,10 @@ Task<Result<void>> Administration::look(Scope scope) {
     if (close && open_known_) plane_.background.spawn_here(close_disabled(drive));
   }
   if (scope == Scope::drives_alone || !log_.writable()) co_return Result<void>();
-  co_return co_await tend(Executor::here().now());
+  co_return co_await tend(guard_.lived());
 }
 
-// What the map has to say of the drives, as they were found.
+// What the map has to say of the drives, as they were found. now: in lived time.
 Task<Result<void>> Administration::tend(TimePoint now) {
   while (!half_joined_.empty()) {
     CO_TRY(co_await undo_join(half_joined_.back()));

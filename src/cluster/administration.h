@@ -80,8 +80,9 @@ class Administration {
   Semaphore turn_{1};
   DriveGuard guard_;
   TimePoint looked_below_at_{};
-  std::vector<Drive*> half_joined_;  // joining failed in the middle, and could not be undone yet
-  std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_, slow_since_;
+  std::vector<Drive*> half_joined_;                                          // joining failed in the middle, and could not be undone yet
+  std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;  // in lived time
+  std::map<uint32_t, TimePoint> slow_since_;
   mutable std::mutex mutex_;
   std::string read_only_reason_;  // guarded
 

@@ -27,10 +27,10 @@ void DriveGuard::forget(uint32_t number) {
   if (Drive* drive = drives_.find(number); drive != nullptr) drive->note_unwell("");
 }
 
-bool DriveGuard::may_go(const Drive& drive) const {
+bool DriveGuard::is_spare(const Drive& drive) const {
   const auto topology = drives_.topology();
   const bool in_use = topology->drive(drive.number()) == &drive;  // else it was opened just now, or again
-  return !in_use || ending_.load(std::memory_order_acquire) || !needed_for_reading(*topology, drive.number());
+  return !in_use || !needed_for_reading(*topology, drive.number());
 }
 
 // From now on it is used for nothing, and nobody waits for it any more.
@@ -40,7 +40,7 @@ void DriveGuard::hangs(Drive& drive, std::string why) {
     drive.give_up();
     return;
   }
-  if (!may_go(drive)) {
+  if (!ending_.load(std::memory_order_acquire) && !is_spare(drive)) {
     drive.note_unwell(why);
     if (kept_.insert(&drive).second)
       LOG_ERROR("drive hangs and stays in use all the same: without it some data could not be read", {"drive", drive.number()},
@@ -63,7 +63,7 @@ void DriveGuard::failed_check(Drive& drive, const Error& error) {
   const std::string why = fmt::format("its health check failed: {}", error.to_string());
   drive.note_unwell(why);
   if (count < kUnwellMax) return;
-  if (!may_go(drive)) {
+  if (!is_spare(drive)) {
     if (count == kUnwellMax)
       LOG_ERROR("drive stays in use although it fails its health checks: without it some data could not be read", {"drive", number},
                 {"path", drive.path()});

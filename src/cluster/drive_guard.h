@@ -33,6 +33,8 @@ class DriveGuard {
   Task<void> stop();
   // Begins the health checks that are due, and waits for them, but not for long.
   Task<void> check();
+  // For whoever counts how long a drive is away: time that passes only while this node lives.
+  TimePoint lived() const { return TimePoint(time_.total()); }
   // It was enabled: what it did before does not count.
   void forget(uint32_t number);
 
@@ -44,7 +46,7 @@ class DriveGuard {
   void failed_check(Drive& drive, const Error& error);
   void hangs(Drive& drive, std::string why);
   void end_of_silence(const std::vector<std::pair<Drive*, std::string>>& hanging);
-  bool may_go(const Drive& drive) const;
+  bool is_spare(const Drive& drive) const;
   Task<void> listen(Executor* loop);
   Duration lived(const Drive& drive) { return loops_[&drive.owner()].lived; }
 

@@ -81,6 +81,19 @@ TEST_F(DriveGuardTest, a_node_that_stood_still_holds_it_against_no_drive) {
   EXPECT_EQ(*read(*before), random_bytes(1, 500'000));
 }
 
+TEST_F(DriveGuardTest, a_node_that_stood_still_gives_up_no_drive_for_being_away_meanwhile) {
+  tuning.missing_grace = std::chrono::seconds(30);
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[0]->gone = true;
+  pass(std::chrono::seconds(3));
+  executor.stand_still(std::chrono::seconds(90));
+  pass(std::chrono::seconds(5));
+  EXPECT_EQ(status(1).state, "missing");
+  pass(std::chrono::seconds(40));
+  EXPECT_EQ(status(1).state, "failed");
+}
+
 TEST_F(DriveGuardTest, a_file_system_below_all_drives_that_freezes_costs_no_read_and_no_command) {
   tuning.missing_grace = std::chrono::seconds(30);
   add_media(6);
