@@ -86,6 +86,8 @@ Error errno_error(int error_number, std::string_view what) {
     case EACCES:
     case EPERM: return Error(Code::permission_denied, text);
     case EBUSY: return Error(Code::busy, text);
+    case EMFILE:
+    case ENFILE: return Error(Code::overloaded, text + ": raise the limit of open files (ulimit -n)");  // of this process or machine
     case ETIMEDOUT: return Error(Code::timed_out, text);
     case ECANCELED: return Error(Code::cancelled, text);
     case EPIPE:

@@ -5,16 +5,16 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "cluster/drive_path.h"
+#include "cluster/exposure.h"
 #include "observe/metrics.h"
 
 namespace quarry::cluster {
 namespace {
 
 constexpr Duration kLook = std::chrono::seconds(1);
-constexpr Duration kCheckHealth = std::chrono::seconds(5);      // of every drive; at once after errors
-constexpr Duration kHealthPatience = std::chrono::seconds(30);  // a check, or a put to a raw drive, that takes longer: the drive hangs
-constexpr Duration kCheckTime = std::chrono::seconds(2);        // so long a look waits for the checks that it began
-constexpr unsigned kUnwellMax = 2;                              // failed checks in a row until the drive is disabled
+constexpr Duration kLookSoonest = std::chrono::milliseconds(100);  // after the last look, however often it is rung
+constexpr Duration kMapPauseMax = std::chrono::seconds(30);        // between attempts to change a map that cannot be changed
+constexpr Duration kLookBelow = std::chrono::seconds(5);
 constexpr Duration kClosingPatience = std::chrono::seconds(8);  // of enabling, for the old store to close
 constexpr std::string_view kRefuses = "it refuses writes";      // start of the reason of a drive that is drained because of that
 constexpr std::string_view kDisabled = "disabled";              // start of the reason of a drive that was given up because it was disabled
@@ -44,7 +44,7 @@ Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, 
       auditor_(auditor),
       open_drive_(std::move(open_drive)),
       open_known_(std::move(open_known)),
-      guarding_(plane.background.home()),
+      guard_(drives, plane.background.home(), [this] { alarm.ring(); }),
       alarm(plane.background) {}
 
 std::string Administration::read_only_reason() const {
@@ -83,7 +83,8 @@ bool Administration::holds_data(const ClusterMap& map, uint32_t number) const {
   return false;
 }
 
-Task<Result<uint32_t>> Administration::join(std::string path, bool force) {
+// Either the map names the drive when it returns, or nothing does.
+Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoChange also) {
   if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open further drives");
   auto topology = drives_.topology();
   CO_TRY_ASSIGN(OpenedDrive opened, co_await open_drive_(path, topology->map.cluster, force));
@@ -102,11 +103,13 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force) {
   }
   uint32_t number = topology->map.next_drive;
   for (const LabelDrive& drive : labels_.label().drives) number = std::max(number, drive.number + 1);
+  for (const Drive* drive : drives_.all()) number = std::max(number, drive->number() + 1);  // also of those that did not join in the end
   const std::string domain = opened.domain.empty() ? fmt::format("drive-{}", number) : opened.domain;
   MapDrive row{.number = number, .id = opened.store->drive_id(), .path = path, .domain = domain, .weight = opened.weight};
   const std::string file_system = opened.file_system;
   drives_.note_file_system(number, file_system);
   auto owned = std::make_unique<Drive>(Drive::Identity{number, path, domain}, std::move(opened.store), *opened.owner);
+  owned->set_look_below(std::move(opened.look_below));
   Drive& drive = drives_.add(std::move(owned));
   drive.set_listener([this](Drive&) { alarm.ring(); });
   co_await drive.refresh();
@@ -125,21 +128,45 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force) {
   if (joined) joined = co_await log_.restore_copies();
   if (joined) joined = co_await labels_.add({number, row.id, domain, path}, log_.writable_copies_min());
   if (joined) {
-    joined = co_await maps_.change([row, sharers, share](ClusterMap& map) -> Result<void> {
+    joined = co_await maps_.change([row, sharers, share, also](ClusterMap& map) -> Result<void> {
       for (const uint32_t other : sharers) map.drives.at(other).weight = std::min(map.drives.at(other).weight, share);
       map.drives.insert_or_assign(row.number, row);
       map.next_drive = std::max(map.next_drive, row.number + 1);
+      if (also) also(map, row.number);
       map.replan();
       return {};
     });
   }
-  update_read_only();
   if (!joined) {
-    drive.take_down("it could not be added");
-    co_return std::move(joined).error();
+    const Error error = std::move(joined).error();
+    const Result<void> undone = co_await undo_join(&drive);
+    update_read_only();
+    if (undone) co_return Error(error).with(fmt::format("{} was not added", path));
+    half_joined_.push_back(&drive);
+    co_return Error(error).with(fmt::format("{} was not added; what was begun is undone as soon as the metadata can be written ({})", path,
+                                            undone.error().to_string()));
   }
+  update_read_only();
   LOG_INFO("drive added", {"drive", number}, {"path", path});
   co_return number;
+}
+
+// The metadata's copies that went to it lie elsewhere, and no label names it: then it can be closed, and asked for again.
+Task<Result<void>> Administration::undo_join(Drive* drive) {
+  const uint32_t number = drive->number();
+  if (log_.knows_drive(number)) CO_TRY(co_await log_.leave_drive(number));
+  if (labels_.names(number)) {
+    CO_TRY(co_await labels_.drop(number, log_.writable_copies_min()));
+  } else {
+    CO_TRY(co_await labels_.write(log_.writable_copies_min()));  // one that names it may have reached some drives
+  }
+  log_.forget_drive(number);
+  Result<void> cleared = co_await drive->set_label("");
+  std::move(cleared).ignore("no newer label names it: at the next start it is not of this cluster");
+  drive->take_down("it was not added");
+  Result<void> closed = co_await drive->close();
+  std::move(closed).ignore("it is not used");
+  co_return Result<void>();
 }
 
 Task<Result<void>> Administration::add_drive(std::string path, bool force) {
@@ -249,17 +276,16 @@ Task<Result<void>> Administration::replace_drive(uint32_t number, std::string pa
   auto topology = drives_.topology();
   auto known = topology->map.drives.find(number);
   if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return no_drive(number);
-  CO_TRY_ASSIGN(uint32_t successor, co_await join(std::move(path), force));
-  Drive* drive = drives_.find(number);
-  const bool readable = drive != nullptr && drive->readable();
-  CO_TRY(co_await maps_.change([number, successor, readable](ClusterMap& map) -> Result<void> {
+  // One change of the map: a new drive without the old one's places would be half of what was asked for.
+  const AlsoChange hand_over = [this, number](ClusterMap& map, uint32_t successor) {
+    const Drive* drive = drives_.find(number);
     MapDrive& old = map.drives.at(number);
-    if (old.state == DriveState::failed) return {};
-    old.state = readable ? DriveState::draining : DriveState::failed;
+    const bool readable = drive != nullptr && drive->readable();
+    if (old.state != DriveState::failed) old.state = readable ? DriveState::draining : DriveState::failed;
     old.reason = fmt::format("{} {}", kReplaced, successor);
-    map.replan();
-    return {};
-  }));
+  };
+  CO_TRY_ASSIGN(const uint32_t successor, co_await join(std::move(path), force, hand_over));
+  LOG_INFO("drive is replaced", {"drive", number}, {"by", successor});
   repairer_.alarm.ring();
   co_return Result<void>();
 }
@@ -284,9 +310,11 @@ Task<Result<void>> Administration::leave_read_only(uint32_t number, Drive& drive
 
 Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
   LOG_ERROR("drive is given up", {"drive", number}, {"reason", reason});
-  CO_TRY(co_await maps_.change([number, reason](ClusterMap& map) -> Result<void> {
+  CO_TRY(co_await maps_.change([this, number, reason](ClusterMap& map) -> Result<void> {
     auto drive = map.drives.find(number);
     if (drive == map.drives.end() || drive->second.state == DriveState::failed || drive->second.state == DriveState::removed) return {};
+    // The map may have waited for this very drive.
+    if (const Drive* back = drives_.find(number); back != nullptr && back->readable() && !drive->second.disabled) return {};
     drive->second.state = DriveState::failed;
     drive->second.reason = reason;
     drive->second.audit = true;  // what is removed from now on stays on it
@@ -295,25 +323,6 @@ Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
   }));
   repairer_.alarm.ring();
   co_return Result<void>();
-}
-
-// Some data could not be read without this drive, as things are now.
-bool Administration::needed_for_reading(const Topology& topology, uint32_t number) const {
-  for (uint8_t width : topology.map.widths()) {
-    // Layouts of a width survive as many losses as the default, unless a bucket asked for something else.
-    const unsigned needed = static_cast<unsigned>(std::max(1, int{width} - static_cast<int>(topology.map.redundancy.losses())));
-    for (uint32_t group = 0; group < topology.map.group_count; ++group) {
-      unsigned left = 0;
-      bool holds = false;
-      for (const Member& member : *topology.map.find_members(width, static_cast<GroupId>(group))) {
-        holds = holds || member.at.drive == number;
-        const Drive* drive = topology.drive(member.at.drive);
-        left += member.at.drive != number && drive != nullptr && drive->readable();
-      }
-      if (holds && left < needed) return true;
-    }
-  }
-  return false;
 }
 
 // Why it may not be disabled, and what to do.
@@ -353,8 +362,7 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
       metrics::counter("cluster_drives_disabled_total", "Drives that were disabled, by operators or by the health check");
   if (reason.starts_with(fmt::format("{}: ", kDisabled))) reason.erase(0, kDisabled.size() + 2);
   const std::string text = fmt::format("{}: {}", kDisabled, reason.empty() ? std::string("by an operator") : reason);
-  // First in the map, so that it is durable; if the map cannot be written the drive stays in use by an operator's wish, but not when it
-  // fails.
+  // First in the map, so that it is durable: if that cannot be, an operator's wish is not fulfilled.
   Result<void> marked = co_await maps_.change([number, text](ClusterMap& map) -> Result<void> {
     MapDrive& drive = map.drives.at(number);
     drive.disabled = true;
@@ -362,7 +370,7 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
     return {};
   });
   Drive* drive = drives_.find(number);
-  if (marked || (drive != nullptr && unwell_[number] >= kUnwellMax)) {
+  if (marked) {
     if (drive != nullptr) drive->disable(text);
     disabled.add();
     LOG_WARNING("drive is disabled", {"drive", number}, {"path", drive != nullptr ? drive->path() : std::string()}, {"reason", text});
@@ -404,12 +412,32 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number) {
   }
   drives_.note_file_system(number, opened->file_system);
   auto owned = std::make_unique<Drive>(Drive::Identity{number, path, known.domain}, std::move(opened->store), *opened->owner);
+  owned->set_look_below(std::move(opened->look_below));
   Drive& drive = drives_.add(std::move(owned));
   drive.set_listener([this](Drive&) { alarm.ring(); });
   co_await drive.refresh();
   LOG_INFO("drive opened again", {"drive", number}, {"path", path});
   co_return &drive;
 }
+
+namespace {
+
+// It was disabled, or was being emptied because it refused writes.
+MapKeeper::Edit use_again(uint32_t number) {
+  return [number](ClusterMap& map) -> Result<void> {
+    MapDrive& drive = map.drives.at(number);
+    if (drive.disabled) drive.reason.clear();
+    drive.disabled = false;
+    if (drive.state == DriveState::draining && drive.reason.starts_with(kRefuses)) {
+      drive.state = DriveState::active;
+      drive.reason.clear();
+      map.replan();
+    }
+    return {};
+  };
+}
+
+}  // namespace
 
 Task<Result<void>> Administration::enable_drive(uint32_t number) {
   co_await turn_.acquire();
@@ -423,106 +451,45 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
                    "drive {} was {}: to use {} again as a new drive, and DESTROY what is on it: quarry device add --force {}", number,
                    known.reason, known.path, known.path);
   Drive* drive = drives_.find(number);
+  if (drive != nullptr && drive->suspended() && drive->hangs())
+    co_return fail(Code::busy,
+                   "drive {} ({}) still hangs: what was asked of it has not come back. It is used again by itself as soon as it answers",
+                   number, drive->path());
+  // Should it not come to that, it is as it was.
+  const bool was_disabled = known.disabled || (drive != nullptr && drive->disabled());
+  const bool was_suspended = drive != nullptr && drive->suspended();
+  const std::string was = known.disabled || drive == nullptr ? known.reason : drive->reason();
+  Drive* opened = nullptr;
   const bool of_use = drive != nullptr && !drive->broken() && !drive->closing() && !drive->hangs() && (drive->sound() || !open_known_);
   if (!of_use) {
     CO_TRY_ASSIGN(drive, co_await reopen(number));
-  } else if (!known.disabled && known.state != DriveState::failed) {
+    opened = drive;
+  } else if (drive->readable() && !known.disabled && known.state != DriveState::failed && !known.reason.starts_with(kRefuses)) {
+    CO_TRY(co_await drive->check_health());
     co_return Result<void>();  // it is in use
   }
+  drive->resume();
   drive->enable();
-  Result<void> healthy = co_await drive->check_health();
-  if (healthy) healthy = co_await log_.add_drive(*drive);
-  if (!healthy) {
-    drive->disable(known.disabled ? known.reason : std::string(kDisabled));
-    co_return std::move(healthy).error().with(fmt::format("drive {} stays disabled", number));
-  }
-  unwell_.erase(number);
-  away_since_.erase(number);
-  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
-    MapDrive& each = map.drives.at(number);
-    if (each.disabled) each.reason.clear();
-    each.disabled = false;
-    if (each.state == DriveState::draining && each.reason.starts_with(kRefuses)) {
-      each.state = DriveState::active;
-      each.reason.clear();
-      map.replan();
+  Result<void> enabled = co_await drive->check_health();
+  if (enabled) enabled = co_await log_.add_drive(*drive);
+  if (enabled) enabled = known.state == DriveState::failed ? co_await readmit(number) : co_await maps_.change(use_again(number));
+  if (!enabled) {
+    if (was_disabled) drive->disable(was);
+    if (was_suspended && opened == nullptr) drive->suspend(was);
+    if (opened != nullptr) {
+      opened->take_down(fmt::format("it could not be enabled: {}", enabled.error().to_string()));
+      co_await close_disabled(opened);
     }
-    return {};
-  }));
-  if (known.state == DriveState::failed) CO_TRY(co_await readmit(number));
+    update_read_only();
+    co_return std::move(enabled).error().with(fmt::format("drive {} stays out of use", number));
+  }
+  guard_.forget(number);
+  away_since_.erase(number);
   update_read_only();
   LOG_INFO("drive enabled", {"drive", number}, {"path", drive->path()});
   repairer_.alarm.ring();
   plane_.wake_sweeper();
   co_return Result<void>();
-}
-
-// From now on it is used for nothing, and nobody waits for it any more. That has to work without the map, which may wait for this drive;
-// the next look writes it down.
-void Administration::give_up(Drive& drive, std::string why) {
-  if (!drive.disabled()) drive.disable(fmt::format("{}: {}", kDisabled, why));
-  drive.give_up();
-  alarm.ring();
-}
-
-void Administration::failed_check(Drive& drive, const Error& error, bool decided) {
-  const uint32_t number = drive.number();
-  if (drive.disabled() || drives_.find(number) != &drive) return;
-  LOG_WARNING("drive fails its health check", {"drive", number}, {"path", drive.path()}, {"error", error.to_string()});
-  if (++unwell_[number] >= kUnwellMax || decided) give_up(drive, fmt::format("its health check failed: {}", error.to_string()));
-}
-
-Task<void> Administration::check_one(Drive* drive) {
-  Result<void> well = co_await drive->check_health();
-  checking_.erase(drive);
-  if (well) {
-    unwell_.erase(drive->number());
-  } else if (drive->readable()) {
-    failed_check(*drive, well.error(), well.error().code() == Code::timed_out);
-  }
-}
-
-// Every few seconds, and at once when a drive answered errors of the kind that may come from a failing path.
-void Administration::begin_checks(TimePoint now) {
-  const bool all = now - checked_at_ >= kCheckHealth;
-  if (all) checked_at_ = now;
-  for (Drive* drive : drives_.all()) {
-    const bool suspicious = drive->suspicious();
-    if (!drive->readable() || checking_.contains(drive) || !(all || suspicious || unwell_.contains(drive->number()))) continue;
-    checking_.emplace(drive, now);
-    guarding_.spawn_here(check_one(drive));
-  }
-}
-
-Task<void> Administration::guard() {
-  // Drives are checked while the store closes, too: who waits for one that hangs could not come to an end otherwise.
-  while (!guarding_.stopping() || !checking_.empty()) {
-    const TimePoint now = Executor::here().now();
-    if (!guarding_.stopping()) begin_checks(now);
-    const auto checking = checking_;
-    for (const auto& [drive, since] : checking) {
-      if (now - since >= kHealthPatience)
-        failed_check(*drive, fail(Code::timed_out, "it has not answered for {}: it hangs", format_duration(now - since)), true);
-    }
-    for (Drive* drive : drives_.all()) {
-      const Duration oldest = now - drive->oldest_put(now);
-      // A directory has a check of its own, which tells a disk that hangs from one that has much to do.
-      const bool judged = drive->disabled() || parse_drive_path(drive->path()).kind == "raw";
-      if (oldest >= kHealthPatience && judged)
-        give_up(*drive, fmt::format("a write has not come back for {}: it hangs", format_duration(oldest)));
-    }
-    if (guarding_.stopping()) {
-      co_await sleep_for(std::chrono::milliseconds(5));
-    } else {
-      co_await guard_ends_.wait_until(Executor::here().now() + kLook / 4);
-    }
-  }
-}
-
-Task<void> Administration::stop_guard() {
-  guarding_.request_stop();
-  guard_ends_.set();
-  co_await guarding_.join();
 }
 
 Task<void> Administration::close_disabled(Drive* drive) {
@@ -532,25 +499,16 @@ Task<void> Administration::close_disabled(Drive* drive) {
                 {"error", closed.error().to_string()});
 }
 
-Task<Result<void>> Administration::check_health(TimePoint now) {
-  begin_checks(now);
-  const TimePoint patience = now + kCheckTime;
-  const auto begun_now = [&] { return std::ranges::any_of(checking_, [&](const auto& check) { return check.second >= now; }); };
-  while (begun_now() && Executor::here().now() < patience) co_await sleep_for(std::chrono::milliseconds(5));
-  // A directory whose store gave up is a failing path too: it may come and go with its mount, so an operator decides when it is back.
+// What the guard took out of use, and directories whose store gave up: that is a failing path too, which may come and go with its mount. An
+// operator decides when it is back; but not of what all would need: that is used again by the next start that finds it well.
+Task<Result<void>> Administration::write_down_disabled() {
   const auto topology = drives_.topology();
   for (const auto& [number, known] : topology->map.drives) {
     Drive* drive = drives_.find(number);  // one that was opened again and found wanting is in no topology
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
-    if (!expected || drive == nullptr) continue;
+    if (!expected || known.disabled || drive == nullptr || needed_for_reading(*topology, number)) continue;
     const bool failing = drive->disabled() || (drive->broken() && parse_drive_path(drive->path()).kind != "raw");
-    if (!known.disabled && failing) {
-      Result<void> marked = co_await mark_disabled(number, drive->reason());
-      if (!marked)
-        LOG_WARNING("that a drive is disabled cannot be written down yet", {"drive", number}, {"error", marked.error().to_string()});
-    }
-    // With its files open its file system could not be unmounted.
-    if (drive->disabled() && !drive->closing() && !drive->hangs() && open_known_) plane_.background.spawn_here(close_disabled(drive));
+    if (failing) CO_TRY(co_await mark_disabled(number, drive->reason()));
   }
   co_return Result<void>();
 }
@@ -564,6 +522,7 @@ Task<Result<void>> Administration::readmit(uint32_t number) {
   CO_TRY(co_await labels_.add({number, known.id, known.domain, drive->path()}, log_.writable_copies_min()));
   CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
     map.drives.at(number).state = DriveState::active;
+    map.drives.at(number).disabled = false;
     map.drives.at(number).reason.clear();
     map.replan();
     return {};
@@ -631,16 +590,49 @@ void Administration::judge_speed() {
   }
 }
 
-Task<Result<void>> Administration::look() {
+// What lies below files that stand for drives: their holes are filled from one space.
+void Administration::look_below(TimePoint now) {
+  const std::vector<Drive*> all = drives_.all();
+  if (now - looked_below_at_ >= kLookBelow) {
+    looked_below_at_ = now;
+    for (Drive* drive : all) {
+      if (drive->readable()) drive->look_below();
+    }
+  }
+  std::map<std::string, unsigned> sharers;
+  for (Drive* drive : all) {
+    if (const std::string below = drive->file_system_below(); !below.empty() && !drive->closing()) ++sharers[below];
+  }
+  for (Drive* drive : all) drive->share_below(sharers[drive->file_system_below()]);
+}
+
+Task<Result<void>> Administration::look() { return look(Scope::all); }
+
+Task<Result<void>> Administration::look(Scope scope) {
   co_await turn_.acquire();
   Turn turn{turn_};
+  look_below(Executor::here().now());
   for (Drive* drive : drives_.all()) co_await drive->refresh();
-  CO_TRY(co_await check_health(Executor::here().now()));
+  co_await guard_.check();
   judge_speed();
   update_read_only();
-  if (!log_.writable()) co_return Result<void>();
+  // With its files open the file system of a disabled drive could not be unmounted.
+  for (Drive* drive : drives_.all()) {
+    const bool close = drive->disabled() && !drive->closing() && !drive->hangs() && drives_.find(drive->number()) == drive;
+    if (close && open_known_) plane_.background.spawn_here(close_disabled(drive));
+  }
+  if (scope == Scope::drives_alone || !log_.writable()) co_return Result<void>();
+  co_return co_await tend(guard_.lived());
+}
+
+// What the map has to say of the drives, as they were found. now: in lived time.
+Task<Result<void>> Administration::tend(TimePoint now) {
+  while (!half_joined_.empty()) {
+    CO_TRY(co_await undo_join(half_joined_.back()));
+    half_joined_.pop_back();
+  }
+  CO_TRY(co_await write_down_disabled());
   auto topology = drives_.topology();
-  const TimePoint now = Executor::here().now();
   for (const auto& [number, known] : topology->map.drives) {
     Drive* drive = topology->drive(number);
     const bool here = drive != nullptr && drive->readable();
@@ -669,16 +661,28 @@ Task<Result<void>> Administration::look() {
     if (now - since < plane_.tuning.missing_grace) continue;
     std::string why = drive != nullptr ? drive->reason() : drives_.absence(known.path);
     if (why.empty()) why = "it was not there";
-    CO_TRY(co_await lose(number, drive == nullptr || why.find("gone") != std::string::npos ? fmt::format("{}: {}", kMissing, why) : why));
+    const bool may_come_back =
+        drive == nullptr || drive->suspended() || why.find("gone") != std::string::npos || needed_for_reading(*drives_.topology(), number);
+    CO_TRY(co_await lose(number, may_come_back && !known.disabled ? fmt::format("{}: {}", kMissing, why) : why));
   }
   co_return Result<void>();
 }
 
 Task<void> Administration::run() {
+  Duration pause{0};
+  TimePoint map_from{};  // before, the map is not to be changed
   while (!plane_.background.stopping()) {
-    Result<void> done = co_await look();
-    if (!done && !plane_.background.stopping())
-      LOG_WARNING("looking after the drives failed; it will be tried again", {"error", done.error().to_string()});
+    const bool all = Executor::here().now() >= map_from;
+    Result<void> done = co_await look(all ? Scope::all : Scope::drives_alone);
+    if (done && all) pause = Duration(0);
+    if (!done) {
+      pause = std::clamp(2 * pause, kLook, kMapPauseMax);
+      map_from = Executor::here().now() + pause;
+      if (!plane_.background.stopping())
+        LOG_WARNING("what was seen of the drives cannot be written down; it will be tried again", {"in", format_duration(pause)},
+                    {"error", done.error().to_string()});
+    }
+    co_await sleep_for(kLookSoonest);
     co_await alarm.wait(kLook);
   }
 }

@@ -6,12 +6,13 @@
 // watch() looks at the drives once a second: one that is away for longer than the grace is lost (failed in the map, rebuilt elsewhere); one
 // that comes back later is cleaned of what is obsolete and serves again; a drained one that is empty leaves the metadata log.
 // A drive whose health check fails is disabled: used for nothing until an operator enables it; for repair it is a missing one. Its store is
-// closed, so that its file system can be unmounted and mended, and opened again when it is enabled.
-// A drive that hangs would hang everything that holds the turn, this look included: guard() looks for such drives without a turn.
-// Confined to the home executor.
+// closed, so that its file system can be unmounted and mended, and opened again when it is enabled. A drive that hangs would hang
+// everything that holds the turn, this look included: the guard (drive_guard.h) looks for such drives, without a turn; for a look they are
+// away. While the map cannot be changed looks go on, and what they would change waits, longer each time. Confined to the home executor.
 #pragma once
 #include "cluster/alarm.h"
 #include "cluster/audit.h"
+#include "cluster/drive_guard.h"
 #include "cluster/label_keeper.h"
 #include "cluster/map_keeper.h"
 #include "cluster/metadata_log.h"
@@ -34,10 +35,8 @@ class Administration {
   Task<Result<void>> register_width(uint8_t width);
 
   Task<void> run();
-  // Gives up drives that hang, from start_guard() until stop_guard(), which comes after everything that may wait for a drive.
-  void start_guard() { guarding_.spawn_here(guard()); }
-  Task<void> stop_guard();
-  // One look at all drives.
+  DriveGuard& guard() { return guard_; }
+  // One look at all drives, and what follows from it.
   Task<Result<void>> look();
   // Empty while writes are possible.
   std::string read_only_reason() const;  // thread-safe
@@ -45,19 +44,19 @@ class Administration {
  private:
   Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
   Task<Result<Drive*>> reopen(uint32_t number);
-  Task<Result<void>> check_health(TimePoint now);
-  Task<void> guard();
-  void begin_checks(TimePoint now);
-  Task<void> check_one(Drive* drive);
-  void failed_check(Drive& drive, const Error& error, bool decided);
-  void give_up(Drive& drive, std::string why);
+  Task<Result<void>> write_down_disabled();
   Task<void> close_disabled(Drive* drive);
   Error needed(const Topology& topology, uint32_t number) const;
-  bool needed_for_reading(const Topology& topology, uint32_t number) const;
-  Task<Result<uint32_t>> join(std::string path, bool force);
+  // also: what else changes in the map with it, given the new drive's number.
+  using AlsoChange = std::function<void(ClusterMap&, uint32_t)>;
+  Task<Result<uint32_t>> join(std::string path, bool force, AlsoChange also = nullptr);
+  Task<Result<void>> undo_join(Drive* drive);
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
   Task<Result<void>> lose(uint32_t number, std::string reason);
   Task<Result<void>> readmit(uint32_t number);
+  enum class Scope : uint8_t { all, drives_alone };
+  Task<Result<void>> look(Scope scope);
+  Task<Result<void>> tend(TimePoint now);
   Task<Result<void>> start_drain(uint32_t number, std::string reason);
   Task<Result<void>> leave_read_only(uint32_t number, Drive& drive, TimePoint now);
   bool may_clean(uint32_t number, TimePoint now);
@@ -66,6 +65,7 @@ class Administration {
   Task<Result<void>> retire(uint32_t number);
   bool holds_data(const ClusterMap& map, uint32_t number) const;
   void judge_speed();
+  void look_below(TimePoint now);
   void update_read_only();
 
   Plane& plane_;
@@ -78,12 +78,11 @@ class Administration {
   OpenNewDrive open_drive_;
   OpenKnownDrive open_known_;
   Semaphore turn_{1};
-  std::map<uint32_t, unsigned> unwell_;  // health checks that failed one after the other
-  TimePoint checked_at_{};
-  std::map<Drive*, TimePoint> checking_;  // health checks under way: since when
-  Background guarding_;                   // guard() alone: it goes on while the rest of the background ends
-  Event guard_ends_;
-  std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_, slow_since_;
+  DriveGuard guard_;
+  TimePoint looked_below_at_{};
+  std::vector<Drive*> half_joined_;                                          // joining failed in the middle, and could not be undone yet
+  std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;  // in lived time
+  std::map<uint32_t, TimePoint> slow_since_;
   mutable std::mutex mutex_;
   std::string read_only_reason_;  // guarded
 

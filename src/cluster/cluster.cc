@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "cluster/label_keeper.h"
+#include "cluster/lived_time.h"
 #include "cluster/local_data_plane.h"
 #include "cluster/map_keeper.h"
 #include "cluster/metadata_log.h"
@@ -43,8 +44,11 @@ class ClusterNode final : public Cluster {
     return std::ranges::any_of(drives_.all(), [](const Drive* drive) { return drive->hangs(); });
   }
 
+  void begin_close() override { plane_->administration().guard().release_all(); }
+
   Task<Result<void>> close() override {
     if (closed_) co_return Result<void>();
+    begin_close();
     std::optional<Error> error;
     auto note = [&error](Result<void> result) {
       if (!result && !error) error = std::move(result).error();
@@ -52,10 +56,13 @@ class ClusterNode final : public Cluster {
     note(co_await plane_->stop());
     note(co_await meta_->close());
     co_await log_->close();
-    co_await plane_->administration().stop_guard();
+    co_await plane_->administration().guard().stop();
+    std::vector<Task<Result<void>>> closing;  // side by side: each that hangs takes its time
     for (Drive* drive : drives_.all()) {
-      if (drive->readable() || drive->disabled()) note(co_await drive->close());
+      if (drive->readable() || drive->disabled() || drive->suspended()) closing.push_back(drive->close());
     }
+    std::vector<Result<void>> drives_closed = co_await when_all(std::move(closing));
+    for (auto& drive_closed : drives_closed) note(std::move(drive_closed));
     closed_ = true;
     if (error) co_return std::move(*error);
     co_return Result<void>();
@@ -64,12 +71,15 @@ class ClusterNode final : public Cluster {
  private:
   // Nothing else gives up a drive that hangs until the plane starts its guard, and everything below waits for drives.
   Task<void> watch_drives() {
+    LivedTime lived;
+    std::map<Drive*, Silence> silences;
     while (!assembled_.is_set()) {
       const TimePoint now = Executor::here().now();
+      lived.tick(now);
       for (Drive* drive : drives_.all()) {
-        const Duration oldest = now - drive->oldest_call(now);
-        if (oldest < kStartPatience || !drive->readable()) continue;
-        drive->take_down(fmt::format("it has not answered for {}: it hangs", format_duration(oldest)));
+        const Duration silent = silences[drive].look(drive->oldest_call(), lived.total());
+        if (silent < kStartPatience || !drive->readable()) continue;
+        drive->take_down(fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
         drive->give_up();
       }
       co_await assembled_.wait_until(now + kLookAtDrives);
@@ -177,8 +187,10 @@ class ClusterNode final : public Cluster {
       }
       if (domain.empty()) domain = fmt::format("drive-{}", number);
       drives_.note_file_system(number, each.drive.file_system);
-      drives_.add(
-          std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner));
+      auto drive =
+          std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner);
+      drive->set_look_below(std::move(each.drive.look_below));
+      drives_.add(std::move(drive));
     }
     co_return Result<void>();
   }
@@ -219,7 +231,7 @@ class ClusterNode final : public Cluster {
       std::move(closed).ignore("the start failed already");
     }
     if (log_ != nullptr) co_await log_->close();
-    if (plane_ != nullptr) co_await plane_->administration().stop_guard();
+    if (plane_ != nullptr) co_await plane_->administration().guard().stop();
     for (Drive* drive : drives_.all()) {
       Result<void> closed = co_await drive->close();
       std::move(closed).ignore("the start failed already");

@@ -32,6 +32,8 @@ struct OpenedDrive {
   // Of a drive that takes its space from a file system which others may use, too: which one. Drives that name the same share its space, and
   // its fate. Empty: the space is its own.
   std::string file_system = {};
+  // Of one whose own space may be a promise (a file with holes): what is below it. Called on a thread that nobody waits for.
+  std::function<Result<SpaceBelow>()> look_below = {};
 };
 
 // A drive that could not be opened, and why: told as the reason while it is missing.
@@ -107,6 +109,9 @@ class Cluster {
 
   // Runs background work that is due (sweep, repair) to its end; for tests and orderly drains.
   virtual Task<Result<void>> settle() = 0;
+  // The node is about to end: from now on drives that hang are given up whoever needs them, so that all who wait for one come to an end.
+  // Any thread.
+  virtual void begin_close() = 0;
   // Stops background work, ends the session, closes metadata, log and drives. Must be called before destruction.
   virtual Task<Result<void>> close() = 0;
   // A drive hangs: the kernel has not come back from something that was asked of it. The cluster can be closed, but neither it nor the

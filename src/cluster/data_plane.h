@@ -78,17 +78,52 @@ class ReadGuard {
 
 enum class CachePolicy : uint8_t { normal, bypass, pin };
 
+// The file system that a drive's file lies on.
+struct SpaceBelow {
+  std::string file_system;  // those that name the same share the space
+  uint64_t free_bytes = 0;
+  uint64_t allocated_bytes = 0;  // that the drive's file has already
+};
+
 struct DriveStatus {
   uint32_t number = 0;
   Uuid id;
   std::string path;
   std::string domain;
   std::string kind;   // raw, kfs, dir
-  std::string state;  // active, draining, disabled, failed, missing, removed
+  std::string state;  // active, read-only, draining, disabled, failed, missing, removed
   std::string reason;
   std::string file_system;  // drives that name the same share its space, and its fate; empty: the space is its own
   uint64_t size_bytes = 0, used_bytes = 0, free_bytes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
+  // Of one that is in use: what people should know all the same.
+  uint64_t room_bytes = 0;    // for new data
+  bool slow = false;          // by far slower than the others
+  std::string unwell;         // why its health checks fail
+  uint64_t failed_calls = 0;  // lately, and how the last one did
+  std::string last_error;
+  uint64_t shrunk_from_bytes = 0;  // it had as many; 0: it is as large as ever
+  bool holds_data = false;         // some placement group has, or may have, data there
+};
+
+// How well the store is, computed from what could be lost now.
+enum class HealthLevel : uint8_t {
+  healthy,
+  degraded,    // data survives fewer losses than it should, or something is on its way there
+  unreadable,  // some data cannot be read now
+};
+std::string_view health_level_name(HealthLevel level);
+inline constexpr std::string_view kHealthCauses[] = {"unreadable",    "redundancy",   "drive_away",   "drive_read_only",
+                                                     "drive_failing", "drive_errors", "drive_full",   "drive_slow",
+                                                     "drive_shrunk",  "damage",       "file_changed", "writes_refused"};
+struct HealthProblem {
+  HealthLevel level = HealthLevel::degraded;  // healthy: worth a word, and nothing is endangered
+  std::string_view cause;                     // one of kHealthCauses
+  std::string sentence;
+};
+struct HealthStatus {
+  std::vector<HealthProblem> problems;
+  HealthLevel level() const;  // the worst of them
 };
 
 // One sentence for each file system that several drives in use are on.
@@ -216,6 +251,7 @@ class DataPlane {
   virtual ScrubStatus scrub_status() const = 0;
   virtual SpaceStatus space_status() const = 0;
   virtual CacheStatus cache_status() const = 0;
+  virtual HealthStatus health() const { return {}; }
 
   // Administration; each is durable in the cluster map when it returns, the data movement goes on in the background.
   virtual Task<Result<void>> add_drive(std::string path, bool force) = 0;

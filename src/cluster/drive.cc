@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "io/pace.h"
+#include "io/thread_pool.h"
 
 namespace quarry::cluster {
 namespace {
@@ -23,7 +24,8 @@ bool harmless(Code code) {
     case Code::too_large:
     case Code::invalid_argument:
     case Code::corrupt:
-    case Code::no_space: return true;
+    case Code::no_space:
+    case Code::overloaded: return true;  // of this process: its descriptors, its queues
     default: return false;
   }
 }
@@ -78,11 +80,11 @@ void CallList::remove(Call& call) {
   if (call.after != nullptr) call.after->before = call.before;
 }
 
-TimePoint CallList::oldest(TimePoint now, bool puts_only) const {
-  TimePoint oldest = now;
+std::optional<TimePoint> CallList::oldest(bool puts_only) const {
+  std::optional<TimePoint> oldest;
   std::lock_guard lock(mutex_);
   for (const Call* call = first_; call != nullptr; call = call->after) {
-    if (call->is_put || !puts_only) oldest = std::min(oldest, call->began);
+    if (call->is_put || !puts_only) oldest = std::min(oldest.value_or(call->began), call->began);
   }
   return oldest;
 }
@@ -110,14 +112,16 @@ Drive::Drive(Identity identity, std::unique_ptr<chunk::ChunkStore> store, Execut
     : identity_(std::move(identity)), id_(store->drive_id()), keeps_files_(store->keeps_files()), store_(std::move(store)), owner_(owner) {}
 Drive::~Drive() { CHECK(!hangs(), "a Drive dies while its store is still at work"); }
 
-Result<void> Drive::usable() const {
-  if (condition() == DriveCondition::down) return fail(Code::device_gone, "drive {} ({}) is down: {}", number(), path(), reason());
+Result<void> Drive::usable(Ask ask) const {
+  const bool asked_whether_it_is_back = ask == Ask::health && suspended() && !disabled() && !broken();
+  if (condition() == DriveCondition::down && !asked_whether_it_is_back)
+    return fail(Code::device_gone, "drive {} ({}) is down: {}", number(), path(), reason());
   return {};
 }
 
 std::string Drive::reason() const {
   std::lock_guard lock(mutex_);
-  return disabled_.load() ? disabled_reason_ : reason_;
+  return disabled_.load() ? disabled_reason_ : suspended_.load() ? suspended_reason_ : reason_;
 }
 
 void Drive::worsen(DriveCondition to, std::string reason) {
@@ -135,12 +139,48 @@ void Drive::worsen(DriveCondition to, std::string reason) {
 void Drive::take_down(std::string reason) { worsen(DriveCondition::down, std::move(reason)); }
 
 void Drive::disable(std::string reason) {
+  bool was = false;
   {
     std::lock_guard lock(mutex_);
     disabled_reason_ = std::move(reason);
-    disabled_.store(true, std::memory_order_release);
+    was = disabled_.exchange(true, std::memory_order_acq_rel);
+  }
+  if (listener_ && !was) listener_(*this);
+}
+
+void Drive::suspend(std::string reason) {
+  {
+    std::lock_guard lock(mutex_);
+    suspended_reason_ = std::move(reason);
+    suspended_.store(true, std::memory_order_release);
   }
   if (listener_) listener_(*this);
+}
+
+void Drive::resume() {
+  {
+    std::lock_guard lock(mutex_);
+    suspended_.store(false, std::memory_order_release);
+    suspended_reason_.clear();
+  }
+  if (listener_) listener_(*this);
+}
+
+Drive::Trouble Drive::trouble(TimePoint now) const {
+  std::lock_guard lock(mutex_);
+  Trouble trouble{.unwell = unwell_};
+  if (failed_ > 0 && now - failed_at_ < kTroubleLasts) {
+    trouble.failed = failed_;
+    trouble.last_error = last_error_;
+  }
+  // Metadata of a file system comes and goes; what is worth a word is a part of the device.
+  if (size_bytes() < size_max_ - size_max_ / 64) trouble.shrunk_from = size_max_;
+  return trouble;
+}
+
+void Drive::note_unwell(std::string why) {
+  std::lock_guard lock(mutex_);
+  unwell_ = std::move(why);
 }
 
 void Drive::give_up() {
@@ -156,6 +196,14 @@ void Drive::enable() {
 
 void Drive::judge(const Error& error) {  // on the owner's thread
   if (harmless(error.code())) return;
+  {
+    const TimePoint now = owner_.now();
+    std::lock_guard lock(mutex_);
+    if (now - failed_at_ >= kTroubleLasts) failed_ = 0;
+    failed_at_ = now;
+    ++failed_;
+    last_error_ = error.to_string();
+  }
   if (!suspicious_.exchange(true) && listener_) listener_(*this);
   if (error.code() == Code::device_gone) return worsen(DriveCondition::down, error.to_string());
   const chunk::StoreHealth health = store_->health();
@@ -202,7 +250,7 @@ Task<Result<void>> Drive::put(ChunkId id, std::vector<ByteView> parts, chunk::Pu
   }
   return call(
       [id, parts = std::move(parts), options, hold = std::move(hold)](chunk::ChunkStore& store) { return store.put(id, parts, options); },
-      true);
+      Ask::put);
 }
 
 Task<Result<void>> Drive::finish_file(ChunkId first, uint64_t size) {
@@ -218,7 +266,7 @@ Task<Result<void>> Drive::hide_file(ChunkId first) {
 }
 
 Task<Result<void>> Drive::check_health() {
-  return call([](chunk::ChunkStore& store) { return store.check_health(); });
+  return call([](chunk::ChunkStore& store) { return store.check_health(); }, Ask::health);
 }
 
 Task<Result<SharedBytes>> Drive::get(ChunkId id, uint32_t offset, uint32_t length) {
@@ -404,7 +452,7 @@ Task<Result<void>> Drive::rewrite_shard(ChunkName name, std::vector<ByteView> pa
     std::memcpy(copy->data() + at, part.data(), part.size());
     at += part.size();
   }
-  return call([name, copy](chunk::ChunkStore& store) { return replace_shard(store, name, {copy->view()}); }, true);
+  return call([name, copy](chunk::ChunkStore& store) { return replace_shard(store, name, {copy->view()}); }, Ask::put);
 }
 
 Task<Result<void>> Drive::remove_shards(std::vector<ChunkName> names) {
@@ -465,6 +513,41 @@ bool Drive::reserve(uint64_t bytes) {
   return true;
 }
 
+void Drive::set_look_below(std::function<Result<SpaceBelow>()> look) {
+  if (!look) return;
+  below_ = std::make_shared<Below>();
+  below_->look = std::move(look);
+  look_below();
+}
+
+void Drive::look_below() {
+  if (below_ == nullptr || below_->looking.exchange(true)) return;
+  detail::run_apart([below = below_] {
+    Result<SpaceBelow> found = below->look();
+    {
+      std::lock_guard lock(below->mutex);
+      if (found) below->seen = std::move(*found);
+      if (!found) std::move(found).ignore("what was seen last counts; that the drive fails is found elsewhere");
+    }
+    below->looking.store(false);
+  });
+}
+
+std::string Drive::file_system_below() const {
+  if (below_ == nullptr) return {};
+  std::lock_guard lock(below_->mutex);
+  return below_->seen ? below_->seen->file_system : std::string();
+}
+
+uint64_t Drive::room_below() const {
+  if (below_ == nullptr) return UINT64_MAX;
+  const uint64_t used = space().used_bytes;
+  std::lock_guard lock(below_->mutex);
+  if (!below_->seen) return UINT64_MAX;
+  const uint64_t allocated = below_->seen->allocated_bytes;
+  return below_->seen->free_bytes / sharers_below_.load(std::memory_order_relaxed) + (allocated - std::min(allocated, used));
+}
+
 uint64_t Drive::room() const { return static_cast<uint64_t>(std::max<int64_t>(room_.load(std::memory_order_relaxed), 0)); }
 
 Task<void> Drive::refresh() {
@@ -481,9 +564,14 @@ Task<void> Drive::refresh() {
   {
     std::lock_guard lock(mutex_);
     space_ = space;
+  }
+  const uint64_t free = std::min(space.free_bytes, room_below());
+  {
+    std::lock_guard lock(mutex_);
     health_ = health;
     size_.store(space.device_bytes, std::memory_order_relaxed);
-    room_.store(static_cast<int64_t>(space.free_bytes) - static_cast<int64_t>(kept_free(space.device_bytes)), std::memory_order_relaxed);
+    size_max_ = std::max(size_max_, space.device_bytes);
+    room_.store(static_cast<int64_t>(free) - static_cast<int64_t>(kept_free(space.device_bytes)), std::memory_order_relaxed);
     if (health.state == chunk::StoreState::online && condition_.load() == DriveCondition::read_only) {
       condition_.store(DriveCondition::up, std::memory_order_release);
       reason_.clear();

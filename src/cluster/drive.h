@@ -5,14 +5,16 @@
 // Errors are classified here: what says "the drive" (device_gone, a store that is failed) takes the drive down and tells the
 // listener once; what says "this chunk" (not_found, corrupt, io_error of a read) is an erasure for the caller to work around.
 //
-// A drive may hang: calls that never come back. The cluster gives such a drive up (give_up): its callers are answered device_gone at once,
-// each on its executor, while what was asked of the store goes on behind them, on memory of its own, until the device lets go of it.
+// A drive may hang: calls that do not come back. The guard suspends such a drive and gives it up (give_up): its callers are answered
+// device_gone at once, each on its executor, while what was asked of the store goes on behind them, on memory of its own, until the device
+// lets go of it. Suspending is nobody's decision and in no map: once the drive answers it is resumed, and all is as it was.
 #pragma once
 #include <array>
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "chunk/chunk_store.h"
@@ -70,7 +72,7 @@ class CallList {
   void remove(Call& call);
   // All that are in the list go on with this error, each on its executor; what the store says later is dropped. `left_behind` counts them.
   void give_up(const Error& error, std::atomic<size_t>& left_behind);
-  TimePoint oldest(TimePoint now, bool puts_only) const;  // when it began; now: there is none
+  std::optional<TimePoint> oldest(bool puts_only) const;  // when it began; nullopt: there is none
 
  private:
   static detail::Root tell(std::shared_ptr<Call> call, Error error, std::atomic<size_t>& left_behind);
@@ -111,7 +113,7 @@ class Drive {
   Task<Result<void>> finish_file(ChunkId first, uint64_t size);
   Task<Result<void>> show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes);
   Task<Result<void>> hide_file(ChunkId first);
-  Task<Result<void>> check_health();
+  Task<Result<void>> check_health();  // also of a drive that is suspended
   // For what one kind of store can do beyond the interface (chunk::DirStore::adopt). `make` runs on the owner's thread, and owns what the
   // task it makes looks at.
   template <class Make>
@@ -143,9 +145,11 @@ class Drive {
   bool closing() const { return closed_.load(std::memory_order_acquire); }  // or closed
   bool closed() const { return store_closed_.load(std::memory_order_acquire); }
   static constexpr Duration kClosePatience = std::chrono::seconds(5);
+  static constexpr Duration kTroubleLasts = std::chrono::minutes(10);  // calls that failed are told for so long
 
   DriveCondition condition() const {
-    return disabled_.load(std::memory_order_acquire) ? DriveCondition::down : condition_.load(std::memory_order_acquire);
+    const bool out_of_use = disabled_.load(std::memory_order_acquire) || suspended_.load(std::memory_order_acquire);
+    return out_of_use ? DriveCondition::down : condition_.load(std::memory_order_acquire);
   }
   bool readable() const { return condition() != DriveCondition::down; }
   bool writable() const { return condition() == DriveCondition::up; }
@@ -155,19 +159,32 @@ class Drive {
   void disable(std::string reason);
   void enable();
   bool disabled() const { return disabled_.load(std::memory_order_acquire); }
-  // Answers device_gone to everybody who waits for it. To be disabled or taken down first. Any thread.
+  // Not to be used while it hangs.
+  void suspend(std::string reason);
+  void resume();
+  bool suspended() const { return suspended_.load(std::memory_order_acquire); }
+  // Answers device_gone to everybody who waits for it. To be suspended, disabled or taken down first. Any thread.
   void give_up();
   // Calls that callers were sent on from and that the store has not come back from: it must not be destroyed.
   bool hangs() const { return left_behind_.load(std::memory_order_acquire) > 0; }
-  // Since when the oldest put has been under way; now: there is none.
-  TimePoint oldest_put(TimePoint now) const { return calls_.oldest(now, true); }
-  TimePoint oldest_call(TimePoint now) const { return calls_.oldest(now, false); }
+  // When the oldest put, or call, that is under way began; nullopt: there is none.
+  std::optional<TimePoint> oldest_put() const { return calls_.oldest(true); }
+  std::optional<TimePoint> oldest_call() const { return calls_.oldest(false); }
   // Its store takes writes, as far as is known.
   bool sound() const { return condition_.load(std::memory_order_acquire) == DriveCondition::up; }
   // The store itself is of no more use: only opening it anew can help.
   bool broken() const { return condition_.load(std::memory_order_acquire) == DriveCondition::down; }
   // Errors of the kind that may mean that the path fails were seen since this was last asked.
   bool suspicious() { return suspicious_.exchange(false); }
+  // What people should know of a drive that is in use all the same.
+  struct Trouble {
+    std::string unwell;        // why its health checks fail
+    uint64_t failed = 0;       // calls that failed lately, damage not counted,
+    std::string last_error;    // and how the last of them did
+    uint64_t shrunk_from = 0;  // bytes that it had; 0: it is as large as ever
+  };
+  Trouble trouble(TimePoint now) const;
+  void note_unwell(std::string why);  // empty: well again
   // Called once per worsening, on any thread, without locks held.
   void set_listener(std::function<void(Drive&)> listener) { listener_ = std::move(listener); }
 
@@ -182,6 +199,13 @@ class Drive {
   uint64_t room() const;
   // It answered that it has no room: none is expected until the next refresh.
   void note_full() { room_.store(0, std::memory_order_relaxed); }
+  // What is below: looked at now and then on a thread of its own, which may never come back. share_below: among so many drives.
+  void set_look_below(std::function<Result<SpaceBelow>()> look);
+  void look_below();
+  std::string file_system_below() const;  // empty: nothing is known, or nothing is below
+  void share_below(unsigned drives) { sharers_below_.store(std::max(drives, 1u), std::memory_order_relaxed); }
+  // Bytes that can be written until the space below ends, by this drive's share of it; UINT64_MAX: there is no such end.
+  uint64_t room_below() const;
   uint64_t size_bytes() const { return size_.load(std::memory_order_relaxed); }  // of the device, by the last refresh
   // Slower than its peers by far (judged by the cluster once a second): reads go around it where they can.
   std::atomic<bool> slow{false};
@@ -190,7 +214,8 @@ class Drive {
   std::atomic<uint64_t> reads_in_flight{0};
 
  private:
-  Result<void> usable() const;
+  enum class Ask : uint8_t { call, put, health };
+  Result<void> usable(Ask ask) const;
   template <class R>
   struct CallOf final : CallList::Call {
     using Call::Call;
@@ -199,7 +224,7 @@ class Drive {
     std::optional<R> answer;
   };
   template <class Make>
-  auto call(Make make, bool is_put = false) -> std::invoke_result_t<Make&, chunk::ChunkStore&>;
+  auto call(Make make, Ask ask = Ask::call) -> std::invoke_result_t<Make&, chunk::ChunkStore&>;
   template <class Make, class R>
   detail::Root perform(std::shared_ptr<CallOf<R>> call, Make make);
   detail::Root close_store(std::shared_ptr<CallOf<Result<void>>> call);
@@ -215,28 +240,39 @@ class Drive {
   size_t at_work_ = 0;                        // of the owner's thread: calls that the store has not come back from
   Executor& owner_;
   std::atomic<DriveCondition> condition_{DriveCondition::up};
-  std::atomic<bool> disabled_{false};
+  std::atomic<bool> disabled_{false}, suspended_{false};
   std::atomic<bool> suspicious_{false};
   std::atomic<bool> closed_{false}, store_closed_{false};
   CallList calls_;
   std::atomic<size_t> left_behind_{0};
   std::function<void(Drive&)> listener_;
+  struct Below {
+    std::function<Result<SpaceBelow>()> look;
+    std::atomic<bool> looking{false};
+    std::mutex mutex;
+    std::optional<SpaceBelow> seen;  // guarded
+  };
+  std::shared_ptr<Below> below_;  // also of the thread that looks; set before the drive is used
+  std::atomic<unsigned> sharers_below_{1};
   std::atomic<int64_t> room_{INT64_MAX};
   std::atomic<uint64_t> size_{0};
   mutable std::mutex mutex_;  // guards what follows
   std::string reason_;
-  std::string disabled_reason_;
+  std::string disabled_reason_, suspended_reason_, unwell_, last_error_;
+  uint64_t failed_ = 0;  // within kTroubleLasts of each other
+  TimePoint failed_at_{};
+  uint64_t size_max_ = 0;  // the largest that it was
   chunk::SpaceReport space_;
   chunk::StoreHealth health_;
 };
 
 template <class Make>
-auto Drive::call(Make make, bool is_put) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
+auto Drive::call(Make make, Ask ask) -> std::invoke_result_t<Make&, chunk::ChunkStore&> {
   using R = typename std::invoke_result_t<Make&, chunk::ChunkStore&>::value_type;
-  CO_TRY(usable());
+  CO_TRY(usable(ask));
   const auto mine = std::make_shared<CallOf<R>>(Executor::here());
   mine->began = mine->home.now();
-  mine->is_put = is_put;
+  mine->is_put = ask == Ask::put;
   calls_.add(*mine);
   perform(mine, std::move(make));
   co_await *mine;

@@ -1,7 +1,9 @@
 #include "cluster/local_data_plane.h"
 
 #include "base/log.h"
+#include "cluster/capacity.h"
 #include "cluster/drive_path.h"
+#include "cluster/health.h"
 #include "cluster/keys.h"
 #include "cluster/stripe_reader.h"
 #include "cluster/stripe_writer.h"
@@ -36,7 +38,7 @@ Task<Result<void>> LocalDataPlane::prepare() {
 }
 
 void LocalDataPlane::start() {
-  administration_.start_guard();
+  administration_.guard().start();
   plane_.background.spawn_here(administration_.run());
   plane_.background.spawn_here(cache_keeper_.run());
   plane_.background.spawn_here(sweeper_.run());
@@ -161,6 +163,8 @@ Task<Result<bool>> LocalDataPlane::awaits_repair(DataLayout layout) {
 
 std::vector<DriveStatus> LocalDataPlane::drives() const {
   auto topology = plane_.drives.topology();
+  const std::vector<bool> holding = holders(topology->map);
+  const TimePoint now = plane_.background.home().now();
   std::vector<DriveStatus> list;
   for (const auto& [number, known] : topology->map.drives) {
     DriveStatus status{.number = number,
@@ -171,6 +175,7 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
                        .reason = known.reason};
     Drive* drive = topology->drive(number);
     status.kind = parse_drive_path(known.path).kind;
+    status.holds_data = number < holding.size() && holding[number];
     if (known.state != DriveState::removed) status.file_system = plane_.drives.file_system(number);
     if (drive != nullptr && known.state != DriveState::removed) {
       const chunk::SpaceReport space = drive->space();
@@ -178,13 +183,22 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
       status.path = drive->path();
       status.size_bytes = space.device_bytes;
       status.used_bytes = space.used_bytes;
-      status.free_bytes = space.free_bytes;
+      status.free_bytes = std::min(space.free_bytes, drive->room_below());
       status.read_errors = health.read_errors;
       status.write_errors = health.write_errors;
       status.checksum_errors = health.checksum_errors;
       if (status.reason.empty()) status.reason = drive->reason();
+      Drive::Trouble trouble = drive->trouble(now);
+      status.room_bytes = drive->room();
+      status.slow = drive->slow.load();
+      status.unwell = std::move(trouble.unwell);
+      status.failed_calls = trouble.failed;
+      status.last_error = std::move(trouble.last_error);
+      if (status.kind != "kfs") status.shrunk_from_bytes = trouble.shrunk_from;  // whose size is what others leave
     }
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
+    if (known.state == DriveState::active && drive != nullptr && drive->condition() == DriveCondition::read_only)
+      status.state = "read-only";
     if (expected && (drive == nullptr || !drive->readable())) status.state = "missing";
     if (expected && drive == nullptr && status.reason.empty()) status.reason = plane_.drives.absence(known.path);
     if (known.disabled && (expected || known.state == DriveState::failed)) status.state = "disabled";
@@ -193,10 +207,19 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
   return list;
 }
 
+HealthStatus LocalDataPlane::health() const {
+  const auto topology = plane_.drives.topology();
+  return judge_health({.drives = drives(),
+                       .exposure = exposure_of(*topology),
+                       .losses = topology->map.redundancy.losses(),
+                       .repair = repair_status(),
+                       .scrub = scrub_status(),
+                       .read_only_reason = read_only_reason()});
+}
+
 SpaceStatus LocalDataPlane::space_status() const {
   auto topology = plane_.drives.topology();
   SpaceStatus status;
-  std::vector<uint64_t> room;
   std::set<std::string_view> counted;  // file systems
   for (const auto& [number, known] : topology->map.drives) {
     Drive* drive = topology->drive(number);
@@ -206,30 +229,12 @@ SpaceStatus LocalDataPlane::space_status() const {
         number < topology->file_system.size() ? std::string_view(topology->file_system[number]) : std::string_view();
     if (shared.empty() || counted.insert(shared).second) {
       status.raw_bytes += space.device_bytes;
-      status.free_bytes += space.free_bytes;
+      status.free_bytes += std::min(space.free_bytes, drive->room_below());
     }
     status.used_bytes += space.used_bytes;
     status.payload_bytes += space.payload_bytes;
-    if (known.state == DriveState::active) room.push_back(drive->room() / topology->sharers(number));
   }
-  // Shards spread by weight; a drive can take at most its room, and one shard of each stripe: the largest may be a full copy, as long as k
-  // shards of the code.
-  const Redundancy redundancy = topology->map.redundancy;
-  // With drives away, stripes go on with the shards there are.
-  const auto width = std::min<size_t>(redundancy.width(), room.size());
-  if (width >= redundancy.k) {
-    const uint64_t largest = redundancy.kind == RedundancyKind::whole ? redundancy.k : 1;
-    const uint64_t shards = width + largest - 1;  // of the code, that a stripe takes as much room as
-    uint64_t sum = 0;
-    for (uint64_t bytes : room) sum += bytes;
-    uint64_t per_shard = sum / shards;
-    for (int round = 0; round < 8; ++round) {
-      uint64_t usable = 0;
-      for (uint64_t bytes : room) usable += std::min(bytes, per_shard * largest);
-      per_shard = usable / shards;
-    }
-    status.usable_free_bytes = per_shard * redundancy.k;
-  }
+  status.usable_free_bytes = storable_bytes(*topology);
   return status;
 }
 

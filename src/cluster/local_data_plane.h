@@ -39,6 +39,7 @@ class LocalDataPlane final : public DataPlane {
   ScrubStatus scrub_status() const override { return scrubber_.status(); }
   SpaceStatus space_status() const override;
   CacheStatus cache_status() const override { return plane_.cache.status(); }
+  HealthStatus health() const override;
   Task<Result<void>> add_drive(std::string path, bool force) override;
   Task<Result<void>> drain_drive(uint32_t number) override;
   Task<Result<void>> remove_drive(uint32_t number, bool force) override;

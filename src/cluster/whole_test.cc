@@ -393,7 +393,8 @@ TEST_F(WholeTest, the_room_that_is_left_is_told_for_copy_and_slices) {
   uint64_t room = 0;
   for (int number = 1; number <= 4; ++number) room += plane().plane().drives.topology()->drive(number)->room();
   const auto told = static_cast<double>(cluster->data().space_status().usable_free_bytes);
-  EXPECT_NEAR(told, static_cast<double>(room) / 2.5, static_cast<double>(room) / 100);
+  EXPECT_LE(told, static_cast<double>(room) / 2.5);
+  EXPECT_GT(told, static_cast<double>(room) / 2.5 * 0.85) << "groups do not load the drives quite alike";
 }
 
 TEST_F(WholeTest, too_few_drives_are_named) {

@@ -92,10 +92,9 @@ struct Identified {
 Task<void> close_identified(Identified one) { co_await one.found->close(); }
 Task<void> forget_place(std::string) { co_return; }
 
-// Which file system the directory of a drive is on; empty: none that others may use, or not to be told.
-std::string file_system_of(const DriveSpec& spec) {
-  if (spec.kind == &raw_drive_kind()) return {};
-  const int fd = ::open(spec.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+// Which file system a directory is on; empty: not to be told.
+std::string file_system_at(const std::string& directory) {
+  const int fd = ::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return {};
   struct stat info{};
   struct statfs system{};
@@ -103,7 +102,7 @@ std::string file_system_of(const DriveSpec& spec) {
   if (::fstat(fd, &info) == 0) id = fmt::format("{}:{}", major(info.st_dev), minor(info.st_dev));
   // Subvolumes of btrfs have device numbers of their own, and one space.
   if (::fstatfs(fd, &system) == 0 && system.f_type == BTRFS_SUPER_MAGIC) {
-    const int readable = ::open(spec.path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int readable = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     btrfs_ioctl_fs_info_args args{};
     if (readable >= 0 && ::ioctl(readable, BTRFS_IOC_FS_INFO, &args) == 0) {
       id = "btrfs ";
@@ -131,6 +130,23 @@ Task<Result<std::string>> find_place(DriveSpec spec) {
 Task<Result<std::string>> find_place_patiently(DriveToOpen drive) {
   CO_TRY_ASSIGN(const DriveSpec spec, parse_drive_spec(drive.path));
   co_return co_await while_it_answers<std::string>(spec, *drive.owner, kStartPatience, find_place(spec), forget_place);
+}
+
+// Which file system a drive takes its space from; empty: none that others may use, or not to be told.
+std::string file_system_of(const DriveSpec& spec) { return spec.kind == &raw_drive_kind() ? std::string() : file_system_at(spec.path); }
+
+// For a drive that is a file with holes. Null: it has its space for itself.
+std::function<Result<cluster::SpaceBelow>()> look_below(const DriveSpec& spec) {
+  struct stat info{};
+  if (spec.kind != &raw_drive_kind() || ::stat(spec.path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return nullptr;
+  return [path = spec.path]() -> Result<cluster::SpaceBelow> {
+    struct stat file{};
+    struct statfs system{};
+    if (::stat(path.c_str(), &file) != 0 || ::statfs(path.c_str(), &system) != 0) return errno_error(errno, path);
+    return cluster::SpaceBelow{.file_system = file_system_at(std::filesystem::path(path).parent_path().string()),
+                               .free_bytes = system.f_bavail * static_cast<uint64_t>(system.f_bsize),
+                               .allocated_bytes = static_cast<uint64_t>(file.st_blocks) * 512};
+  };
 }
 
 Task<Result<Identified>> look_at(DriveToOpen drive, DriveSpec spec, bool force) {
@@ -171,12 +187,14 @@ Task<Result<cluster::OpenedDrive>> format_and_open(Identified one, DriveSpec spe
     if (spec.kind != &raw_drive_kind()) note_mount(spec.path);
     return file_system_of(spec);
   });
+  auto below = co_await blocking_apart([spec] { return look_below(spec); });
   co_return cluster::OpenedDrive{.store = std::move(store),
                                  .owner = one.owner,
                                  .path = std::move(one.path),
                                  .domain = {},
                                  .weight = 0,
-                                 .file_system = std::move(file_system)};
+                                 .file_system = std::move(file_system),
+                                 .look_below = std::move(below)};
 }
 
 Task<void> close_opened(cluster::OpenedDrive drive) { co_await close_store(std::move(drive.store)); }

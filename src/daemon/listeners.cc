@@ -1,6 +1,7 @@
 #include "daemon/listeners.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -13,6 +14,15 @@
 namespace quarry::daemon {
 namespace {
 
+// Connections of clients take at most half of the descriptors: drives, the index and the admin listener always find some.
+HttpServerOptions s3_options(size_t loops) {
+  HttpServerOptions options;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    options.connections_max = std::clamp<size_t>(limit.rlim_cur / 2 / loops, 4, options.connections_max);
+  return options;
+}
+
 // What one loop serves.
 struct Loop {
   RingExecutor* executor = nullptr;
@@ -24,6 +34,7 @@ class RunningListeners : public Listeners {
  public:
   Result<void> begin(ExecutorPool& loops, const NodeConfig& config, HttpHandler& s3, HttpHandler& admin) {
     config_ = config;
+    loops_count_ = loops.size();
     s3_address_ = config.s3;
     admin_address_ = config.admin;
     if (config.tls) {
@@ -105,7 +116,7 @@ class RunningListeners : public Listeners {
 
   Task<Result<void>> start_loop(Loop& loop, HttpHandler& s3, HttpHandler* admin) {
     loop.network = std::make_unique<UringNetwork>();
-    loop.s3 = std::make_unique<HttpServer>(s3, HttpServerOptions{});
+    loop.s3 = std::make_unique<HttpServer>(s3, s3_options(loops_count_));
     CO_TRY(serve(loop, *loop.s3, s3_address_, true));
     if (admin != nullptr) {
       loop.admin = std::make_unique<HttpServer>(*admin, HttpServerOptions{});
@@ -124,6 +135,7 @@ class RunningListeners : public Listeners {
   }
 
   NodeConfig config_;
+  size_t loops_count_ = 1;
   SocketAddress s3_address_, admin_address_;
   std::unique_ptr<TlsServerContext> tls_;
   std::vector<std::unique_ptr<Loop>> loops_;

@@ -314,11 +314,21 @@ Result<void> RunningNode::begin() {
   gauges_.push_back(metrics::gauge("io_loop_long_steps", "Steps of event loops that took 10 ms of CPU time or more", {},
                                    [] { return static_cast<double>(loop_steps().too_long); }));
 
-  for (const char* state : {"active", "draining", "disabled", "missing", "failed"}) {
+  for (const char* state : {"active", "read-only", "draining", "disabled", "missing", "failed"}) {
     gauges_.push_back(metrics::gauge("cluster_drives", "Drives by state", {{"state", state}}, [this, state] {
       double count = 0;
       for (const auto& drive : cluster_->data().drives()) count += drive.state == state;
       return count;
+    }));
+  }
+
+  gauges_.push_back(
+      metrics::gauge("cluster_health", "What could be lost now: 0 healthy, 1 degraded, 2 some data cannot be read", {},
+                     [this] { return static_cast<double>(frontends::admin::health_of(cluster_->data(), cluster_->meta()).level()); }));
+  for (const std::string_view cause : cluster::kHealthCauses) {
+    gauges_.push_back(metrics::gauge("cluster_problems", "What status tells of, by cause", {{"cause", std::string(cause)}}, [this, cause] {
+      const auto health = frontends::admin::health_of(cluster_->data(), cluster_->meta());
+      return static_cast<double>(std::ranges::count(health.problems, cause, &cluster::HealthProblem::cause));
     }));
   }
 
@@ -358,6 +368,7 @@ Result<void> RunningNode::stop() {
   if (std::exchange(stopped_, true)) return {};
   Result<void> outcome;
   if (admin_) admin_->set_ready(false);
+  if (cluster_) cluster_->begin_close();  // requests may be waiting for a drive that hangs
   if (returning_) returning_->stop();
   returning_.reset();
   if (listeners_) listeners_->stop(config_.drain_timeout);

@@ -86,12 +86,13 @@ bool Pulse::answered() const {
 
 Duration Pulse::silent_for(TimePoint now) {
   const std::lock_guard lock(state_->mutex);
+  lived_.tick(now);
   const uint64_t under_way = state_->begun > state_->returned ? state_->begun : 0;
   if (under_way != seen_) {
     seen_ = under_way;
-    since_ = now;
+    since_ = lived_.total();
   }
-  return under_way == 0 ? Duration(0) : now - since_;
+  return under_way == 0 ? Duration(0) : lived_.total() - since_;
 }
 
 void Pulse::give_up() {

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/log.h"
+#include "cluster/lived_time.h"
 #include "daemon/drive_kind.h"
 #include "io/sync.h"
 #include "io/thread_pool.h"
@@ -28,7 +29,8 @@ class Pulse {
   Pulse(const Pulse&) = delete;
   ~Pulse();               // it ends with the next answer, if one comes
   bool answered() const;  // at least once
-  // How long the drive has been silent, to be asked again and again; zero between two beats.
+  // How long the drive has been silent, to be asked again and again; zero between two beats. In lived time: while this process stood still
+  // nothing could be heard.
   Duration silent_for(TimePoint now);
   // The path counts as hanging until the beat under way has come back.
   void give_up();
@@ -38,7 +40,8 @@ class Pulse {
   static void beat(std::shared_ptr<State> state);
   std::shared_ptr<State> state_;
   uint64_t seen_ = 0;  // the beat that was under way when it was asked last
-  TimePoint since_{};
+  cluster::LivedTime lived_;
+  Duration since_{0};
 };
 
 // Requests of a drive that its device has not come back from; asked on the drive's executor, again and again.

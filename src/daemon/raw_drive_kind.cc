@@ -3,6 +3,7 @@
 #include "chunk/raw/device_probe.h"
 #include "chunk/raw/raw_store.h"
 #include "cluster/inspect.h"
+#include "cluster/lived_time.h"
 #include "daemon/drive_kind.h"
 #include "io/executor.h"
 #include "io/thread_pool.h"
@@ -43,10 +44,10 @@ class FoundRaw final : public FoundDrive {
     if (opening_ == nullptr) return Duration(0);
     const DeviceStats stats = opening_->stats();
     const uint64_t returned = stats.reads + stats.writes + stats.flushes + stats.discards + stats.errors;
-    const TimePoint now = Executor::here().now();
-    if (stats.in_flight == 0 || returned != returned_ || waiting_since_ == TimePoint{}) waiting_since_ = now;
+    lived_.tick(Executor::here().now());
+    if (stats.in_flight == 0 || returned != returned_) waiting_since_ = lived_.total();
     returned_ = returned;
-    return now - waiting_since_;
+    return lived_.total() - waiting_since_;
   }
   uint64_t size_bytes() const override { return device_ != nullptr ? device_->info().size : 0; }
   BlockDevice& device() { return *device_; }
@@ -56,7 +57,8 @@ class FoundRaw final : public FoundDrive {
   std::unique_ptr<BlockDevice> device_;
   const BlockDevice* opening_ = nullptr;  // while a store is opened on it
   uint64_t returned_ = 0;                 // requests that had come back when it was asked last,
-  TimePoint waiting_since_{};             // and since when it is as many
+  cluster::LivedTime lived_;
+  Duration waiting_since_{0};  // and since when it is as many
 };
 
 class RawDriveKind final : public DriveKind {

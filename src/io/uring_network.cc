@@ -360,6 +360,8 @@ class UringStream : public Stream {
 // ---------------------------------------------------------------- listening
 
 // Multishot accept into a bounded queue. Shared by the listener, the kernel's operation and the waiting accept().
+constexpr Duration kTellAgain = std::chrono::seconds(10);
+
 struct Acceptor : RingOp, Counted {
   RingExecutor& ring;
   const int fd;
@@ -368,6 +370,7 @@ struct Acceptor : RingOp, Counted {
   bool armed = false;
   bool paused = false;  // cancelled by us because the queue is full
   int last_error = 0;
+  TimePoint told_at{};  // that there are no descriptors
   std::deque<int> accepted;
   std::coroutine_handle<> waiter{};
   std::optional<Ref<Acceptor>> kept;  // while the kernel holds the operation
@@ -450,8 +453,12 @@ class UringListener : public Listener {
       const int error_number = std::exchange(acceptor->last_error, 0);
       if (error_number == EMFILE || error_number == ENFILE || error_number == ENOBUFS || error_number == ENOMEM) {
         // The connection stays in the backlog. Others have to end first: trying again at once would only burn the processor.
-        LOG_WARNING("cannot accept a connection", {"reason", strerror(error_number)},
-                    {"hint", "raise the limit of open files (ulimit -n)"});
+        const TimePoint now = acceptor->ring.now();
+        if (now - acceptor->told_at >= kTellAgain) {
+          acceptor->told_at = now;
+          LOG_WARNING("cannot accept a connection", {"reason", strerror(error_number)},
+                      {"hint", "raise the limit of open files (ulimit -n)"});
+        }
         co_await sleep_for(std::chrono::milliseconds(100));
       }
       acceptor->arm(acceptor);

@@ -185,7 +185,7 @@ def test_mistakes_are_answered_with_what_to_type():
     assert "did you mean:  quarry object put" in says("object", "putt", "x")
     assert "--recursive" in says("object", "put", "--recursiv", "a", "bkt")
     missing = subprocess.run([BINARY, "status", "--root", "/nonexistent"], capture_output=True, text=True)
-    assert missing.returncode == 1 and "quarry up --root /nonexistent" in missing.stderr
+    assert missing.returncode == 3 and "quarry up --root /nonexistent" in missing.stderr
 
 
 def test_a_node_of_another_region_is_spoken_to_in_its_region():

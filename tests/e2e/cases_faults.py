@@ -1,11 +1,15 @@
 """Drives that fail as real ones do, under load: a file system turns read-only, loses its permissions, hangs, fills up, fails each access, or is
 gone. What was acknowledged stays readable throughout, the drive is disabled with its reason, and comes back with `device enable`."""
 import errno
+import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
+import urllib.parse
+import urllib.request
 
 from faults import Disk, FaultyPool, Load, LoopDevice, Mute, NestedDisk, must, needs_mounts, run
 from node import BINARY, Skip, random_bytes
@@ -43,11 +47,11 @@ def all_at_once(cases):
 def expect_out_of_use(node, i, load, words, seconds=120):
     """The drive is taken out of use with a reason that says one of `words`, in status and on the command line; writes go on without it. A
     directory is disabled; a raw drive may be that, or be emptied, or count as missing."""
-    good = ["disabled"] if node.kinds[i] != "raw" else ["disabled", "draining", "missing", "failed", "active"]
+    good = ["disabled"] if node.kinds[i] != "raw" else ["disabled", "draining", "missing", "failed", "active", "read-only"]
     node.wait_for(lambda: node.state(i) in good and node.drive(i + 1)["reason"], seconds)
     reason = node.drive(i + 1)["reason"]
     assert any(word in reason for word in words), f"the reason of drive {i + 1} is: {reason}"
-    assert reason in node.cli("status").stdout, "quarry status does not say why"
+    assert reason in node.cli("status", check=False).stdout, "quarry status does not say why"
     load.goes_on()
 
 
@@ -211,11 +215,11 @@ def hang(kinds, victim, device=False):
         with Load(node) as load:
             load.goes_on(40)
             disk.freeze()
-            node.wait_for(lambda: node.state(victim) == "disabled")
+            node.wait_for(lambda: node.state(victim) in ("missing", "failed"))
             assert "hang" in node.drive(victim + 1)["reason"] or "answer" in node.drive(victim + 1)["reason"], node.drive(victim + 1)
             load.goes_on()
             disk.thaw()
-            node.enable(victim)
+            node.wait_for(lambda: node.state(victim) == "active", 60)  # without a command
             load.goes_on()
         expect_used(node, victim)
         finish(node, load)
@@ -247,8 +251,7 @@ def hang_at_the_end(kinds, victim):
         node.disks[victim].thaw()
         node.process.wait(60)
         node.start()
-        if node.state(victim) == "disabled":
-            node.enable(victim)
+        node.wait_for(lambda: node.state(victim) == "active", 60)
         finish(node, load)
 
 
@@ -273,7 +276,7 @@ def hang_at_the_start(kinds, victim, device=False, unclean=False):
         drive = node.drive(victim + 1)
         assert drive["state"] in ("missing", "disabled", "failed"), drive
         assert "hang" in drive["reason"], drive
-        assert drive["reason"] in node.cli("status").stdout
+        assert drive["reason"] in node.cli("status", check=False).stdout
         assert "it hangs" in node.log_text(), node.log_tail()
         load.compare()
         with Load(node, seed=1) as more:
@@ -291,6 +294,55 @@ def hang_at_the_start(kinds, victim, device=False, unclean=False):
         finish(node, more)
     if loop:
         loop.close()
+
+
+def expect_as_it_was(node, seconds=60):
+    """Every drive is used, and nobody gave a command."""
+    node.wait_for(lambda: all(node.state(i) == "active" and not node.drive(i + 1)["reason"] for i in range(len(node.kinds))), seconds)
+
+
+def stands_still(kinds, how):
+    """The file system below all drives freezes, or the whole node is stopped, for longer than a drive may hang. Reads go on where the system
+    lets them, health and status answer, and when it is over all is as it was."""
+    disk = Disk(2 << 30)
+    with FaultyPool(kinds, {i: disk for i in range(len(kinds))}) as node:
+        node.create_bucket("bkt")
+        bodies = {f"{i}": random_bytes(200_000, i) for i in range(20)}
+        for key, body in bodies.items():
+            node.put("bkt", key, body)
+        with Load(node, clients=3, sizes=[10_000, 300_000]) as load:
+            load.goes_on(20)
+            if how == "freeze":
+                disk.freeze()
+                for _ in range(45):
+                    for key in list(bodies)[:3]:
+                        assert node.get("bkt", key) == bodies[key]
+                    began = time.time()
+                    assert ask_health(node) == 200 and node.cli("status", check=False).returncode in (0, 1)
+                    assert time.time() - began < 5, "health and status do not answer"
+                    time.sleep(1)
+                disk.thaw()
+            else:
+                node.process.send_signal(signal.SIGSTOP)
+                time.sleep(45)
+                node.process.send_signal(signal.SIGCONT)
+                time.sleep(2)
+                assert [node.state(i) for i in range(len(kinds))] == ["active"] * len(kinds)
+            load.goes_on()
+        expect_as_it_was(node)
+        for key, body in bodies.items():
+            assert node.get("bkt", key) == body
+        finish(node, load)
+
+
+def ask_health(node):
+    with urllib.request.urlopen(node.endpoints["admin"] + "/health/live", timeout=5) as answer:
+        return answer.status
+
+
+def test_everything_stands_still_for_a_while():
+    needs_mounts()
+    all_at_once([(f"{how} {kinds[0]}", stands_still, kinds, how) for how in ("freeze", "stop") for kinds in (["raw"] * 6, KFS, DIR)])
 
 
 def test_a_drive_hangs_under_load():
@@ -339,6 +391,76 @@ def test_a_node_is_started_while_a_drive_hangs():
                  ("a raw block device", hang_at_the_start, MIXED, 3, True), ("kfs after a crash", hang_at_the_start, MIXED, 1, False, True),
                  ("dir after a crash", hang_at_the_start, MIXED, 2, False, True)] +
                 [(f"mute {kinds[i]}", mute_at_the_start, kinds, i) for kinds, i in ((KFS, 1), (MIXED, 4))])
+
+
+# ---- what is told -----------------------------------------------------------------------------------------------------------------
+
+def test_status_exits_as_bad_as_it_is():
+    with FaultyPool(KFS, {}) as node:
+        node.create_bucket("bkt")
+        for i in range(20):
+            node.put("bkt", str(i), random_bytes(300_000, i))
+
+        def told(code, headline, *words):
+            said = node.cli("status", check=False)
+            metrics = urllib.request.urlopen(node.endpoints["admin"] + "/metrics", timeout=5).read().decode()
+            status = json.loads(node.cli("status", "--json", check=False).stdout)
+            return (said.returncode == code and headline in said.stdout and all(word in said.stdout for word in words)
+                    and f"cluster_health {code}\n" in metrics and status["health"] == headline and bool(status["problems"]) == bool(code))
+        node.wait_for(lambda: told(0, "healthy"), 30)
+        must("rm", "-rf", node.place(1))
+        node.wait_for(lambda: told(1, "degraded", "drive 2", "the most endangered survives the loss of 0 more drives instead of 1"), 30)
+        while not run("rm", "-rf", node.place(2))[0]:
+            pass
+        node.wait_for(lambda: told(2, "unreadable", "cannot be read: too many drives are away"), 30)
+        node.kill()
+        assert node.cli("status", check=False).returncode == 3
+
+
+# ---- no descriptors ---------------------------------------------------------------------------------------------------------------
+
+class Starved(FaultyPool):
+    """A node that may open few files."""
+    prefix = ("prlimit", "--nofile=220:220")
+
+
+def out_of_descriptors(kinds):
+    """Clients and files take all there are. Health, status and SIGTERM are answered, no drive is blamed, and the log stays short."""
+    with Starved(kinds, {}) as node:
+        node.create_bucket("bkt")
+        bodies = {f"{i}": random_bytes(150_000, i) for i in range(150)}
+        for key, body in bodies.items():
+            node.put("bkt", key, body)
+        address = urllib.parse.urlparse(node.endpoints["s3"])
+        idle = []
+        try:
+            for _ in range(400):
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex((address.hostname, address.port))
+                idle.append(client)
+            for _ in range(20):
+                began = time.time()
+                assert ask_health(node) == 200
+                status = node.cli("status", check=False)
+                assert status.returncode in (0, 1), status
+                assert time.time() - began < 5, "health and status do not answer"
+                time.sleep(1)
+            assert [node.state(i) for i in range(len(kinds))] == ["active"] * len(kinds), node.cli("status", check=False).stdout
+            assert len(node.log_text().splitlines()) < 300, node.log_tail()
+        finally:
+            for client in idle:
+                client.close()
+        for key, body in bodies.items():
+            assert node.get("bkt", key) == body
+        node.put("bkt", "more", random_bytes(150_000, 1))
+        node.fsck()
+        began = time.time()
+        assert node.stop() == 0 and time.time() - began < 20
+
+
+def test_descriptors_run_out():
+    all_at_once([(kinds[0], out_of_descriptors, kinds) for kinds in (["raw"] * 3, DIR)])
 
 
 # ---- no room ----------------------------------------------------------------------------------------------------------------------
@@ -416,14 +538,14 @@ def every_drive_full(kind, root_too=False):
             assert status in (204, 500, 503, 507), (status, text[:300])
             assert time.time() - began < 30, "a refusal takes too long"
             if status == 507:
-                said = node.cli("status").stdout
+                said = node.cli("status", check=False).stdout
                 if node.s3("DELETE", "/bkt/fill/0")[0] == 507:  # still
                     assert "read-only" in said and "the metadata cannot be written" in said, said
         expect_all(5)
         os.unlink(taken)
         node.wait_for(lambda: node.s3("DELETE", "/bkt/fill/0")[0] == 204, 30)
         assert node.s3("GET", "/bkt/fill/0")[0] == 404
-        assert "cannot be written" not in node.cli("status").stdout
+        assert "cannot be written" not in node.cli("status", check=False).stdout
         expect_all(1)
         for i in range(number // 2):
             status, _, text = node.s3("DELETE", f"/bkt/fill/{i}")

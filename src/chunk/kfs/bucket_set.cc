@@ -324,6 +324,7 @@ Error BucketSet::note_write_error(std::optional<uint8_t> bucket, Error error) {
   if (code == Code::device_gone && bucket) return fail(Code::io_error, "{}", error.context());
   if (code == Code::corrupt && bucket && slots_[*bucket].instance) careless_[*bucket] = true;
   if (code == Code::no_space || code == Code::corrupt || code == Code::already_exists) return error;
+  if (code == Code::overloaded) return error;  // this process is out of descriptors: the directory is as sound as ever
   write_errors_.fetch_add(1);
   if (condition_ == Condition::online && !closing_) {
     condition_ = Condition::read_only;

@@ -71,6 +71,17 @@ class RawStoreFaults : public testing::Test {
   std::map<uint64_t, size_t> sizes;
 };
 
+TEST_F(RawStoreFaults, a_device_of_which_a_part_went_away_fails_its_health_check) {
+  ASSERT_TRUE(put(1, 100'000));
+  EXPECT_TRUE(executor.run(store->check_health()));
+  disk->cut(48 * kMiB);
+  const auto cut = executor.run(store->check_health());
+  ASSERT_FALSE(cut);
+  EXPECT_NE(cut.error().to_string().find("has shrunk from 64.0 MiB to 48.0 MiB"), std::string::npos) << cut.error().to_string();
+  disk->grow(64 * kMiB);
+  EXPECT_TRUE(executor.run(store->check_health()));
+}
+
 TEST_F(RawStoreFaults, a_full_drive_still_reads_removes_and_takes_metadata) {
   uint64_t n = 1;
   for (const size_t size : {1'000'000ul, 100'000ul, 3'000ul}) {

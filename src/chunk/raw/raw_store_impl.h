@@ -121,6 +121,7 @@ class RawStoreImpl final : public RawStore {
   Task<Result<std::vector<ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) override;
   Task<Result<ScrubProgress>> scrub(ChunkId from, uint64_t budget_bytes) override;
   Task<Result<FsckReport>> fsck() override;
+  Task<Result<void>> check_health() override;
   SpaceReport space() const override;
   StoreHealth health() const override { return health_; }
   Task<Result<void>> set_label(std::string label) override;

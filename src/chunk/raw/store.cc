@@ -1,6 +1,7 @@
 // What is left of the store: its state, its figures, its superblock, opening and closing.
 #include "base/check.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "chunk/raw/raw_store_impl.h"
 #include "chunk/raw/recovery.h"
 #include "io/clock.h"
@@ -179,6 +180,18 @@ Task<Result<uint64_t>> RawStoreImpl::grow() {
   }
   super_turn_.release();
   co_return size;
+}
+
+// Errors of the device are seen where they occur. That a part of it went away (a truncated file, a reduced volume) would be seen late.
+Task<Result<void>> RawStoreImpl::check_health() {
+  CO_TRY(readable());
+  Use use(*this);
+  CO_TRY_ASSIGN(const uint64_t size, co_await device_->refresh_size());
+  const uint64_t had = supers_.superblock().device_size;
+  if (size < had)
+    co_return fail(Code::io_error, "{} has shrunk from {} to {}: what lay behind is gone", device_->info().path, format_size(had),
+                   format_size(size));
+  co_return Result<void>();
 }
 
 SpaceReport RawStoreImpl::space() const {

@@ -13,9 +13,21 @@ namespace {
 uint64_t number(const JsonValue& json, std::string_view name) { return json.u64_at(name).value_or(0); }
 std::string text(const JsonValue& json, std::string_view name) { return json.string_at(name).value_or(""); }
 
+constexpr int kNoAnswer = 3;  // of `quarry status`: the node could not be asked
+
+// 0, 1, 2: as bad as it is.
+int status_of_health(const JsonValue& json) {
+  const std::string health = text(json, "health");
+  return health == "healthy" ? 0 : health == "degraded" ? 1 : 2;
+}
+
 void print_status(const JsonValue& json, const std::string& root) {
   fmt::print("cluster {}  {}  profile {}  up {}\n", text(json, "cluster"), text(json, "health"), text(json, "profile"),
              format_duration(std::chrono::seconds(number(json, "uptime_seconds"))));
+  if (const JsonValue* problems = json.find("problems")) {
+    for (const auto& problem : problems->items())
+      fmt::print("  {:<10}  {}\n", text(problem, "level") == "healthy" ? "note" : text(problem, "level"), text(problem, "sentence"));
+  }
   if (const JsonValue* space = json.find("space")) {
     fmt::print("space   {} used of {} raw; {} more can be stored\n", format_size(number(*space, "used_bytes")),
                format_size(number(*space, "raw_bytes")), format_size(number(*space, "usable_free_bytes")));
@@ -35,12 +47,7 @@ void print_status(const JsonValue& json, const std::string& root) {
                  eta.value_or(-1) >= 0 ? ", " + format_duration(std::chrono::seconds(*eta)) + " left" : "");
     }
     if (number(*repair, "lost_writes") > 0) fmt::print(", {} LOST", number(*repair, "lost_writes"));
-    if (const uint64_t changed = number(*repair, "changed_writes"); changed > 0)
-      fmt::print(", {} files without another copy changed behind Quarry's back: put them back, or adopt them again", changed);
     fmt::print("\n");
-  }
-  if (const JsonValue* metadata = json.find("metadata"); metadata != nullptr && !text(*metadata, "failure").empty()) {
-    fmt::print("writes  refused: {}\n", text(*metadata, "failure"));
   }
   if (const JsonValue* metadata = json.find("metadata"); metadata != nullptr && !text(*metadata, "index_trouble").empty()) {
     fmt::print("index   {}\n", text(*metadata, "index_trouble"));
@@ -86,14 +93,15 @@ void print_jobs(const JsonValue& json) {
   print_table({"USER", "TENANT", "TEAM", "PROJECT", "JOB", "REQUESTS", "ERRORS", "IN", "OUT", "MEAN TIME"}, rows);
 }
 
-Task<Result<void>> show_status(Session& session, const NodeOptions& options) {
+Task<Result<void>> show_status(Session& session, const NodeOptions& options, int* status) {
   for (;;) {
     CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("GET", options.jobs ? "/v1/jobs" : "/v1/status"));
     if (options.watch) fmt::print("\033[H\033[2J");
+    CO_TRY_ASSIGN(const JsonValue json, parse_json(answer));
+    if (!options.jobs) *status = status_of_health(json);
     if (options.target.json) {
       fmt::print("{}", answer);
     } else {
-      CO_TRY_ASSIGN(const JsonValue json, parse_json(answer));
       options.jobs ? print_jobs(json) : print_status(json, options.target.root);
     }
     std::fflush(stdout);
@@ -119,6 +127,16 @@ Task<void> warn_of_sharing(Session& session, std::string path) {
   for (const auto& note : shared_file_systems(same)) fmt::print(stderr, "warning: {}\n", note);
 }
 
+// What is so now that the node has answered, and what goes on.
+std::string said_of_drive(const std::string& verb, const DeviceOptions& options) {
+  if (verb == "disable" || verb == "enable") return fmt::format("drive {} is {}d\n", options.number, verb);
+  if (verb == "add") return fmt::format("{} is added; data moves to it, progress: quarry status\n", options.path);
+  if (verb == "replace")
+    return fmt::format("{} takes the places of drive {}; data moves to it, progress: quarry status\n", options.path, options.number);
+  if (verb == "drain") return fmt::format("drive {} gets no new data; what it holds moves away, progress: quarry status\n", options.number);
+  return fmt::format("drive {} is removed\n", options.number);
+}
+
 Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, std::string verb) {
   JsonWriter json;
   json.begin_object().field("force", options.force);
@@ -137,11 +155,7 @@ Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, 
     fmt::print("{}\n", done.end_object().str());
     co_return Result<void>();
   }
-  if (verb == "disable" || verb == "enable") {
-    fmt::print("drive {} is {}d\n", options.number, verb);
-  } else {
-    fmt::print("accepted; progress: quarry status\n");
-  }
+  fmt::print("{}", said_of_drive(verb, options));
   if (verb == "add" || verb == "replace") co_await warn_of_sharing(session, options.path);
   co_return Result<void>();
 }
@@ -174,7 +188,9 @@ int print_fsck_report(const std::string& answer, bool as_json) {
 }
 
 int run_status(const NodeOptions& options) {
-  return with_session(options.target, [&options](Session& session) { return show_status(session, options); });
+  int status = 0;
+  const int asked = with_session(options.target, [&](Session& session) { return show_status(session, options, &status); });
+  return asked == 0 ? status : kNoAnswer;
 }
 int run_device_change(const DeviceOptions& options, const char* verb) {
   return with_session(options.target, [&](Session& session) { return change_drive(session, options, verb); });

@@ -59,6 +59,7 @@ class ClusterHarness {
       drive.owner = &executor;
       drive.path = fmt::format("mem{}", i);
       drive.file_system = media[i]->file_system;
+      if (below) drive.look_below = [seen = *below]() -> Result<SpaceBelow> { return seen; };
       o.drives.push_back(std::move(drive));
     }
     o.blocking_pool = &pool;
@@ -194,6 +195,7 @@ class ClusterHarness {
     return t;
   }();
   std::vector<std::shared_ptr<MemoryMedium>> media;
+  std::optional<SpaceBelow> below;  // of all media: OpenedDrive::look_below
   std::string new_media_file_system;
   bool new_media_keep_files = false;
   std::shared_ptr<meta::MemoryMetaMedia> meta_media = meta::make_memory_meta_media();

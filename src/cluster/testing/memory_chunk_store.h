@@ -67,8 +67,9 @@ struct MemoryMedium {
   // Faults.
   bool gone = false;
   bool read_only = false;
-  bool hangs = false;  // puts, reads and checks do not come back until it is false again
-  Duration delay{0};   // of every read
+  bool hangs = false;    // puts, reads and checks do not come back until it is false again
+  bool freezes = false;  // as a frozen file system: puts and checks do not, reads do
+  Duration delay{0};     // of every read
   Duration put_delay{0};
   Duration list_delay{0};
   bool fail_removes = false;              // with io_error
@@ -168,7 +169,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) override {
     if (m_->chunks.contains(id)) co_await sleep_for(m_->delay);
     CO_TRY(usable());
-    co_await hang();
+    co_await hang(true);
     ++m_->gets;
     auto found = m_->chunks.find(id);
     if (found == m_->chunks.end()) co_return fail(Code::not_found, "{}", id.to_string());
@@ -263,8 +264,8 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
  private:
-  Task<void> hang() {
-    while (m_->hangs) co_await sleep_for(std::chrono::milliseconds(10));
+  Task<void> hang(bool reads = false) {
+    while (m_->hangs || (m_->freezes && !reads)) co_await sleep_for(std::chrono::milliseconds(10));
   }
   Result<void> usable() const {
     if (m_->gone || closed_) return fail(Code::device_gone, "memory drive is gone");

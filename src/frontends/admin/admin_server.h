@@ -72,6 +72,9 @@ Task<Result<Answer>> fsck_op(AdminServices& services, Call& call);
 Task<Result<Answer>> jobs_op(AdminServices& services, Call& call);
 Task<Result<Answer>> scrub_op(AdminServices& services, Call& call);
 
+// What GET /v1/status and the metrics say of the node: its data, and whether it takes writes.
+cluster::HealthStatus health_of(const cluster::DataPlane& data, const meta::MetaStore& metadata);
+
 // The document that POST /v1/fsck answers.
 std::string fsck_json(const object::ObjectEngine::FsckReport& objects, const cluster::DataPlane::FsckReport& data);
 

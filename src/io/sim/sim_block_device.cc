@@ -157,6 +157,12 @@ void SimDisk::grow(uint64_t size) {
   stable_.resize(size);
 }
 
+void SimDisk::cut(uint64_t size) {
+  CHECK(size <= visible_.size() && size % options_.block_size == 0);
+  visible_.resize(size);
+  stable_.resize(size);
+}
+
 SimRequest SimDisk::start_request(SimRequestKind kind, uint64_t offset, uint64_t length, Durability durability) {
   switch (kind) {
     case SimRequestKind::read: ++stats_.reads; break;

@@ -139,6 +139,7 @@ class SimDisk : public std::enable_shared_from_this<SimDisk> {
   void flip_bit(uint64_t offset, unsigned bit);
   void swap_ranges(uint64_t a, uint64_t b, uint64_t length);
   void grow(uint64_t size);  // seen by the handle after refresh_size
+  void cut(uint64_t size);   // as truncate does; seen likewise
   const PageImage& contents() const { return visible_; }
 
   // ---- power cut

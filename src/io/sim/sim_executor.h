@@ -16,6 +16,9 @@ class SimExecutor : public Executor {
   void post(std::coroutine_handle<> handle) override;  // thread-safe, so that ThreadPool works under it
   TimePoint now() const override { return now_; }
 
+  // Time passes and nothing runs: the process was stopped, or the guest paused. Between runs.
+  void stand_still(Duration duration) { now_ += duration; }
+
   // Runs until nothing is ready and no timer is armed. Returns the number of resumptions.
   size_t run_until_idle();
 

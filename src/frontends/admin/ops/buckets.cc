@@ -1,6 +1,8 @@
 // GET /v1/buckets/NAME: settings and usage. POST /v1/buckets/NAME {"redundancy","inline_limit","pack_limit","quota_bytes","quota_objects",
 // "versioning"}: changes what is named. POST /v1/buckets/NAME/rewrite: rewrite.cc. POST /v1/buckets/NAME/pin|unpin {"key"}: keeps an object
 // in the read cache.
+#include <set>
+
 #include "frontends/admin/admin_server.h"
 
 namespace quarry::frontends::admin {
@@ -52,7 +54,12 @@ Task<Result<Answer>> buckets_op(AdminServices& services, Call& call) {
   if (call.segments.size() != 2) co_return fail(Code::not_found, "there is no {} {}", call.head.method, call.head.raw_path);
   if (call.head.method == "POST") {
     if (const JsonValue* redundancy = call.body.find("redundancy")) {
-      CO_TRY(cluster::parse_redundancy(redundancy->as_string().value_or(""), static_cast<unsigned>(services.data.drives().size())));
+      // Of drives that are away now data can be kept again when they are back; of those that are given up it cannot.
+      std::set<std::string> domains;
+      for (const auto& drive : services.data.drives()) {
+        if (drive.state != "removed" && drive.state != "failed") domains.insert(drive.domain);
+      }
+      CO_TRY(cluster::parse_redundancy(redundancy->as_string().value_or(""), static_cast<unsigned>(domains.size())));
     }
     JsonValue body = call.body;
     object::ObjectEngine::BucketChange change = [body](object::BucketInfo& info) { return apply(body, info); };

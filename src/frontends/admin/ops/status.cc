@@ -3,6 +3,13 @@
 
 namespace quarry::frontends::admin {
 
+cluster::HealthStatus health_of(const cluster::DataPlane& data, const meta::MetaStore& metadata) {
+  auto health = data.health();
+  if (const std::string failure = metadata.stats().failure; !failure.empty())
+    health.problems.push_back({cluster::HealthLevel::degraded, "writes_refused", "writes are refused, the store is read-only: " + failure});
+  return health;
+}
+
 Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   if (call.head.method != "GET" || call.segments.size() != 1) co_return fail(Code::not_found, "use GET /v1/status");
   const auto drives = services.data.drives();
@@ -12,24 +19,24 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   const auto cache = services.data.cache_status();
   const auto metadata = services.metadata.stats();
 
-  uint64_t down = 0;
-  for (const auto& drive : drives) down += drive.state == "failed" || drive.state == "missing" || drive.state == "disabled";
-  std::string health = "healthy";
-  if (repair.lost_writes > 0) {
-    health = "data lost";
-  } else if (!metadata.failure.empty()) {
-    health = "read-only";
-  } else if (down > 0 || repair.pending_writes > 0 || repair.changed_writes > 0) {
-    health = "degraded";
-  }
+  const auto health = health_of(services.data, services.metadata);
 
   JsonWriter json;
   json.begin_object()
       .field("version", services.version)
       .field("cluster", services.cluster_id)
       .field("profile", services.profile)
-      .field("health", health)
+      .field("health", cluster::health_level_name(health.level()))
       .field("uptime_seconds", (services.clock.wall_now() - services.started) / 1'000'000'000);
+  json.key("problems").begin_array();
+  for (const auto& problem : health.problems) {
+    json.begin_object()
+        .field("level", cluster::health_level_name(problem.level))
+        .field("cause", problem.cause)
+        .field("sentence", problem.sentence)
+        .end_object();
+  }
+  json.end_array();
   json.key("space").begin_object();
   json.field("raw_bytes", space.raw_bytes).field("used_bytes", space.used_bytes).field("free_bytes", space.free_bytes);
   json.field("payload_bytes", space.payload_bytes).field("usable_free_bytes", space.usable_free_bytes).end_object();
@@ -47,6 +54,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
         .field("size_bytes", drive.size_bytes)
         .field("used_bytes", drive.used_bytes)
         .field("free_bytes", drive.free_bytes)
+        .field("room_bytes", drive.room_bytes)
         .field("read_errors", drive.read_errors)
         .field("write_errors", drive.write_errors)
         .field("checksum_errors", drive.checksum_errors)

@@ -1,0 +1,18 @@
+// Health: from what is known of drives, placement groups, repair and scrub to sentences for people. Pure.
+#pragma once
+#include "cluster/data_plane.h"
+#include "cluster/exposure.h"
+
+namespace quarry::cluster {
+
+struct HealthFacts {
+  std::vector<DriveStatus> drives;
+  Exposure exposure;
+  unsigned losses = 0;  // that data should survive
+  RepairStatus repair;
+  ScrubStatus scrub;
+  std::string read_only_reason;
+};
+HealthStatus judge_health(const HealthFacts& facts);
+
+}  // namespace quarry::cluster
