@@ -128,13 +128,6 @@ inline bool has_chunk(const DataLayout& layout, uint32_t stripe, unsigned shard)
   return layout.size == 0 ? layout.redundancy.is_copy(shard) : layout.stored_size(stripe, shard) > 0;
 }
 
-// Everything the layout's shard has, or may have, on drives: the places of its member. Current place first.
-inline std::vector<Place> places_of(const Member& member) {
-  std::vector<Place> places{member.at};
-  places.insert(places.end(), member.before.begin(), member.before.end());
-  return places;
-}
-
 // The row that names a file (docs/formats/cluster-keys.md).
 std::string encode_file_name(const FileName& file);
 Result<FileName> decode_file_name(std::string_view row);
