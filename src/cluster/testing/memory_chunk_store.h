@@ -1,6 +1,7 @@
 // A chunk store in memory with faults, for tests of the layers above. Two classes: MemoryMedium is the drive, kept by the test; the store
 // is a handle on it that code under test owns. What was put and acknowledged survives closing and reopening.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -72,6 +73,10 @@ struct MemoryMedium {
   Duration put_delay{0};
   uint64_t fail_puts = 0;                 // so many next puts fail with io_error
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
+  // For stopping exactly between two steps of what is tested: awaited when a call reaches the store, before it does anything. id: of the
+  // first chunk; of a list: where it begins.
+  enum class Call : uint8_t { put, get, stat, list, remove };
+  std::function<Task<void>(Call call, ChunkId id)> on_call;
   // Seen.
   uint64_t puts = 0, gets = 0, removes = 0;
 
@@ -102,6 +107,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     const std::string path = options.file ? fmt::format("{}/{}", options.file->directory, options.file->name) : std::string();
     std::string bytes;
     for (ByteView part : parts) bytes.append(text_of(part));
+    co_await reached(MemoryMedium::Call::put, id);
     co_await sleep_for(m_->put_delay);
     CO_TRY(usable());
     if (m_->read_only) co_return fail(Code::read_only, "memory drive refuses writes");
@@ -163,6 +169,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) override {
+    co_await reached(MemoryMedium::Call::get, id);
     if (m_->chunks.contains(id)) co_await sleep_for(m_->delay);
     CO_TRY(usable());
     co_await hang();
@@ -177,6 +184,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<void>> remove(std::vector<ChunkId> ids) override {
+    if (!ids.empty()) co_await reached(MemoryMedium::Call::remove, ids.front());
     co_await Executor::here().yield();
     CO_TRY(usable());
     for (ChunkId id : ids) {  // what a start would forget may be put again
@@ -191,6 +199,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<chunk::ChunkStat>> stat(ChunkId id) override {
+    co_await reached(MemoryMedium::Call::stat, id);
     CO_TRY(usable());
     auto found = m_->chunks.find(id);
     if (found == m_->chunks.end()) co_return fail(Code::not_found, "{}", id.to_string());
@@ -198,6 +207,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) override {
+    co_await reached(MemoryMedium::Call::list, from);
     CO_TRY(usable());
     std::vector<chunk::ChunkStat> stats;
     for (auto it = m_->chunks.lower_bound(from); it != m_->chunks.end() && it->first < to && stats.size() < limit; ++it)
@@ -257,6 +267,10 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
  private:
+  Task<void> reached(MemoryMedium::Call call, ChunkId id) {
+    const auto on_call = m_->on_call;  // it may take itself away
+    if (on_call) co_await on_call(call, id);
+  }
   Task<void> hang() {
     while (m_->hangs) co_await sleep_for(std::chrono::milliseconds(10));
   }
