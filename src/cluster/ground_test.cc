@@ -230,6 +230,29 @@ TEST_P(WalkTest, over_a_drive_leaves_the_first_upload_of_a_session) {
   EXPECT_EQ(*back, bytes);
 }
 
+TEST_F(GroundTest, what_goes_wrong_with_one_drive_does_not_keep_another_from_being_declared_lost) {
+  add_media(7);
+  tuning.missing_grace = Duration(0);
+  ASSERT_TRUE(create("ec:2+2"));
+  fill(10);
+  // The root of the metadata cannot be copied any more: with the first drive that is lost and holds it nobody is ever done.
+  size_t first = media.size();
+  for (size_t i = media.size(); i-- > 0;) {
+    for (const ChunkId id : media[i]->of_kind(ChunkKind::metadata_root)) {
+      media[i]->corrupt.insert(id);
+      first = i;
+    }
+  }
+  ASSERT_LT(first + 1, media.size());
+  media[first]->gone = true;
+  pass(std::chrono::seconds(5));
+  ASSERT_EQ(state(static_cast<uint32_t>(first + 1)), "failed");
+  EXPECT_FALSE(executor.run(plane().administration().look())) << "the first drive makes no trouble: nothing was tested";
+  media.back()->gone = true;
+  pass(std::chrono::seconds(5));
+  EXPECT_EQ(state(7), "failed");
+}
+
 TEST_F(GroundTest, only_so_many_lost_writes_are_remembered) {
   add_media(3);
   tuning.lost_writes_max = 5;
