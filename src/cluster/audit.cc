@@ -153,6 +153,7 @@ Task<Result<bool>> Auditor::is_needed(Drive& drive, chunk::ChunkStat chunk, Data
 Task<Result<void>> Auditor::remove(Drive& drive, std::vector<chunk::ChunkStat> chunks, std::vector<Judgement> judgements,
                                    Leftovers* result) {
   std::vector<ChunkId> leftovers;
+  std::vector<std::string> retired;
   for (size_t i = 0; i < chunks.size(); ++i) {
     const Judgement& judgement = judgements[i];
     result->in_motion += judgement.verdict == Verdict::in_motion;
@@ -162,7 +163,16 @@ Task<Result<void>> Auditor::remove(Drive& drive, std::vector<chunk::ChunkStat> c
       if (needed) continue;
     }
     leftovers.push_back(chunks[i].id);
+    retired.push_back(keys::retired(chunk_name(chunks[i].id).serial));
   }
+  // Its rows were not read in one moment: one that was retired between the two may have readers, and the sweeper comes for it.
+  CO_TRY_ASSIGN(const auto rows, co_await plane_.meta.get_many(std::move(retired)));
+  size_t kept = 0;
+  for (size_t i = 0; i < leftovers.size(); ++i) {
+    if (!rows[i]) leftovers[kept++] = leftovers[i];
+  }
+  result->in_motion += leftovers.size() - kept;
+  leftovers.resize(kept);
   if (leftovers.empty()) co_return Result<void>();
   result->removed += leftovers.size();
   co_return co_await drive.disown(std::move(leftovers));
