@@ -224,29 +224,32 @@ Task<Result<void>> Administration::part(uint32_t number) {
 Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
   co_await turn_.acquire();
   Turn turn{turn_};
-  auto topology = drives_.topology();
-  auto known = topology->map.drives.find(number);
-  if (known == topology->map.drives.end() || known->second.state == DriveState::removed) co_return no_drive(number);
-  if (!force && holds_data(topology->map, number)) {
-    const char* next = known->second.state == DriveState::draining
-                           ? "it is being drained: wait until quarry status shows that repair is idle"
-                       : known->second.state == DriveState::failed
-                           ? "it is being rebuilt from the others: wait until quarry status shows that repair is idle"
-                           : "quarry device drain it, or replace it";
-    co_return fail(
-        Code::precondition_failed,
-        "drive {} still holds data that is not elsewhere yet: {}; --force takes it out now, and what it held has to be rebuilt from "
-        "the others",
-        number, next);
-  }
-  if (force) {  // what it held is rebuilt as if it had died
-    CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
-      map.drives.at(number).state = DriveState::failed;
-      map.drives.at(number).reason = "removed by force";
+  // From here on nothing new comes to it. What it held is rebuilt as if it had died, if it is forced out.
+  CO_TRY(co_await maps_.change([this, number, force](ClusterMap& map) -> Result<void> {
+    auto known = map.drives.find(number);
+    if (known == map.drives.end() || known->second.state == DriveState::removed) return no_drive(number);
+    MapDrive& drive = known->second;
+    if (!force && holds_data(map, number)) {
+      const char* next = drive.state == DriveState::draining ? "it is being drained: wait until quarry status shows that repair is idle"
+                         : drive.state == DriveState::failed
+                             ? "it is being rebuilt from the others: wait until quarry status shows that repair is idle"
+                             : "quarry device drain it, or replace it";
+      return fail(
+          Code::precondition_failed,
+          "drive {} still holds data that is not elsewhere yet: {}; --force takes it out now, and what it held has to be rebuilt from "
+          "the others",
+          number, next);
+    }
+    if (force) {
+      drive.state = DriveState::failed;
+      drive.reason = "removed by force";
       map.replan();
-      return {};
-    }));
-  }
+    } else if (drive.state == DriveState::active) {
+      drive.state = DriveState::draining;
+      map.replan();
+    }
+    return {};
+  }));
   CO_TRY(co_await retire(number));
   repairer_.alarm.ring();
   co_return Result<void>();
@@ -254,7 +257,9 @@ Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
 
 Task<Result<void>> Administration::retire(uint32_t number) {
   CO_TRY(co_await part(number));
-  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+  CO_TRY(co_await maps_.change([this, number](ClusterMap& map) -> Result<void> {
+    const bool given_up = map.drives.at(number).state == DriveState::failed;
+    if (!given_up && holds_data(map, number)) return fail(Code::busy, "drive {} was given data meanwhile", number);
     map.drives.at(number).state = DriveState::removed;
     map.replan();
     return {};
@@ -543,13 +548,15 @@ bool Administration::may_clean(uint32_t number, TimePoint now) {
 
 // It was away when some of its chunks became obsolete.
 Task<Result<void>> Administration::clean(uint32_t number) {
+  const uint64_t epoch = drives_.topology()->map.epoch;
   CO_TRY_ASSIGN(Auditor::Leftovers leftovers, co_await auditor_.remove_leftovers(*drives_.find(number)));
   LOG_INFO("drive cleaned of what became obsolete while it was away", {"drive", number}, {"chunks", leftovers.removed},
            {"undecided", leftovers.in_motion});
-  if (leftovers.in_motion > 0) co_return Result<void>();  // looked at again later
+  // Looked at again later: what could not be decided, and what a change of the map left behind where the walk had been.
+  if (leftovers.in_motion > 0 || drives_.topology()->map.epoch != epoch) co_return Result<void>();
   cleaned_at_.erase(number);
-  co_return co_await maps_.change([number](ClusterMap& map) -> Result<void> {
-    map.drives.at(number).audit = false;
+  co_return co_await maps_.change([number, epoch](ClusterMap& map) -> Result<void> {
+    if (map.epoch == epoch) map.drives.at(number).audit = false;
     return {};
   });
 }
@@ -632,40 +639,53 @@ Task<Result<void>> Administration::tend(TimePoint now) {
     half_joined_.pop_back();
   }
   CO_TRY(co_await write_down_disabled());
-  auto topology = drives_.topology();
-  for (const auto& [number, known] : topology->map.drives) {
-    Drive* drive = topology->drive(number);
-    const bool here = drive != nullptr && drive->readable();
-    if (known.state == DriveState::removed) continue;
-    if (known.reason.starts_with(kReplaced) && known.state != DriveState::active && !holds_data(drives_.topology()->map, number)) {
-      Result<void> gone = co_await retire(number);
-      if (gone) LOG_INFO("a replaced drive holds nothing any more and is removed", {"drive", number});
-      if (!gone && gone.error().code() != Code::unavailable) co_return gone;  // unavailable: no drive for the metadata copies yet
-      if (gone) continue;
-    }
-    if (here) {
-      away_since_.erase(number);
-      if (known.state == DriveState::failed && known.reason.starts_with(kMissing)) CO_TRY(co_await readmit(number));
-      if (known.audit && known.state != DriveState::failed && may_clean(number, now)) CO_TRY(co_await clean(number));
-      if (known.state == DriveState::active) CO_TRY(co_await leave_read_only(number, *drive, now));
-      if (known.state == DriveState::draining && !holds_data(drives_.topology()->map, number)) CO_TRY(co_await part(number));
-      continue;
-    }
-    if (known.state == DriveState::failed) {
-      // Its copies of the metadata are made again elsewhere; then it is not waited for at the next start.
-      Result<void> parted = co_await part(number);
-      if (!parted && parted.error().code() != Code::unavailable) co_return parted;
-      continue;
-    }
-    const TimePoint since = away_since_.try_emplace(number, now).first->second;
-    if (now - since < plane_.tuning.missing_grace) continue;
-    std::string why = drive != nullptr ? drive->reason() : drives_.absence(known.path);
-    if (why.empty()) why = "it was not there";
-    const bool may_come_back =
-        drive == nullptr || drive->suspended() || why.find("gone") != std::string::npos || needed_for_reading(*drives_.topology(), number);
-    CO_TRY(co_await lose(number, may_come_back && !known.disabled ? fmt::format("{}: {}", kMissing, why) : why));
+  const auto topology = drives_.topology();
+  // What goes wrong with one drive must not keep the others from being looked after: another one may have to be declared lost.
+  std::optional<Error> error;
+  for (const auto& [number, at_first] : topology->map.drives) {
+    Result<void> done = co_await look_after(number, now);
+    if (done) continue;
+    if (error)
+      LOG_WARNING("looking after a drive failed; it will be tried again", {"drive", number}, {"error", done.error().to_string()});
+    else
+      error = std::move(done).error().with(fmt::format("drive {}", number));
   }
+  if (error) co_return std::move(*error);
   co_return Result<void>();
+}
+
+Task<Result<void>> Administration::look_after(uint32_t number, TimePoint now) {
+  const auto topology = drives_.topology();
+  const MapDrive known = topology->map.drives.at(number);
+  Drive* drive = topology->drive(number);
+  const bool here = drive != nullptr && drive->readable();
+  if (known.state == DriveState::removed) co_return Result<void>();
+  if (known.reason.starts_with(kReplaced) && known.state != DriveState::active && !holds_data(topology->map, number)) {
+    Result<void> gone = co_await retire(number);
+    if (gone) LOG_INFO("a replaced drive holds nothing any more and is removed", {"drive", number});
+    if (gone || gone.error().code() != Code::unavailable) co_return gone;  // unavailable: no drive for the metadata copies yet
+  }
+  if (here) {
+    away_since_.erase(number);
+    if (known.state == DriveState::failed && known.reason.starts_with(kMissing)) CO_TRY(co_await readmit(number));
+    if (known.audit && known.state != DriveState::failed && may_clean(number, now)) CO_TRY(co_await clean(number));
+    if (known.state == DriveState::active) CO_TRY(co_await leave_read_only(number, *drive, now));
+    if (known.state == DriveState::draining && !holds_data(drives_.topology()->map, number)) CO_TRY(co_await part(number));
+    co_return Result<void>();
+  }
+  if (known.state == DriveState::failed) {
+    // Its copies of the metadata are made again elsewhere; then it is not waited for at the next start.
+    Result<void> parted = co_await part(number);
+    if (!parted && parted.error().code() != Code::unavailable) co_return parted;
+    co_return Result<void>();
+  }
+  const TimePoint since = away_since_.try_emplace(number, now).first->second;
+  if (now - since < plane_.tuning.missing_grace) co_return Result<void>();
+  std::string why = drive != nullptr ? drive->reason() : drives_.absence(known.path);
+  if (why.empty()) why = "it was not there";
+  const bool may_come_back =
+      drive == nullptr || drive->suspended() || why.find("gone") != std::string::npos || needed_for_reading(*drives_.topology(), number);
+  co_return co_await lose(number, may_come_back && !known.disabled ? fmt::format("{}: {}", kMissing, why) : why);
 }
 
 Task<void> Administration::run() {

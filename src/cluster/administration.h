@@ -42,6 +42,7 @@ class Administration {
   std::string read_only_reason() const;  // thread-safe
 
  private:
+  Task<Result<void>> look_after(uint32_t number, TimePoint now);
   Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
   Task<Result<Drive*>> reopen(uint32_t number);
   Task<Result<void>> write_down_disabled();

@@ -64,7 +64,8 @@ struct ClusterTuning {
   uint64_t scrub_bytes_per_second = 64 * kMiB;
   Duration scrub_interval = std::chrono::hours(24 * 7);  // between complete passes; 0: only when asked for
   Duration sweep_interval = std::chrono::seconds(5);
-  uint32_t write_id_block = 1 << 16;  // ids leased at a time: about so many writes are looked at after an unclean end
+  uint32_t write_id_block = 1 << 16;   // ids leased at a time: about so many writes are looked at after an unclean end
+  size_t lost_writes_max = 64 * 1024;  // remembered as lost; beyond it they are found again by scrub and by readers
   bool hedge_reads = true;
   bool files_have_judge = false;  // DataPlane::set_file_judge will be called: until then no file is shown by the store itself
 };

@@ -100,6 +100,12 @@ std::string_view drive_state_name(DriveState state) {
   return "?";
 }
 
+std::vector<Place> places_of(const Member& member) {
+  std::vector<Place> places{member.at};
+  places.insert(places.end(), member.before.begin(), member.before.end());
+  return places;
+}
+
 const ClusterMap::Ranking& ClusterMap::ranking() const {
   std::vector<PlacementDrive> list;
   for (const auto& [number, drive] : drives) {
@@ -171,18 +177,17 @@ size_t ClusterMap::replan() {
       }
       size_t next = 0;
       auto hand_over = [&](Member& member) {
-        const uint32_t to = incoming[next++];
         std::vector<Place> before;
-        auto remember = [&](const Place& place) {
+        for (const Place& place : places_of(member)) {
           auto drive = drives.find(place.drive);
           const bool may_be_read =
               drive != drives.end() && (drive->second.state == DriveState::active || drive->second.state == DriveState::draining);
-          if (may_be_read && before.size() < kBeforeMax) before.push_back(place);
-        };
-        remember(member.at);
-        for (const Place& place : member.before) remember(place);
+          if (may_be_read) before.push_back(place);
+        }
+        // A place that is forgotten takes the chunks with it that are still there: they come to rest first.
+        if (before.size() > kBeforeMax) return;
         member.before = std::move(before);
-        member.at = {to, static_cast<uint16_t>(member.at.term % kTermMax + 1)};
+        member.at = {incoming[next++], static_cast<uint16_t>(member.at.term % kTermMax + 1)};
         member.pending = true;
         ++changed;
       };

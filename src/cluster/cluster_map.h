@@ -53,6 +53,8 @@ struct Member {
   bool operator==(const Member&) const = default;
 };
 inline constexpr size_t kBeforeMax = 4;
+// Everything the member's shards have, or may have, on drives. Current place first.
+std::vector<Place> places_of(const Member& member);
 using Members = std::vector<Member>;  // by shard
 
 struct GroupKey {
@@ -81,7 +83,8 @@ class ClusterMap {
   void set_members(GroupKey key, Members members);
 
   // Computes again who should be member of every group, after drives were added or changed state, and puts the difference to what is
-  // into the groups as pending moves. Positions on failed drives are replaced if a drive is to be had, else stay (degraded).
+  // into the groups as pending moves. Positions on failed drives are replaced if a drive is to be had, else stay (degraded). Positions that
+  // are pending from kBeforeMax places already stay until they have come to rest: then it is to be called again.
   // Returns the number of positions that changed.
   size_t replan();
 

@@ -109,6 +109,39 @@ TEST(ClusterMap, a_new_drive_takes_its_share_and_remembers_where_things_were) {
   EXPECT_EQ(reread(map).rows(), map.rows());
 }
 
+TEST(ClusterMap, however_often_it_is_planned_anew_a_position_remembers_where_its_chunks_are) {
+  ClusterMap map = make_map(1, {1});
+  for (uint32_t number = 2; number <= 60; ++number) {
+    MapDrive drive{.number = number, .id = {}, .path = "new", .domain = fmt::format("d{}", number), .weight = 1000};
+    drive.id.bytes[0] = static_cast<uint8_t>(number);
+    map.drives.emplace(number, drive);
+    map.replan();
+  }
+  size_t postponed = 0;
+  for (GroupId g = 0; g < 64; ++g) {
+    const Members members = map.members(1, g);
+    const std::vector<Place> places = places_of(members[0]);
+    EXPECT_NE(std::ranges::find(places, Place{1, 0}), places.end()) << "group " << g << " forgot where its chunks are";
+    EXPECT_LE(members[0].before.size(), kBeforeMax);
+    postponed += members[0].before.size() == kBeforeMax;
+  }
+  ASSERT_GT(postponed, 0u) << "no position was planned anew often enough: nothing was tested";
+  // Once they have come to rest the plan goes on.
+  for (int round = 0; round < 10 && (map.health().pending > 0 || round == 0); ++round) {
+    for (GroupId g = 0; g < 64; ++g) {
+      Members members = map.members(1, g);
+      members[0].pending = false;
+      members[0].before.clear();
+      map.set_members({1, g}, members);
+    }
+    map.replan();
+  }
+  EXPECT_EQ(map.health().pending, 0u);
+  ClusterMap computed = make_map(1, {});
+  computed.drives = map.drives;
+  for (GroupId g = 0; g < 64; ++g) EXPECT_EQ(map.members(1, g)[0].at.drive, computed.members(1, g)[0].at.drive);
+}
+
 TEST(DriveLabel, is_read_back_and_damage_is_found) {
   DriveLabel label;
   label.cluster.bytes[3] = 9;

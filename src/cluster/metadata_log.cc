@@ -579,6 +579,8 @@ bool MetadataLog::uses(uint32_t drive, ChunkId id) const {
 
 bool MetadataLog::in_flight(ChunkId id) const {
   const ChunkName name = chunk_name(id);
+  // Of several copies that are made at once none counts before all are there.
+  if (restoring_.available() == 0 && copies_of(name) != nullptr) return true;
   switch (name.kind) {
     case ChunkKind::metadata_frame: return name.serial > durable_frame_ && name.serial <= last_frame_;
     case ChunkKind::metadata_file: return file_sizes_.contains(name.serial) && !pieces_.contains({name.serial, name.stripe});

@@ -63,6 +63,36 @@ bool lies_in_files(const Topology& topology, const DataLayout& layout) {
   return false;
 }
 
+void Strays::add(WriteId id, unsigned shard, Place place) {
+  std::lock_guard lock(mutex_);
+  if (known_.size() < kMax) known_.emplace(id, shard, place.drive, place.term);
+  count_.store(known_.size(), std::memory_order_release);
+}
+
+bool Strays::has(WriteId id) const {
+  if (count_.load(std::memory_order_acquire) == 0) return false;
+  std::lock_guard lock(mutex_);
+  const auto first = known_.lower_bound(Key{id, 0, 0, 0});
+  return first != known_.end() && std::get<0>(*first) == id;
+}
+
+void Strays::append(WriteId id, unsigned shard, std::vector<Place>& places) const {
+  if (count_.load(std::memory_order_acquire) == 0) return;
+  std::lock_guard lock(mutex_);
+  for (auto at = known_.lower_bound(Key{id, shard, 0, 0}); at != known_.end(); ++at) {
+    const auto& [write, which, drive, term] = *at;
+    if (write != id || which != shard) return;
+    places.push_back({drive, term});
+  }
+}
+
+void Strays::forget(WriteId id) {
+  if (count_.load(std::memory_order_acquire) == 0) return;
+  std::lock_guard lock(mutex_);
+  known_.erase(known_.lower_bound(Key{id, 0, 0, 0}), known_.lower_bound(Key{id + 1, 0, 0, 0}));
+  count_.store(known_.size(), std::memory_order_release);
+}
+
 bool Removal::add(const Topology& topology, const DataLayout& layout) {
   const Members members = topology.map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
   const uint32_t stripes = chunk_stripes(layout);

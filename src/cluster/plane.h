@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <mutex>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -29,6 +30,23 @@ class RepairRequests {
   std::unordered_map<WriteId, DataLayout> wanted_;
 };
 
+// Shards that lie where the map does not look for them while their own place lacks them: what a drive brings along that was away for so
+// long that its places went to others, and the others could not make up for it. Readers and repair look there too. Thread-safe.
+class Strays {
+ public:
+  static constexpr size_t kMax = 64 * 1024;  // more are not remembered: the next audit of the drive finds them again
+  void add(WriteId id, unsigned shard, Place place);
+  bool has(WriteId id) const;
+  void append(WriteId id, unsigned shard, std::vector<Place>& places) const;
+  void forget(WriteId id);
+
+ private:
+  using Key = std::tuple<WriteId, unsigned, uint32_t, uint16_t>;  // write, shard, drive, term
+  std::atomic<size_t> count_{0};                                  // so that who reads asks no lock while there is none
+  mutable std::mutex mutex_;
+  std::set<Key> known_;
+};
+
 struct Plane {
   Plane(Executor& home, DriveSet& drive_set, meta::MetaStore& meta_store, const ClusterTuning& settings, uint64_t session)
       : drives(drive_set),
@@ -54,6 +72,7 @@ struct Plane {
   ReadCache cache;
   WriteIds ids;
   RepairRequests repairs;
+  Strays strays;
 
   // Makes layouts of this width possible (a map change on the home executor). Set by the cluster.
   std::function<Task<Result<void>>(uint8_t width)> register_width;
@@ -133,13 +152,6 @@ inline uint32_t chunk_stripes(const DataLayout& layout) {
 }
 inline bool has_chunk(const DataLayout& layout, uint32_t stripe, unsigned shard) {
   return layout.size == 0 ? layout.redundancy.is_copy(shard) : layout.stored_size(stripe, shard) > 0;
-}
-
-// Everything the layout's shard has, or may have, on drives: the places of its member. Current place first.
-inline std::vector<Place> places_of(const Member& member) {
-  std::vector<Place> places{member.at};
-  places.insert(places.end(), member.before.begin(), member.before.end());
-  return places;
 }
 
 // The row that names a file (docs/formats/cluster-keys.md).

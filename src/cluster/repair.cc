@@ -15,10 +15,20 @@ constexpr size_t kWritesParallel = 4;  // of a group
 constexpr Duration kIdle = std::chrono::seconds(5);
 constexpr Duration kLookAtLost = std::chrono::seconds(30);  // how often what is lost is read again
 constexpr size_t kLookAtLostMax = 64;                       // of them at a time
+constexpr size_t kAskForLostMax = 1024;                     // of them a round: is it still referenced?
 
 std::string after(std::string key) {
   key.push_back('\0');
   return key;
+}
+
+// A row that says something else by now asks for something else.
+Task<Result<void>> remove_unchanged(meta::Transaction& transaction, const std::vector<meta::KeyValue>& rows) {
+  for (const meta::KeyValue& row : rows) {
+    CO_TRY_ASSIGN(const std::optional<std::string> present, co_await transaction.get(row.key));
+    if (present && *present == row.value) transaction.remove(row.key);
+  }
+  co_return Result<void>();
 }
 
 std::string describe_group(const ClusterMap& map, const GroupKey& key) {
@@ -71,6 +81,10 @@ void Repairer::note_lost(const DataLayout& layout, const Outcome& outcome) {
     if (known == lost_.end()) return;
     if (!outcome.gone) LOG_INFO("data that was lost can be read again", {"write", layout.write_id});
     lost_.erase(known);
+    more_lost_ = false;
+  } else if (known == lost_.end() && lost_.size() >= plane_.tuning.lost_writes_max) {
+    if (!std::exchange(more_lost_, true))
+      LOG_ERROR("more data cannot be repaired than is remembered: only so many writes are counted", {"writes", lost_.size()});
   } else if (known == lost_.end() || known->second.changed != outcome.changed) {
     lost_[layout.write_id] = {layout, outcome.changed};
     if (outcome.changed) {
@@ -85,20 +99,24 @@ void Repairer::note_lost(const DataLayout& layout, const Outcome& outcome) {
 }
 
 Task<Result<void>> Repairer::look_at_lost() {
-  const bool read_again = Executor::here().now() >= next_look_at_lost_;
-  std::vector<DataLayout> look;
+  if (lost_.empty()) co_return Result<void>();
+  // Some at a time: a round stays short, however much is lost.
   std::vector<DataLayout> known;
-  for (const auto& [id, lost] : lost_) known.push_back(lost.layout);
-  for (const DataLayout& layout : known) {
-    CO_TRY_ASSIGN(const bool referenced, co_await still_referenced(layout));
-    if (!referenced) {
-      note_lost(layout, {.gone = true});
-    } else if (read_again && layout.write_id > lost_looked_at_ && look.size() < kLookAtLostMax) {
-      look.push_back(layout);
-    }
+  std::vector<std::string> wanted;
+  for (auto at = lost_.upper_bound(lost_asked_for_); at != lost_.end() && known.size() < kAskForLostMax; ++at) {
+    known.push_back(at->second.layout);
+    wanted.push_back(keys::data(at->second.layout));
   }
-  if (!read_again) co_return Result<void>();
+  lost_asked_for_ = known.size() < kAskForLostMax ? 0 : known.back().write_id;
+  CO_TRY_ASSIGN(const auto rows, co_await plane_.meta.get_many(std::move(wanted)));
+  for (size_t i = 0; i < known.size(); ++i) {
+    if (!rows[i]) note_lost(known[i], {.gone = true});
+  }
+  if (Executor::here().now() < next_look_at_lost_) co_return Result<void>();
   next_look_at_lost_ = Executor::here().now() + kLookAtLost;
+  std::vector<DataLayout> look;
+  for (auto at = lost_.upper_bound(lost_looked_at_); at != lost_.end() && look.size() < kLookAtLostMax; ++at)
+    look.push_back(at->second.layout);
   lost_looked_at_ = look.size() < kLookAtLostMax ? 0 : look.back().write_id;
   for (const DataLayout& layout : look) {
     if (plane_.background.stopping()) break;
@@ -187,16 +205,34 @@ Task<Result<bool>> Repairer::repair_groups() {
       if (pending) work.push_back(item);
     }
   }
-  if (work.empty()) co_return true;
+  if (work.empty()) co_return co_await plan_the_rest();
+  planned_ = false;
   std::sort(work.begin(), work.end(),
             [](const GroupWork& a, const GroupWork& b) { return std::pair(b.endangered, a.key) < std::pair(a.endangered, b.key); });
   GroupQueue queue{.work = std::move(work), .began = Executor::here().now()};
   TaskGroup workers;
   for (size_t i = 0; i < std::min(kGroupsParallel, queue.work.size()); ++i) workers.spawn(repair_some(&queue));
   co_await workers.join();
-  std::lock_guard lock(mutex_);
-  status_.pending_writes = 0;
-  co_return queue.all;
+  {
+    std::lock_guard lock(mutex_);
+    status_.pending_writes = 0;
+  }
+  if (!queue.all) co_return false;
+  co_return co_await plan_the_rest();
+}
+
+// Positions that have been in too many places keep the one they have until their chunks have come to rest (ClusterMap::replan). True: no
+// position is to move any more.
+Task<Result<bool>> Repairer::plan_the_rest() {
+  if (planned_) co_return true;
+  ClusterMap map = plane_.drives.topology()->map;
+  planned_ = map.replan() == 0;
+  if (planned_) co_return true;
+  CO_TRY(co_await maps_.change([](ClusterMap& present) -> Result<void> {
+    present.replan();
+    return {};
+  }));
+  co_return false;
 }
 
 Task<void> Repairer::repair_some(GroupQueue* queue) {
@@ -232,6 +268,19 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
   // Writers that place by an older topology may still commit rows behind this scan: then the group stays pending for another.
   const bool final_scan = !plane_.writes.any_before(topology->map.epoch);
   bool complete = true;
+  std::set<uint32_t> away;  // these keep chunks that belong elsewhere from now on
+  // What is lost now may be readable when they are back.
+  const auto any_away = [&] {
+    return std::ranges::any_of(members, [&](const Member& member) {
+      return std::ranges::any_of(places_of(member), [&](const Place& place) {
+        const auto known = topology->map.drives.find(place.drive);
+        if (known == topology->map.drives.end()) return false;
+        const bool expected = known->second.state == DriveState::active || known->second.state == DriveState::draining;
+        const Drive* drive = topology->drive(place.drive);
+        return expected && (drive == nullptr || !drive->readable());
+      });
+    });
+  };
   meta::ScanOptions options;
   options.range = keys::data_of_group(work.key.group);
   options.limit = kRowBatch;
@@ -243,8 +292,9 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
     std::vector<DataLayout> layouts;
     for (const meta::KeyValue& row : rows) {
       Decoder in(row.value);
-      CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
-      if (layout.redundancy.width() == work.key.width) layouts.push_back(layout);
+      Result<DataLayout> layout = DataLayout::decode(in);
+      if (layout && layout->redundancy.width() == work.key.width) layouts.push_back(*layout);
+      complete = complete && layout;  // what cannot be read may be of this group: fsck names it, and nothing is forgotten
     }
     for (size_t begin = 0; begin < layouts.size() && !plane_.background.stopping(); begin += kWritesParallel) {
       std::vector<Task<Result<Outcome>>> tasks;
@@ -252,9 +302,14 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
         tasks.push_back(settle_shards(layouts[i], shards, Depth::presence));
       std::vector<Result<Outcome>> outcomes = co_await when_all(std::move(tasks));
       for (const auto& outcome : outcomes) {
-        // The map keeps the places where a file may be put back.
-        if (!outcome || outcome->lacking > 0 || outcome->changed) complete = false;
-        if (outcome) note(*outcome);
+        if (!outcome) {
+          complete = false;
+          continue;
+        }
+        // The map keeps the places where a file may be put back, and those on drives that may come back.
+        if (outcome->lacking > 0 || outcome->changed || outcome->again || (outcome->lost && any_away())) complete = false;
+        away.insert(outcome->left_on.begin(), outcome->left_on.end());
+        note(*outcome);
       }
     }
   }
@@ -267,7 +322,6 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
     co_return false;
   }
   const GroupKey key = work.key;
-  std::set<uint32_t> away;  // these keep chunks that belong elsewhere from now on
   for (unsigned shard : shards) {
     for (const Place& place : members[shard].before) {
       Drive* drive = topology->drive(place.drive);
@@ -307,9 +361,13 @@ Task<Result<bool>> Repairer::has_retired(GroupKey key) {
   }
 }
 
-Task<Result<bool>> Repairer::still_referenced(DataLayout layout) {
+Task<Result<std::optional<DataLayout>>> Repairer::present_layout(DataLayout layout) {
+  std::optional<DataLayout> present;
   CO_TRY_ASSIGN(std::optional<std::string> row, co_await plane_.meta.get(keys::data(layout)));
-  co_return row.has_value();
+  if (!row) co_return present;
+  Decoder in(*row);
+  CO_TRY_ASSIGN(present, DataLayout::decode(in));
+  co_return present;
 }
 
 Task<Result<bool>> Repairer::repair_queue() {
@@ -317,7 +375,8 @@ Task<Result<bool>> Repairer::repair_queue() {
   for (;;) {
     std::vector<DataLayout> asked = plane_.repairs.take(kWritesParallel);
     if (asked.empty() || plane_.background.stopping()) break;
-    std::erase_if(asked, [&](const DataLayout& layout) { return lost_.contains(layout.write_id); });  // looked at at their own pace
+    // What is lost is looked at at its own pace, unless some of it was found.
+    std::erase_if(asked, [&](const DataLayout& layout) { return lost_.contains(layout.write_id) && !plane_.strays.has(layout.write_id); });
     set_activity("repairing damaged data");
     std::vector<Task<Result<Outcome>>> tasks;
     for (const DataLayout& layout : asked) tasks.push_back(repair_write(layout, Depth::verify));
@@ -344,33 +403,36 @@ Task<Result<bool>> Repairer::repair_queue() {
       status_.activity = "repairing writes that were made while drives were away";
       status_.pending_writes = rows.size();
     }
-    std::vector<std::string> done;
+    std::vector<meta::KeyValue> done;
+    size_t unreadable = 0;
     for (size_t begin = 0; begin < rows.size() && !plane_.background.stopping(); begin += kWritesParallel) {
       std::vector<Task<Result<Outcome>>> tasks;
-      const size_t end = std::min(begin + kWritesParallel, rows.size());
-      for (size_t i = begin; i < end; ++i) {
+      std::vector<size_t> row_of;
+      for (size_t i = begin; i < std::min(begin + kWritesParallel, rows.size()); ++i) {
         Decoder in(rows[i].value);
-        CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
-        tasks.push_back(repair_write(layout, Depth::presence));
+        Result<DataLayout> layout = DataLayout::decode(in);
+        if (!layout) {
+          LOG_WARNING("a row of the repair queue cannot be read", {"error", layout.error().to_string()});
+          ++unreadable;
+          continue;
+        }
+        tasks.push_back(repair_write(*layout, Depth::presence));
+        row_of.push_back(i);
       }
       std::vector<Result<Outcome>> outcomes = co_await when_all(std::move(tasks));
       for (size_t i = 0; i < outcomes.size(); ++i) {
         if (!outcomes[i]) continue;
         note(*outcomes[i]);
-        if (outcomes[i]->gone || outcomes[i]->lacking == 0) done.push_back(rows[begin + i].key);
+        if (outcomes[i]->gone || (outcomes[i]->lacking == 0 && !outcomes[i]->again)) done.push_back(rows[row_of[i]]);
       }
     }
-    all = all && done.size() == rows.size();
+    all = all && done.size() + unreadable == rows.size();
     {
       std::lock_guard lock(mutex_);
       status_.pending_writes = 0;
     }
     if (done.empty()) continue;
-    auto remove = [](meta::Transaction& transaction, const std::vector<std::string>& list) -> Task<Result<void>> {
-      for (const std::string& key : list) transaction.remove(key);
-      co_return Result<void>();
-    };
-    auto body = [&done, remove](meta::Transaction& transaction) { return remove(transaction, done); };
+    auto body = [&done](meta::Transaction& transaction) { return remove_unchanged(transaction, done); };
     Result<meta::Version> version = co_await meta::transact(plane_.meta, body);
     if (!version) co_return std::move(version).error();
   }

@@ -7,6 +7,8 @@
 //
 // Most endangered first. It can stop and start anywhere: a chunk that is there already is skipped. Confined to the home executor.
 #pragma once
+#include <set>
+
 #include "cluster/alarm.h"
 #include "cluster/background_budget.h"
 #include "cluster/map_keeper.h"
@@ -29,7 +31,9 @@ class Repairer {
     bool lost = false;     // fewer than k shards of some stripe can be read
     bool changed = false;  // with lost: because somebody changed or removed the only copy, a file
     bool gone = false;     // the write is not referenced any more
+    bool again = false;    // the map, or the write's layout, changed meanwhile: what was found need not be so any more
     std::string why_lost;
+    std::set<uint32_t> left_on = {};  // drives that were away when what moved was to be removed from them
   };
   Task<Result<Outcome>> repair_write(DataLayout layout, Depth depth);
   // One shard on its own drive was found damaged: rewrites it from the others.
@@ -56,11 +60,17 @@ class Repairer {
   };
   Task<void> repair_some(GroupQueue* queue);
   Task<Result<bool>> repair_group(GroupWork work, uint64_t* rows_seen);
-  Task<Result<std::vector<unsigned>>> settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome,
-                                                   std::optional<Error>* error);
+  // All shards if none is named; settle.cc.
   Task<Result<Outcome>> settle_shards(DataLayout layout, std::vector<unsigned> shards, Depth depth);
+  Task<Result<std::vector<unsigned>>> settle_files(std::shared_ptr<const Topology> topology, DataLayout layout,
+                                                   std::vector<unsigned> shards, Depth depth, Outcome* outcome,
+                                                   std::optional<Error>* error);
+  Task<Result<void>> remove_everywhere(std::shared_ptr<const Topology> topology, DataLayout layout);
+  Task<Result<void>> remove_former(std::shared_ptr<const Topology> topology, DataLayout layout, std::vector<unsigned> shards,
+                                   Outcome* outcome);
   Task<Result<bool>> repair_queue();
-  // One repair of a write at a time: two that make the same file again would hide and remove each other's.
+  // One repair, or widening, of a write at a time: two that make the same file again would hide and remove each other's, and what a
+  // widening builds on must not move meanwhile.
   class OneAtATime {
    public:
     OneAtATime(Repairer& repairer, WriteId id) : repairer_(repairer), id_(id) {}
@@ -77,8 +87,10 @@ class Repairer {
     const WriteId id_;
     bool mine_ = false;
   };
+  Task<Result<bool>> plan_the_rest();
   Task<Result<bool>> has_retired(GroupKey key);
-  Task<Result<bool>> still_referenced(DataLayout layout);
+  // As its data row says now; none: it is referenced no more.
+  Task<Result<std::optional<DataLayout>>> present_layout(DataLayout layout);
   void note(const Outcome& outcome);
   void note_lost(const DataLayout& layout, const Outcome& outcome);
   void count_lost();  // mutex_ is held
@@ -92,15 +104,18 @@ class Repairer {
   Semaphore turn_{1};
   std::set<WriteId> settling_;
   Event settled_;
-  bool moving_ = false;  // groups are being moved, or are about to be: no write is widened
-  size_t widening_ = 0;  // writes being widened: moves wait for them
-  Event widened_;        // pulsed when widening_ falls to 0
+  bool planned_ = false;  // nothing that is at rest should be elsewhere
+  bool moving_ = false;   // groups are being moved, or are about to be: no write is widened
+  size_t widening_ = 0;   // writes being widened: moves wait for them
+  Event widened_;         // pulsed when widening_ falls to 0
   struct Lost {
     DataLayout layout;
     bool changed = false;
   };
-  std::map<WriteId, Lost> lost_;  // as last seen
-  WriteId lost_looked_at_ = 0;    // how far the present look has come
+  std::map<WriteId, Lost> lost_;  // as last seen; at most tuning.lost_writes_max
+  bool more_lost_ = false;        // than are remembered
+  WriteId lost_asked_for_ = 0;    // how far the present pass over lost_ has come that looks for their rows
+  WriteId lost_looked_at_ = 0;    // and the one that reads them again
   TimePoint next_look_at_lost_{};
   TimePoint began_{};
   uint64_t bytes_at_begin_ = 0;

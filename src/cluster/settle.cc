@@ -1,5 +1,10 @@
 // Settling: the shards of one write are brought to where the map wants them: each is looked for at its present place, and put there from
 // where it was before or from others; then what it leaves behind is removed.
+//
+// The map may be planned anew at any await. One settling goes by one topology from its beginning to its end, and what that one calls a
+// former place is given up only while the place where the shard was seen is still the shard's present one: a newer map may count just that
+// place among the former ones, with the last whole copy on it.
+#include "base/fault_points.h"
 #include "cluster/files.h"
 #include "cluster/keys.h"
 #include "cluster/repair.h"
@@ -44,12 +49,12 @@ Task<Result<void>> put_again(Drive* drive, ChunkName name, ByteView bytes, bool 
   co_return put;
 }
 
-// Makes sure that the shard is at its present place.
-Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, DataLayout layout, ShardJob job, Repairer::Depth depth) {
+// Makes sure that the shard is at its present place in this topology.
+Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, std::shared_ptr<const Topology> topology, DataLayout layout,
+                                       ShardJob job, Repairer::Depth depth) {
   ShardResult result;
   const uint32_t size = layout.stored_size(job.stripe, job.shard);
   if (size == 0) co_return result;
-  auto topology = plane->drives.topology();
   const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
   if (job.shard >= members.size())
     co_return fail(Code::unavailable, "group {} has no members of width {}", layout.group, layout.redundancy.width());
@@ -82,7 +87,8 @@ Task<Result<ShardResult>> settle_shard(Plane* plane, BackgroundBudget* budget, D
   }
   co_await budget->take(uint64_t{size} * (member.before.empty() ? layout.redundancy.k + 1u : 2u));
   // A pending shard is read where it was; one that should be here and is not, or is damaged, is rebuilt.
-  Result<SharedBytes> bytes = co_await rebuild_shard(*plane, layout, job.stripe, job.shard, member.before.empty());
+  const bool nowhere_else = member.before.empty() && !plane->strays.has(layout.write_id);
+  Result<SharedBytes> bytes = co_await rebuild_shard(*plane, layout, job.stripe, job.shard, nowhere_else);
   if (!bytes) {
     if (bytes.error().code() != Code::data_lost && bytes.error().code() != Code::not_found && bytes.error().code() != Code::corrupt)
       co_return std::move(bytes).error();
@@ -197,10 +203,9 @@ Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, D
 }
 
 // Makes sure that a copy which is kept as a file is at its present place, whole and under its name.
-Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, DataLayout layout, unsigned shard, FileName file,
-                                      Repairer::Depth depth) {
+Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, std::shared_ptr<const Topology> topology, DataLayout layout,
+                                      unsigned shard, FileName file, Repairer::Depth depth) {
   ShardResult result;
-  const auto topology = plane->drives.topology();
   const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
   if (shard >= members.size())
     co_return fail(Code::unavailable, "group {} has no members of width {}", layout.group, layout.redundancy.width());
@@ -233,10 +238,25 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
   OneAtATime alone(*this, layout.write_id);
   co_await alone.enter();
   Outcome outcome;
+  CO_TRY_ASSIGN(const std::optional<DataLayout> present, co_await present_layout(layout));
+  if (!present) {
+    outcome.gone = true;
+    plane_.strays.forget(layout.write_id);
+    note_lost(layout, outcome);
+    co_return outcome;
+  }
+  if (*present != layout) {  // it was widened since: the places of the narrower layout are no concern of it any more
+    outcome.again = !shards.empty();
+    if (outcome.again) co_return outcome;
+    layout = *present;
+  }
+  const bool all = shards.empty();
+  for (unsigned shard = 0; all && shard < layout.redundancy.width(); ++shard) shards.push_back(shard);
+  const std::shared_ptr<const Topology> topology = plane_.drives.topology();
   std::map<uint32_t, unsigned> lacking;
   std::optional<Error> error;
   // Copies that are files are made as a whole; the others stripe by stripe.
-  CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(layout, shards, depth, &outcome, &error));
+  CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(topology, layout, shards, depth, &outcome, &error));
   std::vector<ShardJob> jobs;
   for (uint32_t stripe = 0; stripe < layout.stripe_count(); ++stripe) {
     for (unsigned shard : chunked) jobs.push_back({stripe, shard});
@@ -245,7 +265,7 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
   for (size_t begin = 0; begin < jobs.size() && !error; begin += parallel) {
     std::vector<Task<Result<ShardResult>>> tasks;
     for (size_t i = begin; i < std::min(begin + parallel, jobs.size()); ++i)
-      tasks.push_back(settle_shard(&plane_, &budget_, layout, jobs[i], depth));
+      tasks.push_back(settle_shard(&plane_, &budget_, topology, layout, jobs[i], depth));
     std::vector<Result<ShardResult>> results = co_await when_all(std::move(tasks));
     for (size_t i = 0; i < results.size(); ++i) {
       if (!results[i]) {
@@ -260,43 +280,72 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
       if (results[i]->lacking) outcome.lacking = std::max(outcome.lacking, ++lacking[jobs[begin + i].stripe]);
     }
   }
-  // If the write was retired while shards were put, the sweeper may have been there before them: they would be nobody's.
-  CO_TRY_ASSIGN(bool referenced, co_await still_referenced(layout));
-  auto topology = plane_.drives.topology();
-  Removal removal;
-  if (!referenced) {
+  CO_TRY_ASSIGN(const std::optional<DataLayout> still, co_await present_layout(layout));
+  if (!still) {
     outcome.gone = true;
-    outcome.lost = outcome.changed = false;
+    outcome.lost = outcome.changed = outcome.again = false;
     outcome.lacking = 0;
     note_lost(layout, outcome);
-    if (outcome.repaired_shards > 0) removal.add(*topology, layout);
-    CO_TRY(co_await removal.run());
+    if (outcome.repaired_shards > 0) CO_TRY(co_await remove_everywhere(topology, layout));
     co_return outcome;
   }
   outcome.changed = outcome.changed && outcome.lost;
   if (outcome.lost || !error) note_lost(layout, outcome);
   if (error) co_return std::move(*error);
-  // What moved is removed from where it was: readers look at the new place first.
-  if (outcome.lacking == 0 && !outcome.lost) {
-    const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
-    for (unsigned shard : shards) {
-      for (const Place& place : members[shard].before) {
-        Drive* drive = topology->drive(place.drive);
-        if (drive == nullptr || !drive->readable()) continue;
-        for (uint32_t stripe = 0; stripe < chunk_stripes(layout); ++stripe) {
-          if (has_chunk(layout, stripe, shard)) removal.by_drive[drive].push_back(shard_name(layout, stripe, shard, place.term));
-        }
-      }
-    }
-    CO_TRY(co_await removal.run());
-  }
+  if (outcome.lacking > 0 || outcome.lost) co_return outcome;
+  if (all) plane_.strays.forget(layout.write_id);
+  CO_TRY(co_await remove_former(topology, layout, std::move(shards), &outcome));
   co_return outcome;
 }
 
+// The write was retired while shards of it were put: the sweeper may have been there before them, and they would be nobody's.
+Task<Result<void>> Repairer::remove_everywhere(std::shared_ptr<const Topology> topology, DataLayout layout) {
+  Removal put;
+  put.add(*topology, layout);
+  CO_TRY(co_await put.run());
+  const auto now = plane_.drives.topology();
+  if (now == topology) co_return Result<void>();
+  Removal places;
+  places.add(*now, layout);
+  co_return co_await places.run();
+}
+
+// What moved is removed from where it was: readers look at the new place first.
+Task<Result<void>> Repairer::remove_former(std::shared_ptr<const Topology> topology, DataLayout layout, std::vector<unsigned> shards,
+                                           Outcome* outcome) {
+  const auto width = static_cast<uint8_t>(layout.redundancy.width());
+  const auto now = plane_.drives.topology();
+  const Members seen = topology->map.members(width, layout.group), present = now->map.members(width, layout.group);
+  Removal removal;
+  for (const unsigned shard : shards) {
+    const Member& member = seen[shard];
+    if (member.before.empty()) continue;
+    Drive* drive = now->drive(member.at.drive);
+    const bool stands = shard < present.size() && present[shard].at == member.at && drive == topology->drive(member.at.drive) &&
+                        drive != nullptr && drive->readable();
+    if (!stands) {
+      REACHED("repair.ground_changed");
+      outcome->again = true;
+      continue;
+    }
+    for (const Place& place : member.before) {
+      Drive* former = now->drive(place.drive);
+      if (former == nullptr || !former->readable()) {
+        outcome->left_on.insert(place.drive);
+        continue;
+      }
+      for (uint32_t stripe = 0; stripe < chunk_stripes(layout); ++stripe) {
+        if (has_chunk(layout, stripe, shard)) removal.by_drive[former].push_back(shard_name(layout, stripe, shard, place.term));
+      }
+    }
+  }
+  co_return co_await removal.run();
+}
+
 // The shards that are no files.
-Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, std::vector<unsigned> shards, Depth depth, Outcome* outcome,
+Task<Result<std::vector<unsigned>>> Repairer::settle_files(std::shared_ptr<const Topology> topology, DataLayout layout,
+                                                           std::vector<unsigned> shards, Depth depth, Outcome* outcome,
                                                            std::optional<Error>* error) {
-  const auto topology = plane_.drives.topology();
   if (!topology->any_files || !layout.redundancy.has_copies()) co_return shards;
   const Members members = topology->map.members(static_cast<uint8_t>(layout.redundancy.width()), layout.group);
   std::vector<unsigned> files, chunked;
@@ -308,7 +357,7 @@ Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, st
   CO_TRY_ASSIGN(std::optional<FileName> name, co_await find_file_name(plane_, layout));
   if (!name) co_return shards;
   for (unsigned shard : files) {
-    Result<ShardResult> result = co_await settle_file(&plane_, &budget_, layout, shard, *name, depth);
+    Result<ShardResult> result = co_await settle_file(&plane_, &budget_, topology, layout, shard, *name, depth);
     if (!result) {
       if (!*error) *error = std::move(result).error();
       continue;
@@ -326,25 +375,23 @@ Task<Result<std::vector<unsigned>>> Repairer::settle_files(DataLayout layout, st
 }
 
 Task<Result<Repairer::Outcome>> Repairer::repair_write(DataLayout layout, Depth depth) {
-  CO_TRY_ASSIGN(bool referenced, co_await still_referenced(layout));
-  if (!referenced) {
-    Outcome outcome;
-    outcome.gone = true;
-    note_lost(layout, outcome);
-    co_return outcome;
-  }
-  std::vector<unsigned> all(layout.redundancy.width());
-  for (unsigned i = 0; i < all.size(); ++i) all[i] = i;
-  co_return co_await settle_shards(layout, std::move(all), depth);
+  std::vector<unsigned> all;
+  return settle_shards(layout, std::move(all), depth);
 }
 
 Task<Result<void>> Repairer::repair_shard(DataLayout layout, uint32_t stripe, unsigned shard) {
   OneAtATime alone(*this, layout.write_id);
   co_await alone.enter();
+  CO_TRY_ASSIGN(const std::optional<DataLayout> present, co_await present_layout(layout));
+  if (!present) co_return Result<void>();
+  layout = *present;
+  if (shard >= layout.redundancy.width() || stripe >= chunk_stripes(layout)) co_return Result<void>();
+  const std::shared_ptr<const Topology> topology = plane_.drives.topology();
   std::optional<Error> file_error;
   Outcome whole;
   std::vector<unsigned> one{shard};
-  CO_TRY_ASSIGN(const std::vector<unsigned> chunked, co_await settle_files(layout, std::move(one), Depth::verify, &whole, &file_error));
+  CO_TRY_ASSIGN(const std::vector<unsigned> chunked,
+                co_await settle_files(topology, layout, std::move(one), Depth::verify, &whole, &file_error));
   if (chunked.empty()) {
     if (file_error) co_return std::move(*file_error);
     whole.changed = whole.changed && whole.lost;
@@ -354,7 +401,7 @@ Task<Result<void>> Repairer::repair_shard(DataLayout layout, uint32_t stripe, un
     co_return Result<void>();
   }
   ShardJob job{stripe, shard};
-  CO_TRY_ASSIGN(ShardResult result, co_await settle_shard(&plane_, &budget_, layout, job, Depth::verify));
+  CO_TRY_ASSIGN(ShardResult result, co_await settle_shard(&plane_, &budget_, topology, layout, job, Depth::verify));
   if (result.lost) {
     Outcome lost{.lost = true, .changed = whole.changed || result.changed, .why_lost = result.why_lost};
     note_lost(layout, lost);
@@ -364,11 +411,9 @@ Task<Result<void>> Repairer::repair_shard(DataLayout layout, uint32_t stripe, un
   outcome.repaired_shards = result.bytes > 0;
   outcome.repaired_bytes = result.bytes;
   note(outcome);
-  CO_TRY_ASSIGN(bool referenced, co_await still_referenced(layout));
-  if (referenced) co_return Result<void>();
-  Removal removal;
-  removal.add(*plane_.drives.topology(), layout);
-  co_return co_await removal.run();
+  CO_TRY_ASSIGN(const std::optional<DataLayout> still, co_await present_layout(layout));
+  if (still) co_return Result<void>();
+  co_return co_await remove_everywhere(topology, layout);
 }
 
 }  // namespace quarry::cluster

@@ -74,7 +74,8 @@ Task<Result<SharedBytes>> read_own(StatePointer state, uint32_t stripe, unsigned
   if (shard >= state->members.size())
     co_return fail(Code::unavailable, "group {} has no members of width {}", state->layout.group, state->layout.redundancy.width());
   std::optional<Error> worst;
-  const std::vector<Place> places = places_of(state->members[shard]);
+  std::vector<Place> places = places_of(state->members[shard]);
+  state->plane.strays.append(state->layout.write_id, shard, places);
   for (const Place& place : places) {
     Drive* drive = state->topology->drive(place.drive);
     if (drive == nullptr || !drive->readable()) {

@@ -4,8 +4,9 @@
 // changes, in the owner's transaction, together with a row that asks for repair; repair makes what is missing. At each moment the old
 // copies are whole.
 //
-// The places must not change between the look at them and the commit: group moves wait meanwhile (moves_), and a widening does not begin
-// while groups are moved.
+// What is there must not move between the look at it and the commit: moves of groups wait meanwhile (widening_), and a widening does not
+// begin while groups are moved; the write itself is not repaired meanwhile (OneAtATime). Should the map be planned anew before the commit,
+// both widths remember the places where the copies are.
 #include "cluster/keys.h"
 #include "cluster/repair.h"
 
@@ -32,6 +33,8 @@ Task<Result<DataLayout>> Repairer::widen(DataLayout layout, Redundancy wanted, D
   CO_TRY_ASSIGN(const DataLayout wide, widened(layout, wanted));
   const auto width = static_cast<uint8_t>(wanted.width());
   if (!plane_.drives.topology()->map.knows_width(width)) CO_TRY(co_await plane_.register_width(width));
+  OneAtATime alone(*this, layout.write_id);
+  co_await alone.enter();
   // Several may widen at once; moves exclude them all.
   if (moving_) co_return fail(Code::busy, "data is being moved between drives: try again when that is done (quarry status)");
   ++widening_;

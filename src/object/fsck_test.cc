@@ -192,5 +192,20 @@ TEST_F(Fsck, is_quiet_beside_traffic) {
   EXPECT_THAT(h.violations(), IsEmpty());
 }
 
+TEST(FsckRepair, two_at_once_mend_a_counter_once) {
+  Harness h{{.read_delay_max = std::chrono::milliseconds(1)}, 1};  // so that they overlap
+  auto bucket = h.make_bucket("b", Versioning::off);
+  ASSERT_TRUE(bucket);
+  ASSERT_TRUE(h.put("b", "k", "hello"));
+  auto transaction = h.executor.run(h.meta->begin());
+  (*transaction)->put(counter_key(bucket->id, UsageCounter::bytes), encode_counter(7));
+  ASSERT_TRUE(h.executor.run((*transaction)->commit()));
+  std::vector<Task<Result<ObjectEngine::FsckReport>>> repairs;
+  for (int i = 0; i < 2; ++i) repairs.push_back(h.engine->fsck(h.ctx, true));
+  auto reports = h.executor.run(when_all(std::move(repairs)));
+  for (auto& report : reports) ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_THAT(h.violations(), IsEmpty());
+}
+
 }  // namespace
 }  // namespace quarry::object

@@ -25,9 +25,9 @@ class FileSystem;
 }
 
 struct DirFormatOptions {
-  Uuid cluster;       // nil: belongs to nobody yet; open accepts any cluster
-  Uuid drive;         // nil: drawn from system_random
-  std::string label;  // see ChunkStore::set_label
+  Uuid cluster;        // nil: belongs to nobody yet; open accepts any cluster
+  Uuid drive;          // nil: drawn from system_random
+  std::string label;   // see ChunkStore::set_label
   bool force = false;  // a mountpath that is there is no more: what it keeps for itself goes, readable files stay, as nobody's
 };
 

@@ -1,6 +1,7 @@
 // A chunk store in memory with faults, for tests of the layers above. Two classes: MemoryMedium is the drive, kept by the test; the store
 // is a handle on it that code under test owns. What was put and acknowledged survives closing and reopening.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -75,6 +76,10 @@ struct MemoryMedium {
   bool fail_removes = false;              // with io_error
   uint64_t fail_puts = 0;                 // so many next puts fail with io_error
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
+  // For stopping exactly between two steps of what is tested: awaited when a call reaches the store, before it does anything. id: of the
+  // first chunk; of a list: where it begins.
+  enum class Call : uint8_t { put, get, stat, list, remove };
+  std::function<Task<void>(Call call, ChunkId id)> on_call;
   // Seen.
   uint64_t puts = 0, gets = 0, removes = 0;
   uint64_t listed = 0;  // chunks
@@ -106,6 +111,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     const std::string path = options.file ? fmt::format("{}/{}", options.file->directory, options.file->name) : std::string();
     std::string bytes;
     for (ByteView part : parts) bytes.append(text_of(part));
+    co_await reached(MemoryMedium::Call::put, id);
     co_await sleep_for(m_->put_delay);
     CO_TRY(usable());
     if (m_->read_only) co_return fail(Code::read_only, "memory drive refuses writes");
@@ -167,6 +173,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length) override {
+    co_await reached(MemoryMedium::Call::get, id);
     if (m_->chunks.contains(id)) co_await sleep_for(m_->delay);
     CO_TRY(usable());
     co_await hang(true);
@@ -181,6 +188,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<void>> remove(std::vector<ChunkId> ids) override {
+    if (!ids.empty()) co_await reached(MemoryMedium::Call::remove, ids.front());
     co_await Executor::here().yield();
     CO_TRY(usable());
     if (m_->fail_removes) co_return fail(Code::io_error, "removals fail by order of the test");
@@ -196,6 +204,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<chunk::ChunkStat>> stat(ChunkId id) override {
+    co_await reached(MemoryMedium::Call::stat, id);
     CO_TRY(usable());
     auto found = m_->chunks.find(id);
     if (found == m_->chunks.end()) co_return fail(Code::not_found, "{}", id.to_string());
@@ -203,6 +212,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit) override {
+    co_await reached(MemoryMedium::Call::list, from);
     if (m_->list_delay > Duration(0)) co_await sleep_for(m_->list_delay);
     CO_TRY(usable());
     std::vector<chunk::ChunkStat> stats;
@@ -264,6 +274,10 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
  private:
+  Task<void> reached(MemoryMedium::Call call, ChunkId id) {
+    const auto on_call = m_->on_call;  // it may take itself away
+    if (on_call) co_await on_call(call, id);
+  }
   Task<void> hang(bool reads = false) {
     while (m_->hangs || (m_->freezes && !reads)) co_await sleep_for(std::chrono::milliseconds(10));
   }

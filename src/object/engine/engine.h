@@ -132,6 +132,7 @@ class Engine final : public ObjectEngine {
   std::unordered_map<std::string, BucketRef> cache_;
   GateTable<64> quota_gates_;  // by bucket: puts into a bucket with a quota read its counters and would conflict
   std::shared_ptr<NameGates> name_gates_ = std::make_shared<NameGates>();  // by key, while its file is shown or hidden
+  Gate repair_gate_;                                                       // held by an fsck that repairs
   GateTable<256> key_gates_;                                               // by key, after a first conflict
 };
 

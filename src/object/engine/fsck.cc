@@ -403,6 +403,9 @@ Task<Result<void>> mend_counters(meta::Transaction& transaction, const Repairs& 
 }  // namespace
 
 Task<Result<ObjectEngine::FsckReport>> Engine::fsck(const RequestContext& ctx, bool repair) {
+  // A counter is mended by what one snapshot says is missing: of two repairs at once each would add it.
+  Gate::Pass alone;
+  if (repair) alone = co_await repair_gate_.enter();
   CO_TRY_ASSIGN(auto before, co_await data_rows(data()));
   CO_TRY_ASSIGN(auto snapshot, co_await meta().snapshot());
   ThreadPool* compute = options_.compute;
