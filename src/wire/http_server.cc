@@ -82,9 +82,9 @@ Task<void> HttpServer::State::accept_loop(State& state, Listener& listener, TlsA
       continue;
     }
     auto accepted = co_await listener.accept();
-    if (state.serving.stopping) break;
+    if (accepted && state.serving.stopping) break;
     if (!accepted) {
-      if (accepted.error().code() == Code::cancelled) break;
+      if (state.serving.stopping || accepted.error().code() == Code::cancelled) break;
       // Out of files or memory, or a connection that died in the queue: others may still get through.
       LOG_WARNING("accept failed", {"port", listener.address().port}, {"error", accepted.error().to_string()});
       co_await sleep_for(std::chrono::milliseconds(50));

@@ -109,8 +109,9 @@ Task<Result<FsckReport>> DirStoreImpl::fsck_once() {
     const ChunkId id = at->first;
     if (chunks.contains(id)) continue;
     auto still = co_await blocking(*pool_, [this, id] { return files_->info(place_of(kChunks, id)); });
+    const bool missing = !still;
     if (!index_.chunks().contains(id)) break;  // the index changed under the walk: the next fsck sees the rest
-    if (!still) report.violations.push_back(place_of(kChunks, id) + " is missing");
+    if (missing) report.violations.push_back(place_of(kChunks, id) + " is missing");
   }
   auto sizes = co_await blocking(*pool_, [this, &expected] {
     std::vector<std::string> wrong;

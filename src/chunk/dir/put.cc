@@ -1,6 +1,5 @@
 // Puts: a chunk of its own becomes one file, synced and renamed into place; chunks of a file go where they belong in it, and finish_file
 // makes the file whole: record, sync, rename out of .quarry/unfinished.
-#include "base/fault_points.h"
 #include "chunk/dir/dir_store_impl.h"
 
 namespace quarry::chunk::dir {

@@ -31,7 +31,10 @@ Task<Result<void>> RawStoreImpl::scrub_frames(uint32_t segment) {
       bytes = std::min<size_t>(bytes, static_cast<size_t>(end - block) * kBlock);
       if (buffer.size() < bytes) buffer = Buffer(bytes);
       auto read = co_await device_->read(at, buffer.mutable_view().first(bytes));
-      if (!walkable() || space_[segment].generation != generation || closing_) co_return Result<void>{};
+      if (!walkable() || space_[segment].generation != generation || closing_) {
+        std::move(read).ignore("the segment is another one by now");
+        co_return Result<void>{};
+      }
       if (!read) {
         if (read.error().code() == Code::device_gone) co_return noted(std::move(read).error(), false);
         // A bad sector: what lies there is found by its chunks.
