@@ -136,19 +136,17 @@ std::optional<WallTime> parse_time(std::string_view text) {
 }
 
 S3Result<void> refuse_encryption(const Request& request) {
-  constexpr std::string_view kNames[] = {"x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption"};
-  S3Result<void> refused;
-  const bool reads = request.head.method == "GET" || request.head.method == "HEAD";
+  std::string_view asks;
   request.for_each_header([&](const HttpField& field) {
-    const std::string name = lower(field.name);
-    if (!refused || !std::ranges::any_of(kNames, [&](auto prefix) { return name.starts_with(prefix); })) return;
-    if (!reads) {
-      refused = header_not_implemented(name, "server-side encryption");
-    } else if (!request.key.empty()) {
-      refused = S3Error(E::invalid_request, "The encryption parameters are not applicable to this object.").detail("Header", name);
+    for (const std::string_view prefix : {"x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption"}) {
+      if (equal_ignoring_case(field.name.substr(0, prefix.size()), prefix)) asks = field.name;
     }
   });
-  return refused;
+  if (asks.empty()) return {};
+  const bool reads = request.head.method == "GET" || request.head.method == "HEAD";
+  if (!reads) return header_not_implemented(lower(asks), "server-side encryption");
+  if (request.key.empty()) return {};
+  return S3Error(E::invalid_request, "The encryption parameters are not applicable to this object.").detail("Header", lower(asks));
 }
 
 S3Result<object::ObjectMetadata> parse_object_metadata(const Request& request) {
