@@ -77,6 +77,7 @@ class Repairer {
     const WriteId id_;
     bool mine_ = false;
   };
+  Task<Result<bool>> lead(uint8_t width, GroupId group, Place first);
   Task<Result<bool>> has_retired(GroupKey key);
   Task<Result<bool>> still_referenced(DataLayout layout);
   void note(const Outcome& outcome);
@@ -92,9 +93,10 @@ class Repairer {
   Semaphore turn_{1};
   std::set<WriteId> settling_;
   Event settled_;
-  bool moving_ = false;  // groups are being moved, or are about to be: no write is widened
-  size_t widening_ = 0;  // writes being widened: moves wait for them
-  Event widened_;        // pulsed when widening_ falls to 0
+  bool moving_ = false;   // groups are being moved, or are about to be: no write is widened
+  size_t widening_ = 0;   // writes being widened: moves wait for them
+  bool leading_ = false;  // a group is being rearranged for one of them: no other is widened
+  Event widened_;         // pulsed when widening_ falls to 0
   struct Lost {
     DataLayout layout;
     bool changed = false;

@@ -137,7 +137,7 @@ Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, 
   if (verb == "disable" || verb == "enable") {
     fmt::print("drive {} is {}d\n", options.number, verb);
   } else {
-    fmt::print("accepted; progress: quarry status\n");
+    fmt::print("{}\n", with_root("accepted; progress: `quarry status`", options.target.root));
   }
   if (verb == "add" || verb == "replace") co_await warn_of_sharing(session, options.path);
   co_return Result<void>();
@@ -145,7 +145,7 @@ Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, 
 
 Task<Result<void>> start_scrub(Session& session, bool as_json) {
   CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("POST", "/v1/scrub"));
-  fmt::print("{}", as_json ? answer : "scrub started; progress: quarry status\n");
+  fmt::print("{}", as_json ? answer : "scrub started; progress: `quarry status`\n");
   co_return Result<void>();
 }
 
