@@ -13,7 +13,7 @@ namespace quarry::client {
 Result<Endpoints> read_endpoints(const std::string& root) {
   const std::string path = root + "/endpoints.json";
   std::ifstream file(path);
-  if (!file) return fail(Code::not_found, "{} cannot be read: is a node running there? (start one: quarry up --root {})", path, root);
+  if (!file) return fail(Code::not_found, "{} cannot be read: is a node running there? (to start one: `quarry up --root {}`)", path, root);
   std::stringstream text;
   text << file.rdbuf();
   auto parsed = parse_json(text.str());

@@ -23,7 +23,27 @@ constexpr std::string_view kReplaced = "replaced by drive";  // start of the rea
 constexpr std::string_view kMissing = "missing";             // start of the reason of a drive that was given up because it was away
 
 Error no_drive(uint32_t number) {
-  return fail(Code::not_found, "the store has no drive {}, or it was removed: quarry status lists the drives", number);
+  return fail(Code::not_found, "the store has no drive {}, or it was removed: `quarry status` lists the drives", number);
+}
+
+Task<std::string> label_of(chunk::ChunkStore* store) { co_return store->label(); }
+
+// What it holds is old: its places are another's, or nobody's.
+bool is_past(const MapDrive& known) { return known.state == DriveState::removed || known.reason.starts_with(kReplaced); }
+
+Error already_known(const MapDrive& known, const std::string& path) {
+  if (is_past(known)) {
+    return fail(
+        Code::already_exists,
+        "{} is drive {}, which was {}, and what it holds is old: to use it again as a new drive, and DESTROY what is on it: `quarry "
+        "device add --force {}`",
+        path, known.number, known.state == DriveState::removed ? std::string("removed") : known.reason, path);
+  }
+  if (known.state == DriveState::failed || known.disabled) {
+    return fail(Code::already_exists, "{} is drive {} of this store, out of use now ({}): `quarry device enable {}`", path, known.number,
+                known.reason, known.number);
+  }
+  return fail(Code::already_exists, "{} is in use already: it is drive {}", path, known.number);
 }
 
 struct Turn {
@@ -88,18 +108,19 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
   if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open further drives");
   auto topology = drives_.topology();
   CO_TRY_ASSIGN(OpenedDrive opened, co_await open_drive_(path, topology->map.cluster, force));
-  const Uuid drive_id = opened.store->drive_id();
-  if (topology->map.find(drive_id) != nullptr) {
+  if (const MapDrive* row = topology->map.find(opened.store->drive_id())) {
+    const MapDrive known = *row;
     CO_TRY(co_await on(*opened.owner, opened.store->close()));
-    const MapDrive& known = *topology->map.find(drive_id);
-    if (known.state == DriveState::removed)
-      co_return fail(Code::already_exists,
-                     "{} is drive {}, which was removed: to use it again as a new drive, and DESTROY what is on it, use --force", path,
-                     known.number);
-    if (known.state == DriveState::failed || known.disabled)
-      co_return fail(Code::already_exists, "{} is drive {} of this store, out of use now ({}): quarry device enable {}", path, known.number,
-                     known.reason, known.number);
-    co_return fail(Code::already_exists, "{} is in use already: it is drive {}", path, known.number);
+    co_return already_known(known, path);
+  }
+  const std::string label = co_await on(*opened.owner, label_of(opened.store.get()));
+  if (!label.empty()) {
+    CO_TRY(co_await on(*opened.owner, opened.store->close()));
+    co_return fail(
+        Code::already_exists,
+        "{} was a drive of this store, which knows it no more: to use it as a new drive, and DESTROY what is on it: `quarry device "
+        "add --force {}`",
+        path, path);
   }
   uint32_t number = topology->map.next_drive;
   for (const LabelDrive& drive : labels_.label().drives) number = std::max(number, drive.number + 1);
@@ -169,9 +190,34 @@ Task<Result<void>> Administration::undo_join(Drive* drive) {
   co_return Result<void>();
 }
 
+// A drive of this store, at whatever path it is now: by its identity.
+Task<Result<bool>> Administration::take_back(std::string path) {
+  if (!open_known_) co_return false;
+  const auto topology = drives_.topology();
+  Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
+  if (!opened) co_return false;  // to be added as a new one, or refused as that
+  const MapDrive* known = topology->map.find(opened->store->drive_id());
+  CO_TRY(co_await on(*opened->owner, opened->store->close()));
+  if (known == nullptr || is_past(*known)) co_return false;
+  const Drive* drive = drives_.find(known->number);
+  const bool expected = known->state == DriveState::active || known->state == DriveState::draining;
+  if (expected && !known->disabled && drive != nullptr && drive->readable()) co_return false;
+  CO_TRY(co_await enable(known->number, path));
+  co_return true;
+}
+
 Task<Result<void>> Administration::add_drive(std::string path, bool force) {
   co_await turn_.acquire();
   Turn turn{turn_};
+  for (const auto& [number, known] : drives_.topology()->map.drives) {
+    const Drive* drive = drives_.find(number);
+    const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
+    if (expected && !known.disabled && drive != nullptr && drive->readable() && drive->path() == path) co_return already_known(known, path);
+  }
+  if (!force) {
+    CO_TRY_ASSIGN(const bool back, co_await take_back(path));
+    if (back) co_return Result<void>();
+  }
   CO_TRY_ASSIGN(uint32_t number, co_await join(std::move(path), force));
   static_cast<void>(number);
   repairer_.alarm.ring();
@@ -192,8 +238,8 @@ Task<Result<void>> Administration::start_drain(uint32_t number, std::string reas
     if (drive->second.state == DriveState::failed)
       return fail(
           Code::precondition_failed,
-          "drive {} was given up ({}), and what it held is rebuilt elsewhere: there is nothing to drain; quarry device remove {} once "
-          "quarry status shows that repair is idle, or quarry device enable {} if it is back",
+          "drive {} was given up ({}), and what it held is rebuilt elsewhere: there is nothing to drain; `quarry device remove {}` once "
+          "`quarry status` shows that repair is idle, or `quarry device enable {}` if it is back",
           number, drive->second.reason, number, number);
     drive->second.state = DriveState::draining;
     drive->second.reason = reason;
@@ -201,8 +247,8 @@ Task<Result<void>> Administration::start_drain(uint32_t number, std::string reas
       if (map.active_domains() < width) {
         return fail(
             Code::precondition_failed,
-            "data is stored over {} drives that fail independently, and without drive {} there are {}: add a drive first, or quarry "
-            "device replace {} NEW",
+            "data is stored over {} drives that fail independently, and without drive {} there are {}: add a drive first, or `quarry "
+            "device replace {} NEW`",
             width, number, map.active_domains(), number);
       }
     }
@@ -230,10 +276,9 @@ Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
     if (known == map.drives.end() || known->second.state == DriveState::removed) return no_drive(number);
     MapDrive& drive = known->second;
     if (!force && holds_data(map, number)) {
-      const char* next = drive.state == DriveState::draining ? "it is being drained: wait until quarry status shows that repair is idle"
-                         : drive.state == DriveState::failed
-                             ? "it is being rebuilt from the others: wait until quarry status shows that repair is idle"
-                             : "quarry device drain it, or replace it";
+      std::string next = "it is being rebuilt from the others: wait until `quarry status` shows that repair is idle";
+      if (drive.state == DriveState::draining) next = "it is being drained: wait until `quarry status` shows that repair is idle";
+      if (drive.state == DriveState::active) next = fmt::format("move its data away first (`quarry device drain {}`)", number);
       return fail(
           Code::precondition_failed,
           "drive {} still holds data that is not elsewhere yet: {}; --force takes it out now, and what it held has to be rebuilt from "
@@ -340,9 +385,11 @@ Error Administration::needed(const Topology& topology, uint32_t number) const {
   const std::string why = away.empty() ? std::string("it holds data that the other drives cannot make up for")
                                        : fmt::format("drive{} {} {} away already", away.size() > 1 ? "s" : "", fmt::join(away, ", "),
                                                      away.size() > 1 ? "are" : "is");
-  const std::string what = away.empty()
-                               ? fmt::format("move its data away first (quarry device drain {0}, or quarry device replace {0} NEW)", number)
-                               : "bring back what is away (quarry device enable), or wait until it is rebuilt elsewhere (quarry status)";
+  const std::string what =
+      away.empty()
+          ? fmt::format("move its data away first (`quarry device drain {0}`, or `quarry device replace {0} NEW`)", number)
+          : fmt::format("bring back what is away (`quarry device enable {}`), or wait until it is rebuilt elsewhere (`quarry status`)",
+                        away.front());
   return fail(
       Code::precondition_failed,
       "without drive {} some data could not be read: {}; {}. With --force it is disabled all the same, and such data cannot be read "
@@ -385,14 +432,13 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
 }
 
 // The store of a drive that vanished is of no use any more, also when the device is back: it is opened again, beside the old one.
-Task<Result<Drive*>> Administration::reopen(uint32_t number) {
+Task<Result<Drive*>> Administration::reopen(uint32_t number, std::string at) {
   if (!open_known_) co_return fail(Code::unsupported, "this node cannot open drives while it runs: restart it");
   auto topology = drives_.topology();
   const MapDrive known = topology->map.drives.at(number);
   Drive* old = drives_.find(number);
-  std::string path = known.path;
+  std::string path = !at.empty() ? std::move(at) : old != nullptr ? old->path() : known.path;
   if (old != nullptr) {
-    path = old->path();
     Result<void> closed = co_await old->close();
     std::move(closed).ignore("it is broken, that is why it is opened again");
     const TimePoint patience = Executor::here().now() + kClosingPatience;
@@ -402,13 +448,14 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number) {
   }
   Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
   if (!opened) {
-    co_return std::move(opened).error().with(
-        fmt::format("drive {} cannot be opened: bring {} back, or `quarry device replace {} NEW`", number, path, number));
+    co_return std::move(opened).error().with(fmt::format(
+        "drive {} cannot be opened; it comes back by itself once {} has it again, and if it is lost: `quarry device replace {} NEW`",
+        number, path, number));
   }
   std::optional<Error> wrong;
   if (opened->store->drive_id() != known.id) {
-    wrong.emplace(Code::wrong_owner, fmt::format("{} is another drive ({}), not drive {}: add it, or use it to replace drive {}", path,
-                                                 opened->store->drive_id().to_string(), number, number));
+    wrong.emplace(Code::wrong_owner,
+                  fmt::format("{} is another drive ({}), not drive {}", path, opened->store->drive_id().to_string(), number));
   }
   if (wrong) {
     Result<void> closed = co_await on(*opened->owner, opened->store->close());
@@ -428,9 +475,10 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number) {
 namespace {
 
 // It was disabled, or was being emptied because it refused writes.
-MapKeeper::Edit use_again(uint32_t number) {
-  return [number](ClusterMap& map) -> Result<void> {
+MapKeeper::Edit use_again(uint32_t number, std::string path) {
+  return [number, path = std::move(path)](ClusterMap& map) -> Result<void> {
     MapDrive& drive = map.drives.at(number);
+    drive.path = path;
     if (drive.disabled) drive.reason.clear();
     drive.disabled = false;
     if (drive.state == DriveState::draining && drive.reason.starts_with(kRefuses)) {
@@ -447,13 +495,18 @@ MapKeeper::Edit use_again(uint32_t number) {
 Task<Result<void>> Administration::enable_drive(uint32_t number) {
   co_await turn_.acquire();
   Turn turn{turn_};
+  co_return co_await enable(number, "");
+}
+
+// at: where the drive is now, if not where it was.
+Task<Result<void>> Administration::enable(uint32_t number, std::string at) {
   auto topology = drives_.topology();
   auto found = topology->map.drives.find(number);
   if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return no_drive(number);
   const MapDrive known = found->second;
   if (known.reason.starts_with(kReplaced))
     co_return fail(Code::precondition_failed,
-                   "drive {} was {}: to use {} again as a new drive, and DESTROY what is on it: quarry device add --force {}", number,
+                   "drive {} was {}: to use {} again as a new drive, and DESTROY what is on it: `quarry device add --force {}`", number,
                    known.reason, known.path, known.path);
   Drive* drive = drives_.find(number);
   if (drive != nullptr && drive->suspended() && drive->hangs())
@@ -467,7 +520,7 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
   Drive* opened = nullptr;
   const bool of_use = drive != nullptr && !drive->broken() && !drive->closing() && !drive->hangs() && (drive->sound() || !open_known_);
   if (!of_use) {
-    CO_TRY_ASSIGN(drive, co_await reopen(number));
+    CO_TRY_ASSIGN(drive, co_await reopen(number, std::move(at)));
     opened = drive;
   } else if (drive->readable() && !known.disabled && known.state != DriveState::failed && !known.reason.starts_with(kRefuses)) {
     CO_TRY(co_await drive->check_health());
@@ -477,7 +530,11 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
   drive->enable();
   Result<void> enabled = co_await drive->check_health();
   if (enabled) enabled = co_await log_.add_drive(*drive);
-  if (enabled) enabled = known.state == DriveState::failed ? co_await readmit(number) : co_await maps_.change(use_again(number));
+  if (enabled && known.state == DriveState::failed) {
+    enabled = co_await readmit(number);
+  } else if (enabled) {
+    enabled = co_await maps_.change(use_again(number, drive->path()));
+  }
   if (!enabled) {
     if (was_disabled) drive->disable(was);
     if (was_suspended && opened == nullptr) drive->suspend(was);
@@ -525,7 +582,8 @@ Task<Result<void>> Administration::readmit(uint32_t number) {
   CO_TRY(co_await log_.add_drive(*drive));
   CO_TRY(co_await log_.restore_copies());
   CO_TRY(co_await labels_.add({number, known.id, known.domain, drive->path()}, log_.writable_copies_min()));
-  CO_TRY(co_await maps_.change([number](ClusterMap& map) -> Result<void> {
+  CO_TRY(co_await maps_.change([number, path = drive->path()](ClusterMap& map) -> Result<void> {
+    map.drives.at(number).path = path;
     map.drives.at(number).state = DriveState::active;
     map.drives.at(number).disabled = false;
     map.drives.at(number).reason.clear();

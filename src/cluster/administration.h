@@ -44,7 +44,9 @@ class Administration {
  private:
   Task<Result<void>> look_after(uint32_t number, TimePoint now);
   Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
-  Task<Result<Drive*>> reopen(uint32_t number);
+  Task<Result<Drive*>> reopen(uint32_t number, std::string at);
+  Task<Result<void>> enable(uint32_t number, std::string at);
+  Task<Result<bool>> take_back(std::string path);
   Task<Result<void>> write_down_disabled();
   Task<void> close_disabled(Drive* drive);
   Error needed(const Topology& topology, uint32_t number) const;

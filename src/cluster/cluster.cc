@@ -128,6 +128,10 @@ class ClusterNode final : public Cluster {
     for (const auto& [number, known] : drives_.topology()->map.drives) {
       Drive* drive = drives_.find(number);
       if (known.disabled && drive != nullptr) drive->disable(known.reason);
+      if (known.state != DriveState::removed || drive == nullptr || labels_->names(number)) continue;
+      // It was away when it was removed. What it holds is nobody's, and who wants to use it again must be able to open it.
+      Result<void> closed = co_await drive->close();
+      std::move(closed).ignore("it is used for nothing");
     }
     plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning,
                                               options_.open_drive, options_.open_known, *clock_, *options_.blocking_pool);
@@ -150,8 +154,9 @@ class ClusterNode final : public Cluster {
       CO_TRY_ASSIGN(std::string bytes, co_await on(*opened.owner, read_label(opened.store.get())));
       if (bytes.empty()) {
         unlabelled += fmt::format("{}{}", unlabelled.empty() ? "" : ", ", opened.path);
-        LOG_WARNING("drive is not part of this cluster: add it with `device add`", {"path", opened.path});
-        strangers_.push_back(std::move(opened));
+        LOG_WARNING("a drive is not part of this store yet", {"path", opened.path}, {"then", "`quarry device add " + opened.path + "`"});
+        Result<void> closed = co_await on(*opened.owner, opened.store->close());
+        std::move(closed).ignore("nothing was done with it");
         continue;
       }
       Result<DriveLabel> label = DriveLabel::decode(bytes);
@@ -163,7 +168,8 @@ class ClusterNode final : public Cluster {
       if (newest == nullptr || each.label.epoch > newest->epoch) newest = &each.label;
     }
     if (newest == nullptr) {
-      co_return fail(Code::not_found, "no drive carries a label of a cluster{}{}",
+      co_return fail(Code::not_found,
+                     "no drive carries the label of a store: its creation was interrupted; to begin anew, start with --force{}{}",
                      unlabelled.empty() ? "" : "; without a label: ", unlabelled);
     }
     for (const Found& each : found) {
@@ -244,7 +250,6 @@ class ClusterNode final : public Cluster {
   bool closed_ = false;
   Event assembled_;  // or given up
   std::string master_key_;
-  std::vector<OpenedDrive> strangers_;
   DriveSet drives_;
   std::unique_ptr<LabelKeeper> labels_;
   std::unique_ptr<MetadataLog> log_;

@@ -233,7 +233,7 @@ unsigned ClusterMap::active_domains() const {
 
 const MapDrive* ClusterMap::find(const Uuid& id) const {
   for (const auto& [number, drive] : drives) {
-    if (drive.id == id && drive.state != DriveState::removed) return &drive;
+    if (drive.id == id) return &drive;
   }
   return nullptr;
 }

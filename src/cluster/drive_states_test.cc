@@ -248,6 +248,45 @@ TEST_F(DriveStatesTest, a_drive_that_vanished_and_is_back_is_opened_again) {
   EXPECT_EQ(*read(*meanwhile), random_bytes(2, 200'000));
 }
 
+TEST_F(DriveStatesTest, a_drive_that_is_at_another_path_now_is_taken_back_by_its_identity) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  auto before = write(random_bytes(1, 200'000), {RedundancyKind::mirror, 1, 1});
+  media[0]->gone = true;
+  pass(std::chrono::seconds(3));
+  EXPECT_EQ(state(1), "missing");
+  media[0]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("elsewhere/mem0", false)));
+  EXPECT_EQ(state(1), "active");
+  EXPECT_EQ(cluster->data().drives().size(), 3u);
+  EXPECT_EQ(cluster->data().drives()[0].path, "elsewhere/mem0");
+  EXPECT_EQ(executor.run(cluster->data().add_drive("elsewhere/mem0", false)).error().code(), Code::already_exists) << "it is in use";
+  settle();
+  EXPECT_EQ(fsck(), "");
+  EXPECT_EQ(*read(*before), random_bytes(1, 200'000));
+}
+
+TEST_F(DriveStatesTest, a_drive_that_was_replaced_while_it_was_away_is_not_taken_as_a_new_one) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  auto before = write(random_bytes(1, 200'000), {RedundancyKind::mirror, 1, 1});
+  media[0]->gone = true;
+  pass(std::chrono::seconds(3));
+  ASSERT_TRUE(executor.run(cluster->data().replace_drive(1, "new", false)));
+  media[0]->gone = false;
+  for (const char* when : {"while its data is rebuilt", "when it was removed"}) {
+    const auto added = executor.run(cluster->data().add_drive("mem0", false));
+    EXPECT_EQ(added.error().code(), Code::already_exists) << when;
+    EXPECT_NE(added.error().context().find("`quarry device add --force mem0`"), std::string::npos) << added.error().context();
+    settle();
+    pass(std::chrono::seconds(3));
+  }
+  EXPECT_EQ(state(1), "removed");
+  EXPECT_EQ(cluster->data().drives().size(), 4u);
+  EXPECT_EQ(fsck(), "");
+  EXPECT_EQ(*read(*before), random_bytes(1, 200'000));
+}
+
 // Puts, reads and checks do not come back. The parts of a put are looked at when it does: the memory must still be there.
 TEST_F(DriveStatesTest, a_drive_that_hangs_is_given_up_and_the_others_go_on) {
   add_media(4);

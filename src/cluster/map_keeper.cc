@@ -34,7 +34,8 @@ Task<Result<void>> MapKeeper::load() {
     }
   }
   CO_TRY_ASSIGN(std::optional<ClusterMap> map, ClusterMap::decode(rows));
-  if (!map) co_return fail(Code::not_found, "the metadata holds no cluster map: its creation was interrupted; format the drives again");
+  if (!map)
+    co_return fail(Code::not_found, "the metadata holds no cluster map: its creation was interrupted; to begin anew, start with --force");
   drives_.publish(std::move(*map));
   co_return Result<void>();
 }

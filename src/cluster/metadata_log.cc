@@ -142,8 +142,7 @@ Result<void> MetadataLog::check_absent() const {
   }
   return fail(Code::data_lost,
               "drives {} are absent, and the metadata has {} copies: what was written last may be on them alone; bring back at least {} of "
-              "them, or "
-              "accept the loss explicitly",
+              "them, or give up what only they hold: start with --accept-loss",
               names, writable_copies_min(), lost - writable_copies_min() + 1);
 }
 

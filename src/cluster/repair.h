@@ -88,6 +88,7 @@ class Repairer {
     bool mine_ = false;
   };
   Task<Result<bool>> plan_the_rest();
+  Task<Result<bool>> lead(uint8_t width, GroupId group, Place first);
   Task<Result<bool>> has_retired(GroupKey key);
   // As its data row says now; none: it is referenced no more.
   Task<Result<std::optional<DataLayout>>> present_layout(DataLayout layout);
@@ -107,6 +108,7 @@ class Repairer {
   bool planned_ = false;  // nothing that is at rest should be elsewhere
   bool moving_ = false;   // groups are being moved, or are about to be: no write is widened
   size_t widening_ = 0;   // writes being widened: moves wait for them
+  bool leading_ = false;  // a group is being rearranged for one of them: no other is widened
   Event widened_;         // pulsed when widening_ falls to 0
   struct Lost {
     DataLayout layout;

@@ -524,7 +524,8 @@ TEST_P(RandomLife, of_a_cluster_loses_nothing) {
       size_t shown = 0;
       std::string seen;  // for whoever has to find out why
       for (auto& medium : media) {
-        if (plane().plane().drives.topology()->map.find(medium->id) == nullptr) continue;  // it was replaced while it was away
+        const MapDrive* row = plane().plane().drives.topology()->map.find(medium->id);
+        if (row == nullptr || row->state == DriveState::removed) continue;  // it was replaced while it was away
         shown += medium->tree.contains(names[id]) && medium->text_of_file(names[id]) == entry.second;
         for (const auto& [first, file] : medium->open_files) {
           if (file.path != names[id]) continue;

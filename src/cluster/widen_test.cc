@@ -103,6 +103,57 @@ TEST_F(WidenTest, what_asked_for_copies_survives_a_crash) {
   EXPECT_EQ(fsck(), "");
 }
 
+// A drive that is added takes the place of the drive that leaves a group, which is the last one, although it may rank before the others.
+TEST_F(WidenTest, the_only_copy_on_a_drive_that_was_added_gets_further_ones) {
+  add_file_media(2);
+  ASSERT_TRUE(create("mirror:2"));
+  std::vector<std::pair<DataLayout, std::string>> old, fresh;
+  for (int i = 0; i < 40; ++i) {
+    const std::string bytes = random_bytes(i, 20'000);
+    auto layout = write_file(fmt::format("old{}", i), bytes, mirror(2));
+    ASSERT_TRUE(layout);
+    old.emplace_back(*layout, bytes);
+  }
+  new_media_keep_files = true;
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("new", false)));
+  settle();
+  std::vector<ChunkId> where;
+  for (int i = 0; i < 60; ++i) {
+    const std::string name = fmt::format("n{}", i), bytes = random_bytes(100 + i, 20'000);
+    auto layout = write_file(name, bytes, mirror(1));
+    ASSERT_TRUE(layout);
+    if (!media[2]->tree.contains("bucket/" + name)) continue;
+    fresh.emplace_back(*layout, bytes);
+    where.push_back(media[2]->tree.at("bucket/" + name));
+  }
+  ASSERT_GT(fresh.size(), 5u);
+  size_t rearranged = 0;
+  for (auto& [layout, bytes] : fresh) {
+    auto wide = widen(layout, mirror(2));
+    for (int again = 0; !wide && wide.error().code() == Code::busy && again < 5; ++again) {
+      ++rearranged;
+      settle();
+      wide = widen(layout, mirror(2));
+    }
+    ASSERT_TRUE(wide) << wide.error().to_string();
+    layout = *wide;
+  }
+  EXPECT_GT(rearranged, 0u);
+  settle();
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    EXPECT_EQ(*read(fresh[i].first), fresh[i].second);
+    EXPECT_TRUE(std::ranges::any_of(media[2]->tree, [&](const auto& file) { return file.second == where[i]; }))
+        << "it was not written again";
+  }
+  for (const auto& [layout, bytes] : old) EXPECT_EQ(*read(layout), bytes);
+  EXPECT_EQ(fsck(), "");
+  crash();
+  ASSERT_TRUE(open());
+  for (const auto& [layout, bytes] : fresh) EXPECT_EQ(*read(layout), bytes);
+  for (const auto& [layout, bytes] : old) EXPECT_EQ(*read(layout), bytes);
+  EXPECT_EQ(fsck(), "");
+}
+
 TEST_F(WidenTest, what_cannot_be_widened_is_said_and_left) {
   add_media(4);
   ASSERT_TRUE(create("ec:2+2"));

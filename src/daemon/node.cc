@@ -84,7 +84,17 @@ class RunningNode : public Node {
 
  private:
   Executor& home() { return loops_->executor(0); }
+  Executor& next_owner() { return loops_->executor(next_owner_.fetch_add(1) % loops_->size()); }
+  // Where it is has to be known at the next start, whatever becomes of this one.
+  static Task<Result<cluster::OpenedDrive>> remembered(RunningNode* self, Task<Result<cluster::OpenedDrive>> opening) {
+    auto opened = co_await std::move(opening);
+    if (!opened) co_return opened;
+    const Result<void> kept = co_await blocking_apart([self, path = opened->path] { return self->remember(path); });
+    if (!kept) LOG_WARNING("the list of drives cannot be kept; name them at the next start", {"error", kept.error().to_string()});
+    co_return opened;
+  }
   Task<Result<void>> open_cluster(std::vector<DriveToOpen> drives, StartRules rules);
+  Task<Result<void>> try_to_open(std::vector<DriveToOpen> drives, StartRules rules, Uuid* store);
   Result<StartRules> rules_of_start();
   Result<void> remember(std::string added);
   Task<Result<void>> open_identities();
@@ -114,6 +124,7 @@ class RunningNode : public Node {
 // The drives in use, for the next start. `added`: one that is about to be.
 Result<void> RunningNode::remember(std::string added) {
   const std::lock_guard lock(remember_mutex_);
+  CHECK(cluster_ != nullptr);
   RootMemory memory{.stage = RootMemory::Stage::made, .store = cluster_->id(), .drives = {}};
   for (const auto& drive : cluster_->data().drives()) {
     if (drive.state != "removed") memory.drives.push_back(drive.path);
@@ -147,7 +158,18 @@ Result<StartRules> RunningNode::rules_of_start() {
 Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open, StartRules rules) {
   for (size_t i = 0; i < to_open.size(); ++i) to_open[i].owner = &loops_->executor(i % loops_->size());
   next_owner_ = to_open.size();
+  Uuid store;
+  Result<void> done = co_await try_to_open(to_open, rules, &store);
+  if (done || done.error().code() != Code::not_found || !rules.force || offline_ || store.is_nil()) co_return done;
+  // Formatted, and not a store yet: a creation that this root does not remember was cut short. Told so, it is begun anew.
+  LOG_WARNING("no store was made of these drives", {"error", done.error().to_string()});
+  rules.memory = {.stage = RootMemory::Stage::creating, .store = store, .drives = {}};
+  co_return co_await try_to_open(std::move(to_open), std::move(rules), &store);
+}
+
+Task<Result<void>> RunningNode::try_to_open(std::vector<DriveToOpen> to_open, StartRules rules, Uuid* store) {
   CO_TRY_ASSIGN(OpenedDrives opened, co_await open_drives(std::move(to_open), std::move(rules)));
+  *store = opened.fresh ? Uuid{} : opened.cluster;
   for (const auto& drive : opened.unusable) LOG_ERROR("drive cannot be used", {"drive", drive.path}, {"error", drive.why});
   const Sizes sizes = sizes_for(config_.memory_bytes);
 
@@ -180,19 +202,13 @@ Task<Result<void>> RunningNode::open_cluster(std::vector<DriveToOpen> to_open, S
     std::unique_ptr<meta::MetaStore> base = std::move(*store);
     co_return base;
   };
-  options.open_drive = [this](std::string path, Uuid cluster, bool force) -> Task<Result<cluster::OpenedDrive>> {
-    Executor& owner = loops_->executor(next_owner_.fetch_add(1) % loops_->size());
-    return [](RunningNode* self, Executor* at, std::string where, Uuid of, bool forced) -> Task<Result<cluster::OpenedDrive>> {
-      auto opened_drive = co_await on(*at, open_new_drive(*at, std::move(where), of, forced));
-      if (!opened_drive) co_return opened_drive;
-      const Result<void> kept = self->remember(opened_drive->path);
-      if (!kept) LOG_WARNING("the list of drives cannot be kept; name them at the next start", {"error", kept.error().to_string()});
-      co_return opened_drive;
-    }(this, &owner, std::move(path), cluster, force);
+  options.open_drive = [this](std::string path, Uuid cluster, bool force) {
+    Executor& owner = next_owner();
+    return remembered(this, on(owner, open_new_drive(owner, std::move(path), cluster, force)));
   };
-  options.open_known = [this](std::string path, Uuid cluster) -> Task<Result<cluster::OpenedDrive>> {
-    Executor& owner = loops_->executor(next_owner_.fetch_add(1) % loops_->size());
-    return on(owner, open_known_drive(owner, std::move(path), cluster));
+  options.open_known = [this](std::string path, Uuid cluster) {
+    Executor& owner = next_owner();
+    return remembered(this, on(owner, open_known_drive(owner, std::move(path), cluster)));
   };
   fresh_ = opened.fresh;
   if (opened.fresh) {

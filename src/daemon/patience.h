@@ -84,7 +84,7 @@ quarry::detail::Root attempt(std::shared_ptr<Attempt<T>> shared, Executor* at, s
   own->done.set();
   if (!own->given_up) co_return;
   LOG_INFO("a drive that was given up answers again", {"path", path},
-           {"then", *own->answer ? "quarry device enable" : own->answer->error().to_string()});
+           {"then", *own->answer ? "it is taken back, or `quarry device enable`" : own->answer->error().to_string()});
   co_await at->enter();
   if (*own->answer) co_await undo(std::move(**own->answer));
   HangingPaths::remove(path);

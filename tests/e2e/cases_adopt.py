@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+import xml.etree.ElementTree as xml
 
 from cases_drive_kinds import Pool, tree, write_tree
 from faults import Disk, needs_mounts
@@ -27,13 +28,14 @@ def test_adopt_takes_odd_trees():
         data = os.path.join(node.directories()[0], "odd")
         os.makedirs(data)
         base = os.fsencode(data)
-        odd = [b"sp ace", b"new\nline", b"non-utf8-\xff\xfe", "umlaut-\u00e4".encode(), b"percent%41", b"quote\"'", b"-dash", b"back\\slash", b"dot.", b"x" * 250]
+        odd = [b"sp ace", b"new\nline", "umlaut-\u00e4".encode(), b"percent%41", b"quote\"'", b"-dash", b"back\\slash", b"dot.", b"x" * 250]
         for name in odd:
             with open(os.path.join(base, name), "wb") as f:
                 f.write(b"content of " + name)
-        os.makedirs(os.path.join(base, b"dir-\xff"))
+        folder = "dir-\u00fc".encode()
+        os.makedirs(os.path.join(base, folder))
         for i in range(1100):  # more than a step
-            with open(os.path.join(base, b"dir-\xff", b"%04d-\xfe" % i), "wb") as f:
+            with open(os.path.join(base, folder, b"%04d-\xc3\xa4" % i), "wb") as f:
                 f.write(b"%d" % i)
         write_tree(data, {"empty": b"", "deep/" + "/".join("abcdefgh"): b"deep"})
         with open(os.path.join(data, "sparse"), "wb") as f:
@@ -45,10 +47,19 @@ def test_adopt_takes_odd_trees():
         os.mkfifo(os.path.join(data, "pipe"))
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(os.path.join(data, "sock"))
+        # Names that are no text cannot be keys: a listing could not hold them.
+        wrong = [b"non-utf8-\xff\xfe", b"control-\x01", b"overlong-\xc0\xaf", b"surrogate-\xed\xa0\x80"]
+        for name in wrong:
+            with open(os.path.join(base, name), "wb") as f:
+                f.write(b"content of " + name)
         before = {p: os.lstat(os.path.join(base, p)).st_mtime_ns for p in os.listdir(base)}
-        done = adopt(node, data, "odd")
-        assert done["adopted"] == len(odd) + 1100 + 3 and done["failed"] == 0 and done["skipped"] == 4, done
-        assert any("symbolic link" in p for p in done["problems"]), done
+        done = adopt(node, data, "odd", check=False)
+        assert done.returncode != 0, done
+        done = json.loads(done.stdout)
+        assert done["adopted"] == len(odd) + 1100 + 3 and done["failed"] == len(wrong) and done["skipped"] == 4, done
+        assert any("symbolic link" in p for p in done["problems"]) and any("no UTF-8 text" in p for p in done["problems"]), done
+        listed = [e.text for e in xml.fromstring(node.s3("GET", "/odd", query="list-type=2")[2]).iter() if e.tag.endswith("}Key")]
+        assert len(listed) == 1000, len(listed)
         assert {p: os.lstat(os.path.join(base, p)).st_mtime_ns for p in os.listdir(base)} == before
         for name in odd:
             status, headers, body = node.s3("GET", b"/odd/" + name)
@@ -57,9 +68,28 @@ def test_adopt_takes_odd_trees():
         assert status == 200 and int(headers["content-length"]) == 3 << 30
         status, _, body = node.s3("GET", "/odd/sparse", headers={"range": f"bytes={1 << 30}-{(1 << 30) + 12}"})
         assert status == 206 and body == b"in the middle", (status, body)
+        for name in wrong:
+            os.rename(os.path.join(base, name), os.path.join(base, b"right-" + name[:4]))
         again = adopt(node, data, "odd")
-        assert again["adopted"] == 0 and again["unchanged"] == done["adopted"], again
+        assert again["adopted"] == len(wrong) and again["unchanged"] == done["adopted"], again
         assert os.stat(os.path.join(data, "sparse")).st_blocks < 1 << 16, "it is still sparse"
+
+
+def test_adopt_leaves_files_with_several_names_alone():
+    with Pool(["dir", "dir"]) as node:
+        data = os.path.join(node.directories()[0], "linked")
+        write_tree(data, {"a": b"one content", "alone": b"another"})
+        os.link(os.path.join(data, "a"), os.path.join(data, "b"))
+        done = adopt(node, data, "bkt", check=False)
+        report = json.loads(done.stdout)
+        assert done.returncode != 0 and report["adopted"] == 1 and report["failed"] == 2, report
+        assert all("hard links" in p for p in report["problems"]), report
+        assert node.s3("GET", "/bkt/a")[0] == 404
+        with open(os.path.join(data, "b"), "rb") as f:
+            assert f.read() == b"one content"
+        os.unlink(os.path.join(data, "b"))
+        again = adopt(node, data, "bkt")
+        assert again["adopted"] == 1 and node.get("bkt", "a") == b"one content", again
 
 
 class Unprivileged(Pool):

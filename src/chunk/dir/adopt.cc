@@ -89,6 +89,13 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
     }
     TRY_ASSIGN(info, file->info());
     if (info.kind != FileKind::file) return fail(Code::invalid_argument, "{} is not a plain file", full(adoption.path));
+    // Its other names would go on changing its bytes, and deleting or replacing the object would change theirs.
+    if (info.links > 1) {
+      return fail(Code::invalid_argument,
+                  "{} has {} names (hard links), and the object could not keep its content from the others: give it bytes of its own (cp "
+                  "it, and move the copy into its place), then adopt again",
+                  full(adoption.path), info.links);
+    }
     if (info.size > adoption.size_max)
       return fail(Code::too_large, "{} has {} bytes: at most {} are possible", full(adoption.path), info.size, adoption.size_max);
     TRY(check_shape(adoption.first, info.size, adoption.chunk_size, adoption.stride));

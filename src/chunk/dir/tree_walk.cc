@@ -20,6 +20,8 @@ struct WorkItem {
 
 std::string join(const std::string& directory, const std::string& name) { return directory.empty() ? name : directory + "/" + name; }
 
+// In the root of ext file systems, for fsck, and for the superuser alone: nobody's objects.
+constexpr const char* kLostAndFound = "lost+found";
 constexpr const char* kAnotherFileSystem = "another file system is mounted there";
 
 // Why a directory of the readable tree is not of this mountpath. Empty: it is.
@@ -111,7 +113,7 @@ class Walker {
     const bool shelves = item.zone != Zone::tree && std::count(item.directory.begin(), item.directory.end(), '/') == 1;
     for (auto& entry : *listed) {
       if (entry.kind == FileKind::directory) {
-        if (item.directory.empty() && entry.name == kOwn) continue;
+        if (item.directory.empty() && (entry.name == kOwn || entry.name == kLostAndFound)) continue;
         if (item.zone != Zone::tree && !shelves) {
           found.strange.push_back(join(item.directory, entry.name));
           continue;
@@ -326,7 +328,7 @@ Result<bool> visit_directory(FileSystem& files, const std::string& under, const 
     const std::string path = join(under, entry.name);
     bool go_on = true;
     if (entry.kind == FileKind::directory) {
-      if (under.empty() && entry.name == kOwn) continue;
+      if (under.empty() && (entry.name == kOwn || entry.name == kLostAndFound)) continue;
       if (path + "/" < after && !after.starts_with(path + "/")) continue;  // all of it comes before
       TRY_ASSIGN(go_on, visit_directory(files, path, after, root, visit));
     } else if (path > after) {

@@ -29,11 +29,19 @@ size_t default_instances(size_t write_buffer) {
   return std::max<size_t>(most, 4);
 }
 
+// Under a limit of memory (below 4 GiB) buffers and cache are smaller: a node may have many such drives.
+KfsTuning inside_memory(KfsTuning tuning) {
+  const uint64_t memory = machine_limits().memory_bytes;
+  tuning.write_buffer_bytes = std::min<size_t>(tuning.write_buffer_bytes, std::max<uint64_t>(memory / 1024, 512 * kKiB));
+  tuning.cache_bytes = std::min<size_t>(tuning.cache_bytes, std::max<uint64_t>(memory / 128, 2 * kMiB));
+  return tuning;
+}
+
 }  // namespace
 
 BucketSet::BucketSet(std::string directory, Descriptor descriptor, DirectoryLock lock, KfsTuning tuning)
     : directory_(std::move(directory)),
-      tuning_(tuning),
+      tuning_(inside_memory(tuning)),
       files_(tuning.files != nullptr ? *tuning.files : posix_files()),
       lock_(std::move(lock)),
       descriptor_(std::move(descriptor)) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/units.h"
+#include "cli/hints.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 
@@ -10,7 +11,7 @@ namespace quarry::cli {
 namespace {
 
 struct Sum {
-  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, failed = 0, skipped = 0;
+  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, pruned = 0, failed = 0, skipped = 0;
 };
 constexpr Duration kStepPatience = std::chrono::hours(24);  // a step may read one very large file
 constexpr size_t kProblemsShown = 1000;
@@ -46,6 +47,7 @@ Task<Result<void>> run_phase(Session* session, const AdoptOptions* options, std:
         .field("after", after)
         .field("attach", options->attach)
         .field("replace", options->replace)
+        .field("prune", options->prune)
         .end_object();
     auto answer = co_await session->admin.call("POST", "/v1/adopt", body.take(), kStepPatience);
     // A drive that was just attached gets its part of the store within seconds; until then it is the home of nothing.
@@ -61,6 +63,7 @@ Task<Result<void>> run_phase(Session* session, const AdoptOptions* options, std:
     sum->unchanged += number("unchanged");
     sum->changed += number("changed");
     sum->vanished += number("vanished");
+    sum->pruned += number("pruned");
     sum->failed += number("failed");
     sum->skipped += number("skipped");
     if (const JsonValue* list = json.find("problems")) {
@@ -100,12 +103,21 @@ Task<Result<void>> adopt(Session* session, const AdoptOptions* options) {
         .field("bytes", sum.bytes)
         .field("unchanged", sum.unchanged)
         .field("changed", sum.changed);
-    json.field("vanished", sum.vanished).field("failed", sum.failed).field("skipped", sum.skipped).key("problems").begin_array();
+    json.field("vanished", sum.vanished)
+        .field("pruned", sum.pruned)
+        .field("failed", sum.failed)
+        .field("skipped", sum.skipped)
+        .key("problems")
+        .begin_array();
     for (const auto& problem : problems) json.value(problem);
     fmt::print("{}\n", json.end_array().end_object().str());
   } else {
     if (!options->target.quiet) fmt::print(stderr, "\r\033[K");
     for (const auto& problem : problems) fmt::print("{}\n", problem);
+    if (sum.pruned > 0) fmt::print("{} objects whose files are gone were deleted\n", sum.pruned);
+    if (sum.vanished > sum.pruned)
+      fmt::print("to delete the objects of files that are gone: {}\n",
+                 with_root(fmt::format("`quarry adopt --prune {} {}`", directory, options->bucket), options->target.root));
     fmt::print("{} files adopted into {} ({}), {} of them again after a change; {} as they were, {} vanished, {} could not be adopted{}\n",
                sum.adopted, options->bucket, format_size(sum.bytes), sum.changed, sum.unchanged, sum.vanished, sum.failed,
                sum.skipped == 0 ? std::string() : fmt::format(", {} are no plain files", sum.skipped));

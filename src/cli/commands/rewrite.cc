@@ -99,7 +99,7 @@ Task<Result<void>> rewrite(Session* session, const BucketOptions* options) {
     fmt::print("{} objects of {}: {} got more copies where they lie, {} were written anew ({} in all), {} had their redundancy{}\n",
                sum.looked, options->name, sum.in_place, sum.copied, format_size(sum.bytes), sum.right,
                sum.left + sum.failed == 0 ? std::string() : fmt::format(", {} were left as they are", sum.left + sum.failed));
-    if (waiting > 0) fmt::print("{} still lack copies; repair makes them in the background (quarry status)\n", waiting);
+    if (waiting > 0) fmt::print("{} still lack copies; repair makes them in the background (`quarry status`)\n", waiting);
   }
   if (sum.left + sum.failed > 0)
     co_return fail(Code::precondition_failed, "{} objects could not be brought to the bucket's redundancy; they are as they were",

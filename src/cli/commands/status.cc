@@ -130,10 +130,11 @@ Task<void> warn_of_sharing(Session& session, std::string path) {
 // What is so now that the node has answered, and what goes on.
 std::string said_of_drive(const std::string& verb, const DeviceOptions& options) {
   if (verb == "disable" || verb == "enable") return fmt::format("drive {} is {}d\n", options.number, verb);
-  if (verb == "add") return fmt::format("{} is added; data moves to it, progress: quarry status\n", options.path);
+  if (verb == "add") return fmt::format("{} is added; data moves to it, progress: `quarry status`\n", options.path);
   if (verb == "replace")
-    return fmt::format("{} takes the places of drive {}; data moves to it, progress: quarry status\n", options.path, options.number);
-  if (verb == "drain") return fmt::format("drive {} gets no new data; what it holds moves away, progress: quarry status\n", options.number);
+    return fmt::format("{} takes the places of drive {}; data moves to it, progress: `quarry status`\n", options.path, options.number);
+  if (verb == "drain")
+    return fmt::format("drive {} gets no new data; what it holds moves away, progress: `quarry status`\n", options.number);
   return fmt::format("drive {} is removed\n", options.number);
 }
 
@@ -155,14 +156,14 @@ Task<Result<void>> change_drive(Session& session, const DeviceOptions& options, 
     fmt::print("{}\n", done.end_object().str());
     co_return Result<void>();
   }
-  fmt::print("{}", said_of_drive(verb, options));
+  fmt::print("{}", with_root(said_of_drive(verb, options), options.target.root));
   if (verb == "add" || verb == "replace") co_await warn_of_sharing(session, options.path);
   co_return Result<void>();
 }
 
 Task<Result<void>> start_scrub(Session& session, bool as_json) {
   CO_TRY_ASSIGN(const std::string answer, co_await session.admin.call("POST", "/v1/scrub"));
-  fmt::print("{}", as_json ? answer : "scrub started; progress: quarry status\n");
+  fmt::print("{}", as_json ? answer : "scrub started; progress: `quarry status`\n");
   co_return Result<void>();
 }
 

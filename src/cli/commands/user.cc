@@ -1,6 +1,7 @@
 // quarry user list|create|enable|disable|delete and quarry key show|list|create|enable|disable|delete
 #include <iostream>
 
+#include "cli/hints.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 
@@ -58,7 +59,8 @@ Task<Result<void>> create_user(Session& session, const UserOptions& options) {
   if (options.target.json) {
     fmt::print("{}", text);
   } else {
-    fmt::print("created user {}; give it a key with: quarry key create {}\n", options.name, options.name);
+    fmt::print("created user {}; {}\n", options.name,
+               with_root(fmt::format("give it a key with: `quarry key create {}`", options.name), options.target.root));
   }
   co_return Result<void>();
 }

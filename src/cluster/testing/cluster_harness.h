@@ -65,7 +65,7 @@ class ClusterHarness {
     o.blocking_pool = &pool;
     o.open_meta = [this](meta::CommitLog&, std::string) { return open_meta(); };
     o.open_drive = [this](std::string path, Uuid, bool) { return open_new(path); };
-    o.open_known = [this](std::string path, Uuid) { return open_new(path); };
+    o.open_known = [this](std::string path, Uuid) { return open_known(path); };
     o.random = &random;
     o.tuning = tuning;
     return o;
@@ -209,9 +209,10 @@ class ClusterHarness {
     meta_store = store.get();
     co_return std::unique_ptr<meta::MetaStore>(std::move(store));
   }
-  Task<Result<OpenedDrive>> open_new(std::string path) {
-    for (size_t i = 0; i < media.size(); ++i) {  // opened again
-      if (path != fmt::format("mem{}", i)) continue;
+  // "mem3", also at another place: "elsewhere/mem3".
+  Task<Result<OpenedDrive>> open_known(std::string path) {
+    for (size_t i = 0; i < media.size(); ++i) {
+      if (path != fmt::format("mem{}", i) && !path.ends_with(fmt::format("/mem{}", i))) continue;
       if (media[i]->gone) co_return fail(Code::not_found, "{} is still gone", path);
       OpenedDrive drive;
       drive.store = std::make_unique<MortalChunkStore>(media[i], dead);
@@ -220,6 +221,11 @@ class ClusterHarness {
       drive.file_system = media[i]->file_system;
       co_return drive;
     }
+    co_return fail(Code::not_found, "{} carries no drive", path);
+  }
+  Task<Result<OpenedDrive>> open_new(std::string path) {
+    Result<OpenedDrive> known = co_await open_known(path);
+    if (known || path.find("mem") != std::string::npos) co_return known;
     media.push_back(std::make_shared<MemoryMedium>(media.size() + 1));
     media.back()->files = new_media_keep_files;
     OpenedDrive drive;

@@ -1,8 +1,9 @@
-// POST /v1/adopt {"directory","bucket","phase","after","limit","attach","replace"}: one step of making a tree of files on a dir drive the
-// objects of a bucket, in place. The caller repeats it with "after" = the answer's "next" until "done"; each step stands alone, so it can
-// stop anywhere and begin again. Phases:
+// POST /v1/adopt {"directory","bucket","phase","after","limit","attach","replace","prune"}: one step of making a tree of files on a dir
+// drive the objects of a bucket, in place. The caller repeats it with "after" = the answer's "next" until "done"; each step stands alone,
+// so it can stop anywhere and begin again. Phases:
 //   count  how much there is to take
-//   check  objects that were adopted before: a changed file is let go, to be taken in again; a vanished one is reported
+//   check  objects that were adopted before: a changed file is let go, to be taken in again; a vanished one is reported, with prune its
+//          object is deleted
 //   take   files that belong to no object become objects
 // directory, after and next are percent-encoded, as they may be any bytes.
 #include <sys/stat.h>
@@ -60,7 +61,7 @@ std::optional<Place> find_place(const cluster::DataPlane& data, const std::strin
 }
 
 struct Tally {
-  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, failed = 0, skipped = 0;
+  uint64_t adopted = 0, bytes = 0, unchanged = 0, changed = 0, vanished = 0, pruned = 0, failed = 0, skipped = 0;
   std::vector<std::pair<std::string, std::string>> problems;  // what, why
   std::string next;
   bool done = false;
@@ -69,7 +70,8 @@ struct Tally {
   }
 };
 
-Task<Result<Tally>> check_step(AdminServices* services, const RequestContext& ctx, std::string bucket, std::string after, size_t limit) {
+Task<Result<Tally>> check_step(AdminServices* services, const RequestContext& ctx, std::string bucket, std::string after, size_t limit,
+                               bool prune) {
   const TimePoint end = Executor::here().now() + kStepTime;
   Tally tally;
   object::ListOptions options{.after = std::move(after), .limit = limit};
@@ -82,9 +84,12 @@ Task<Result<Tally>> check_step(AdminServices* services, const RequestContext& ct
       case cluster::FileState::changed: ++tally.changed; break;
       case cluster::FileState::vanished:
         ++tally.vanished;
-        tally.problem(object.key,
-                      "its file is gone or was replaced by another one, which is adopted in its place; delete the object if it is not "
-                      "wanted any more");
+        if (prune) {
+          CO_TRY(co_await services->objects.remove(ctx, bucket, {.key = object.key, .version_id = {}, .conditions = {}}));
+          ++tally.pruned;
+          break;
+        }
+        tally.problem(object.key, "its file is gone, or was replaced by another one, which is adopted in its place");
         break;
       case cluster::FileState::elsewhere: break;
     }
@@ -100,6 +105,27 @@ std::string key_of(const std::string& path, const std::string& under, const std:
   const auto own = chunk::dir::parse_path(path);
   if (own && own->bucket == bucket && under == bucket) return own->key;
   return under.empty() ? path : path.substr(under.size() + 1);
+}
+
+// UTF-8 without the characters that no XML can say: what a listing can hold.
+bool is_text(std::string_view name) {
+  for (size_t at = 0; at < name.size();) {
+    const auto lead = static_cast<uint8_t>(name[at]);
+    const size_t size = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+    if (size == 0 || at + size > name.size()) return false;
+    if (size == 1 && (lead == 0x7f || (lead < 0x20 && lead != '\t' && lead != '\n' && lead != '\r'))) return false;
+    uint32_t character = size == 1 ? lead : lead & (0xffu >> (size + 1));
+    for (size_t i = 1; i < size; ++i) {
+      const auto next = static_cast<uint8_t>(name[at + i]);
+      if ((next & 0xc0) != 0x80) return false;
+      character = character << 6 | (next & 0x3f);
+    }
+    const bool overlong = (size == 3 && character < 0x800) || (size == 4 && character < 0x10000);
+    const bool surrogate = character >= 0xd800 && character < 0xe000;
+    if (overlong || surrogate || character > 0x10ffff || character == 0xfffe || character == 0xffff) return false;
+    at += size;
+  }
+  return true;
 }
 
 // Files being adopted now, so that a run that was interrupted and its successor do not meet at one: the step of the first goes on to its
@@ -164,8 +190,14 @@ Task<Result<Tally>> take_step(AdminServices* services, const RequestContext& ctx
         tally.problem(file.path, file.why_not);
         continue;
       }
+      const std::string key = key_of(file.path, place.under, bucket);
+      if (!is_text(key)) {
+        ++tally.failed;
+        tally.problem(file.path, "its name is no UTF-8 text, which keys are: rename it, then adopt again");
+        continue;
+      }
       object::AdoptSource source{.drive = place.drive, .path = file.path, .owner = ctx.identity.user, .replace = replace};
-      tasks.push_back(adopt_one(services, ctx, bucket, key_of(file.path, place.under, bucket), std::move(source)));
+      tasks.push_back(adopt_one(services, ctx, bucket, key, std::move(source)));
       taken.push_back(&file);
     }
     auto results = co_await when_all(std::move(tasks));
@@ -210,14 +242,13 @@ Task<Result<Answer>> adopt_op(AdminServices& services, Call& call) {
     if (!around.empty() && (attach == nullptr || !attach->as_bool().value_or(false))) {
       co_return fail(
           Code::precondition_failed,
-          "{} is on another file system than the dir drive {} around it: make it a drive of its own with quarry device add dir:{}, "
-          "or quarry adopt --attach",
-          directory, around, directory);
+          "{} is on another file system than the dir drive {} around it: make it a drive of its own: `quarry adopt --attach {} {}`",
+          directory, around, directory, bucket);
     }
     if (attach == nullptr || !attach->as_bool().value_or(false)) {
       co_return fail(Code::precondition_failed,
-                     "{} lies on no dir drive of this node: quarry device add dir:{} (or a directory above it), or quarry adopt --attach",
-                     directory, directory);
+                     "{} lies on no dir drive of this node: make it one, or a directory above it: `quarry adopt --attach {} {}`", directory,
+                     directory, bucket);
     }
     CO_TRY(co_await services.data.add_drive("dir:" + directory, false));
     place = find_place(services.data, directory, &around);
@@ -225,7 +256,9 @@ Task<Result<Answer>> adopt_op(AdminServices& services, Call& call) {
   }
   Tally tally;
   if (phase == "check") {
-    CO_TRY_ASSIGN(tally, co_await check_step(&services, call.ctx, bucket, after, limit));
+    const JsonValue* prune = call.body.find("prune");
+    CO_TRY_ASSIGN(tally,
+                  co_await check_step(&services, call.ctx, bucket, after, limit, prune != nullptr && prune->as_bool().value_or(false)));
   } else if (phase == "take") {
     const bool replaces = replace != nullptr && replace->as_bool().value_or(false);
     CO_TRY_ASSIGN(tally, co_await take_step(&services, call.ctx, *place, bucket, after, limit, replaces));
@@ -242,7 +275,7 @@ Task<Result<Answer>> adopt_op(AdminServices& services, Call& call) {
       .field("adopted", tally.adopted)
       .field("bytes", tally.bytes);
   json.field("unchanged", tally.unchanged).field("changed", tally.changed).field("vanished", tally.vanished).field("failed", tally.failed);
-  json.field("skipped", tally.skipped).key("problems").begin_array();
+  json.field("pruned", tally.pruned).field("skipped", tally.skipped).key("problems").begin_array();
   for (const auto& [what, why] : tally.problems) json.begin_object().field("name", what).field("reason", why).end_object();
   json.end_array().end_object();
   co_return Answer{.json = json.take()};
