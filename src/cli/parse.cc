@@ -322,7 +322,8 @@ int parse_and_run(int argc, char** argv) {
   }
 
   NodeOptions node;
-  auto* status_app = app.add_subcommand("status", "drives, space, repair and health of a node");
+  auto* status_app = app.add_subcommand(
+      "status", "drives, space, repair and health of a node; exits 0 healthy, 1 degraded, 2 data unreadable, 3 no answer");
   add_target(*status_app, node.target);
   status_app->add_flag("--watch,-w", node.watch, "show again every two seconds");
   status_app->add_flag("--jobs", node.jobs, "what was done for whom: requests, bytes and time by user, tenant, team, project and job");

@@ -692,9 +692,10 @@ Task<Result<void>> Administration::look(Scope scope) {
 
 // What the map has to say of the drives, as they were found. now: in lived time.
 Task<Result<void>> Administration::tend(TimePoint now) {
-  while (!half_joined_.empty()) {
-    CO_TRY(co_await undo_join(half_joined_.back()));
-    half_joined_.pop_back();
+  if (!half_joined_.empty()) {
+    Result<void> undone = co_await undo_join(half_joined_.back());
+    if (undone) half_joined_.pop_back();
+    if (!undone) std::move(undone).ignore("the metadata's copies on it are needed for now: tried again with the next look");
   }
   CO_TRY(co_await write_down_disabled());
   const auto topology = drives_.topology();
