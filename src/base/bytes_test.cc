@@ -74,31 +74,6 @@ uint64_t resident_bytes() {
   return pages * 4096;
 }
 
-TEST(Buffer, what_is_free_between_buffers_goes_back_when_asked) {
-  if (buffer_arena_chunks_max() == 0) GTEST_SKIP() << "plain heap under sanitizers";
-  for (const size_t size : {size_t{kMiB}, size_t{12 * kKiB}}) {
-    std::vector<Buffer> many;
-    const size_t wanted = buffer_arena_limit() + 512 * kMiB;
-    while (many.size() * size <= wanted) {
-      Buffer& buffer = many.emplace_back(size);
-      for (size_t at = 0; at < buffer.size(); at += 4096) buffer.data()[at] = static_cast<uint8_t>(many.size());
-    }
-    // Nine of ten die, so that hardly any chunk is wholly free.
-    for (size_t i = 0; i < many.size(); ++i) {
-      if (i % 10 != 0) many[i] = Buffer();
-    }
-    const uint64_t before = resident_bytes();
-    buffer_arena_trim();
-    EXPECT_LT(resident_bytes(), before - 300 * kMiB) << size;
-    for (size_t i = 0; i < many.size(); i += 10) ASSERT_EQ(many[i].data()[0], static_cast<uint8_t>(i + 1));
-    for (size_t i = 0; i < many.size(); ++i) {  // all of it is usable again
-      if (i % 10 != 0) many[i] = Buffer(size);
-      many[i].data()[size - 1] = static_cast<uint8_t>(i);
-    }
-    for (size_t i = 0; i < many.size(); ++i) ASSERT_EQ(many[i].data()[size - 1], static_cast<uint8_t>(i));
-  }
-}
-
 TEST(Buffer, beyond_the_limit_memory_is_not_registered_and_goes_back) {
   if (buffer_arena_chunks_max() == 0) GTEST_SKIP() << "plain heap under sanitizers";
   std::vector<Buffer> many;
@@ -152,6 +127,32 @@ TEST(SharedBytes, a_slice_keeps_its_owner_alive) {
   }
   EXPECT_EQ(text_of(slice), "world");
   EXPECT_EQ(slice.retained_bytes(), 4096u);
+}
+
+// Last: small buffers leave their chunks in slices.
+TEST(Buffer, what_is_free_between_buffers_goes_back_when_asked) {
+  if (buffer_arena_chunks_max() == 0) GTEST_SKIP() << "plain heap under sanitizers";
+  for (const size_t size : {size_t{kMiB}, size_t{12 * kKiB}}) {
+    std::vector<Buffer> many;
+    const size_t wanted = buffer_arena_limit() + 512 * kMiB;
+    while (many.size() * size <= wanted) {
+      Buffer& buffer = many.emplace_back(size);
+      for (size_t at = 0; at < buffer.size(); at += 4096) buffer.data()[at] = static_cast<uint8_t>(many.size());
+    }
+    // Nine of ten die, so that hardly any chunk is wholly free.
+    for (size_t i = 0; i < many.size(); ++i) {
+      if (i % 10 != 0) many[i] = Buffer();
+    }
+    const uint64_t before = resident_bytes();
+    buffer_arena_trim();
+    EXPECT_LT(resident_bytes(), before - 300 * kMiB) << size;
+    for (size_t i = 0; i < many.size(); i += 10) ASSERT_EQ(many[i].data()[0], static_cast<uint8_t>(i + 1));
+    for (size_t i = 0; i < many.size(); ++i) {  // all of it is usable again
+      if (i % 10 != 0) many[i] = Buffer(size);
+      many[i].data()[size - 1] = static_cast<uint8_t>(i);
+    }
+    for (size_t i = 0; i < many.size(); ++i) ASSERT_EQ(many[i].data()[size - 1], static_cast<uint8_t>(i));
+  }
 }
 
 }  // namespace
