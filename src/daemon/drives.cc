@@ -150,10 +150,14 @@ std::function<Result<cluster::SpaceBelow>()> look_below(const DriveSpec& spec) {
 }
 
 Task<Result<Identified>> look_at(DriveToOpen drive, DriveSpec spec, bool force) {
-  CO_TRY_ASSIGN(auto found, co_await spec.kind->find(spec.path, force));
+  auto found = co_await spec.kind->find(spec.path, force);
   std::string unmounted;
-  if (!found->identity && spec.kind != &raw_drive_kind()) unmounted = co_await blocking_apart([spec] { return missing_mount(spec.path); });
-  co_return Identified{spec.text(), drive.owner, std::move(found), std::move(unmounted)};
+  if ((!found || !(*found)->identity) && spec.kind != &raw_drive_kind())
+    unmounted = co_await blocking_apart([spec] { return missing_mount(spec.path); });
+  // Before what the bare directory holds: nobody shall be told to destroy that.
+  if (!found && !unmounted.empty()) co_return fail(Code::misconfigured, "{}: {}", spec.text(), unmounted);
+  if (!found) co_return std::move(found).error();
+  co_return Identified{spec.text(), drive.owner, std::move(*found), std::move(unmounted)};
 }
 
 Task<Result<Identified>> identify(DriveToOpen drive, bool force, Duration patience) {

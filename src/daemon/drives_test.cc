@@ -215,6 +215,8 @@ TEST_F(Drives, a_directory_that_waits_for_its_file_system_is_not_formatted) {
     EXPECT_EQ(added.error().code(), Code::misconfigured) << name;
   }
   EXPECT_FALSE(fs::exists(root_ + "/mnt/a/quarry"));
+  const auto kfs = wait_on(loop(), open_new_drive(loop(), "kfs:" + root_ + "/mnt/a", store_, false));
+  EXPECT_EQ(kfs.error().code(), Code::misconfigured) << "the note itself is nothing to destroy";
   EXPECT_TRUE(begun_.empty());
 }
 

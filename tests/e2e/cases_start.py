@@ -282,16 +282,24 @@ def test_what_the_messages_say_to_type_works():
         assert node.stop() == 0
         said = node.cli("status", check=False)
         assert f"`quarry up --root {node.root}`" in said.stderr, said
-        # too many drives away -> --accept-loss
-        for name in ("raw-2", "raw-3", "dir-0"):
-            path = os.path.join(node.home, name)
-            os.rename(path, path + ".away")
-        said = up(node.root)
-        hint = hints(said.stderr)[-1]
-        assert said.returncode != 0 and hint.endswith("--accept-loss"), said
-        node.args = ["--accept-loss"]
-        node.start()
-        assert node.admin("GET", "/v1/status")["health"] != "healthy"
+        # too many drives away -> --accept-loss, where that helps
+        helped = 0
+        for pair in (("dir-0", "dir-1"), ("raw-2", "raw-3"), ("dir-0", "raw-2")):
+            paths = [os.path.join(node.home, name) for name in pair]
+            for path in paths:
+                os.rename(path, path + ".away")
+            said = up(node.root)
+            assert said.returncode != 0, said
+            for hint in hints(said.stderr):
+                assert hint.endswith("--accept-loss"), said
+            if hints(said.stderr) and helped == 0:
+                started = node.start("--accept-loss", wait=False)
+                node.wait_for(lambda: started.process.poll() is not None or os.path.exists(os.path.join(node.root, "endpoints.json")))
+                helped += started.process.poll() is None
+                node.kill()
+            for path in paths:
+                os.rename(path + ".away", path)
+        assert helped, said
 
 
 def test_the_secret_key_is_shown_once_and_by_its_command():
@@ -306,15 +314,15 @@ def test_the_secret_key_is_shown_once_and_by_its_command():
 
 
 def test_a_node_lives_inside_the_memory_of_its_control_group():
-    group = "/sys/fs/cgroup/quarry-e2e"
-    try:
-        os.mkdir(group)
-        with open(group + "/memory.max", "w") as f:
-            f.write(str(512 << 20))
-    except OSError as error:
-        if os.path.isdir(group):
-            os.rmdir(group)
-        raise Skip(f"no control group can be made here: {error}") from error
+    # Whoever runs the cases says where a group may be made: the groups of a machine, or of a container, are not ours.
+    above = os.environ.get("QUARRY_CGROUP")
+    if not above:
+        raise Skip("QUARRY_CGROUP names no control group (of memory) that may be used")
+    group = os.path.join(above, f"quarry-e2e-{os.getpid()}")
+    os.mkdir(group)
+    second = os.path.exists(os.path.join(group, "memory.max"))  # version
+    with open(os.path.join(group, "memory.max" if second else "memory.limit_in_bytes"), "r+") as f:
+        f.write(str(512 << 20))
     try:
         class Limited(Node):
             prefix = ("sh", "-c", f"echo $$ > {group}/cgroup.procs && exec \"$@\"", "sh")
@@ -325,7 +333,8 @@ def test_a_node_lives_inside_the_memory_of_its_control_group():
             assert done.returncode == 0, done
             node.cli("bench", "get", "--size", "8MiB", "--duration", "5s", "--connections", "32", "--no-prepare", check=False)
             assert node.process.poll() is None, "it was killed"
-            with open(group + "/memory.events") as f:
+            events = os.path.join(group, "memory.events" if second else "memory.oom_control")
+            with open(events) as f:
                 assert "oom_kill 0" in f.read()
             assert node.stop() == 0
     finally:

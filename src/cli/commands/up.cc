@@ -62,7 +62,7 @@ int run_up(const UpOptions& options) {
   auto node = daemon::Node::start(std::move(*config));
   if (!node) {
     print_error(with_root(node.error().to_string(), root));
-    if (node.error().code() == Code::data_lost && !options.accept_loss) {
+    if (node.error().context().find("--accept-loss") != std::string::npos) {
       const std::string how =
           options.config.empty() ? fmt::format("quarry up --root {}", root) : fmt::format("quarry server --config {}", options.config);
       fmt::print(stderr, "  to go on without them, and give up what only they hold: `{} --accept-loss`\n", how);
