@@ -253,6 +253,46 @@ TEST_F(GroundTest, what_goes_wrong_with_one_drive_does_not_keep_another_from_bei
   EXPECT_EQ(state(7), "failed");
 }
 
+class RemovalTest : public GroundTest {
+ protected:
+  static Task<void> remove(RemovalTest* self, uint32_t number) {
+    Result<void> done = co_await self->cluster->data().remove_drive(number, false);
+    EXPECT_TRUE(done) << done.error().to_string();
+    self->removed = true;
+  }
+  static Task<void> widen_map(RemovalTest* self) {
+    Result<void> done = co_await self->plane().administration().register_width(3);
+    EXPECT_TRUE(done) << done.error().to_string();
+    self->met = !self->removed;
+  }
+  static Task<void> both(RemovalTest* self, uint32_t number) {
+    TaskGroup group;
+    group.spawn(remove(self, number));
+    group.spawn(widen_map(self));
+    co_await group.join();
+  }
+  bool removed = false, met = false;
+};
+
+// An empty drive that is on its way out gets no place in the groups of a width that is used for the first time meanwhile.
+TEST_F(RemovalTest, of_an_empty_drive_keeps_new_groups_off_it) {
+  add_media(12);
+  ASSERT_TRUE(create("mirror:1"));
+  const auto topology = plane().plane().drives.topology();
+  std::set<uint32_t> used;
+  for (GroupId group = 0; group < topology->map.group_count; ++group) used.insert(topology->map.members(1, group)[0].at.drive);
+  uint32_t empty = 1;
+  while (used.contains(empty)) ++empty;
+  ASSERT_LE(empty, 12u) << "every drive holds something: nothing was tested";
+  executor.run(both(this, empty));
+  ASSERT_TRUE(met) << "the width was registered after the drive was gone: nothing was tested";
+  EXPECT_EQ(state(empty), "removed");
+  const auto after = plane().plane().drives.topology();
+  for (GroupId group = 0; group < after->map.group_count; ++group) {
+    for (const Member& member : after->map.members(3, group)) EXPECT_EQ(member.at.term, 0) << "a place was given and taken away again";
+  }
+}
+
 TEST_F(GroundTest, only_so_many_lost_writes_are_remembered) {
   add_media(3);
   tuning.lost_writes_max = 5;
