@@ -60,9 +60,9 @@ class DirStore : public ChunkStore {
   // invalid_argument (not a directory; inside another mountpath of the same file system; a file system that folds case or normalises
   // names), io_error.
   static Task<Result<Uuid>> format(std::string path, DirFormatOptions options);
-  // Takes the lock, removes what was not finished, reads the tree and serves. Errors: not_found (no directory, or not a mountpath),
-  // wrong_owner (of another cluster: says which), incompatible (newer format), busy (open in another process), corrupt (descriptor),
-  // permission_denied, io_error.
+  // Takes the lock, becomes the owner (fencing epoch), removes what was not finished, reads the tree and serves. Errors: not_found (no
+  // directory, or not a mountpath), wrong_owner (of another cluster: says which), incompatible (newer format), busy (open in another
+  // process), corrupt (descriptor), permission_denied, io_error.
   static Task<Result<std::unique_ptr<DirStore>>> open(std::string path, DirStoreOptions options);
 
   // What a directory says about itself, without opening the store; reads two small files, takes no lock. Blocks for a moment.
@@ -82,9 +82,8 @@ class DirStore : public ChunkStore {
   virtual Uuid cluster_id() const = 0;
   // Joins a mountpath formatted without a cluster. Durable when it returns. Errors: wrong_owner (has another).
   virtual Task<Result<void>> set_cluster_id(Uuid cluster) = 0;
-  // The newest epoch in which a write was accepted; only grows. Durable when it returns. Errors: precondition_failed (older).
+  // Of this open; see chunk/fencing.h. check_health looks whether it is still the one that the mountpath carries.
   virtual uint64_t fencing_epoch() const = 0;
-  virtual Task<Result<void>> set_fencing_epoch(uint64_t epoch) = 0;
 
   // Takes an existing file in, where it lies, without copying or moving it: reads it once for its checksums and records it. Durable
   // when it returns; its chunks are readable, and it counts as shown under `directory` and `name`.

@@ -62,7 +62,6 @@ class DirStoreImpl : public DirStore {
   Uuid cluster_id() const override { return descriptor_.cluster; }
   Task<Result<void>> set_cluster_id(Uuid cluster) override;
   uint64_t fencing_epoch() const override { return descriptor_.fencing_epoch; }
-  Task<Result<void>> set_fencing_epoch(uint64_t epoch) override;
   Task<Result<Adopted>> adopt(Adoption adoption) override;
   Task<Result<std::optional<std::string>>> adopted_path(ChunkId first) override;
   Task<Result<std::vector<Unrecorded>>> unrecorded(std::string under, std::string after, size_t limit) override;

@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <fstream>
 #include <thread>
 
 #include "chunk/dir/testing/store_fixture.h"
+#include "chunk/fencing.h"
 
 namespace quarry::chunk::dir {
 namespace {
@@ -206,14 +208,30 @@ TEST_F(DirReal, refuses_what_is_no_mountpath_of_ours) {
   mine.cluster = ours;
   EXPECT_EQ(executor.run(DirStore::open(other / "made", mine)).error().code(), Code::wrong_owner);
   ASSERT_TRUE(executor.run(store->set_cluster_id(ours)));
-  ASSERT_TRUE(executor.run(store->set_fencing_epoch(7)));
   EXPECT_EQ(executor.run(store->set_cluster_id(theirs)).error().code(), Code::wrong_owner);
-  EXPECT_EQ(executor.run(store->set_fencing_epoch(6)).error().code(), Code::precondition_failed);
   options.cluster = ours;
+  const uint64_t epoch = store->fencing_epoch();
   reopen();
-  EXPECT_EQ(store->fencing_epoch(), 7u);
+  EXPECT_GT(store->fencing_epoch(), epoch);
   EXPECT_TRUE(store->open_report().clean);
   EXPECT_TRUE(executor.run(store->check_health()));
+}
+
+TEST_F(DirReal, a_mountpath_that_another_node_has_opened_is_that_ones) {
+  EXPECT_TRUE(executor.run(store->check_health()));
+  const std::string file = directory / kDescriptorFile;
+  std::ifstream in(file, std::ios::binary);
+  const std::string content{std::istreambuf_iterator<char>(in), {}};
+  auto descriptor = decode_descriptor(bytes_of(content));
+  ASSERT_TRUE(descriptor);
+  EXPECT_EQ(descriptor->fencing_epoch, store->fencing_epoch());
+  descriptor->fencing_epoch = next_fencing_epoch(descriptor->fencing_epoch, 5);  // as that one's open does
+  std::ofstream(file, std::ios::binary | std::ios::trunc) << encode_descriptor(*descriptor);
+  const auto health = executor.run(store->check_health());
+  ASSERT_FALSE(health);
+  EXPECT_EQ(health.error().code(), Code::device_gone);
+  EXPECT_EQ(store->health().state, StoreState::failed);
+  EXPECT_EQ(executor.run(store->remove({{1, 1}})).error().code(), Code::device_gone);
 }
 
 // A file system of its own, where this process may mount one.

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "chunk/dir/dir_store_impl.h"
 #include "chunk/dir/tree_walk.h"
+#include "chunk/fencing.h"
 
 namespace quarry::chunk {
 
@@ -236,6 +237,14 @@ Task<Result<void>> DirStoreImpl::mount() {
     refresh_space();
     const auto space = files_->space();
     read_only |= space && space->read_only;
+    if (read_only) return {};
+    Descriptor mine = descriptor_;
+    mine.fencing_epoch = next_fencing_epoch(mine.fencing_epoch, system_random().u64());
+    auto raised = replace_whole(*files_, kDescriptorFile, fmt::format("{}/descriptor", kUnfinished), encode_descriptor(mine));
+    const Code refused = raised ? Code{} : raised.error().code();
+    if (raised) descriptor_ = mine;
+    read_only = refused == Code::read_only || refused == Code::permission_denied;
+    if (!raised && !read_only && refused != Code::no_space) return raised;  // a full one still serves reads and removals
     return {};
   });
   if (!read) co_return read;

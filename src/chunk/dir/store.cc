@@ -173,22 +173,6 @@ Task<Result<void>> DirStoreImpl::set_cluster_id(Uuid cluster) {
   co_return result;
 }
 
-Task<Result<void>> DirStoreImpl::set_fencing_epoch(uint64_t epoch) {
-  CO_TRY(writable());
-  Use use(*this);
-  co_await meta_.acquire();
-  Result<void> result;
-  if (epoch < descriptor_.fencing_epoch) {
-    result = fail(Code::precondition_failed, "{}: epoch {} is older than {}", files_->root(), epoch, descriptor_.fencing_epoch);
-  } else if (epoch > descriptor_.fencing_epoch) {
-    Descriptor changed = descriptor_;
-    changed.fencing_epoch = epoch;
-    result = co_await write_descriptor(changed);
-  }
-  meta_.release();
-  co_return result;
-}
-
 Task<Result<void>> DirStoreImpl::set_label(std::string label) {
   CO_TRY(writable());
   if (label.size() > 64 * kKiB) co_return fail(Code::too_large, "a label of {} bytes: at most 65536", label.size());

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "chunk/kfs/bucket_set.h"
+#include "chunk/kfs/directory.h"
 #include "chunk/kfs/kfs_chunk_store.h"
 #include "chunk/kfs/kfs_store.h"
 #include "chunk/kfs/temporary_directory.h"
@@ -161,6 +162,19 @@ class KfsFaults : public testing::Test {
   std::unique_ptr<KfsChunkStore> store;
   std::map<uint64_t, size_t> sizes;
 };
+
+TEST_F(KfsFaults, a_store_that_another_node_has_opened_says_so) {
+  create();
+  EXPECT_TRUE(executor.run(store->check_health()));
+  auto descriptor = kfs::read_descriptor(kfs::posix_files(), path());
+  ASSERT_TRUE(descriptor);
+  ++descriptor->mounts;  // as that one's open does
+  const std::string file = path() + "/" + std::string(kfs::kDescriptorName), content = kfs::encode_descriptor(*descriptor);
+  ASSERT_TRUE(kfs::replace_file(kfs::posix_files(), file, bytes_of(content)));
+  const auto health = executor.run(store->check_health());
+  ASSERT_FALSE(health);
+  EXPECT_EQ(health.error().code(), Code::device_gone);
+}
 
 TEST_F(KfsFaults, no_space_at_any_byte_of_a_write_leaves_no_half_chunk_and_reads_go_on) {
   create();

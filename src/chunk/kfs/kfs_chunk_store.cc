@@ -312,17 +312,20 @@ class Store : public KfsChunkStore {
     Call call(*this);
     CO_TRY(call.permitted());
     co_await probe_turn_.acquire();  // one at a time: they write the same file, and each removes it
-    auto healthy = co_await blocking(pool_, [files = &files_, directory = directory_, drive = descriptor_.drive]() -> Result<void> {
-      auto found = kfs::read_descriptor(*files, directory);
-      if (!found && found.error().code() == Code::not_found) return fail(Code::device_gone, "{} is gone", directory);
-      if (!found) return std::move(found).error();
-      if (found->drive != drive) return fail(Code::device_gone, "{} is another store by now", directory);
-      const std::string probe = directory + "/kfs.probe-health";  // kfs.probe is the set's own
-      const auto written = kfs::replace_file(*files, probe, bytes_of("probe"));
-      if (!written && written.error().code() != Code::no_space) return written;  // full is not broken
-      files->remove(probe).ignore("the next look removes it");
-      return {};
-    });
+    auto healthy =
+        co_await blocking(pool_, [files = &files_, directory = directory_, drive = descriptor_.drive, set = set_.get()]() -> Result<void> {
+          auto found = kfs::read_descriptor(*files, directory);
+          if (!found && found.error().code() == Code::not_found) return fail(Code::device_gone, "{} is gone", directory);
+          if (!found) return std::move(found).error();
+          if (found->drive != drive) return fail(Code::device_gone, "{} is another store by now", directory);
+          if (found->mounts > set->descriptor().mounts)  // of its descriptor only the owner's opens count
+            return fail(Code::device_gone, "{}: another node has opened this drive since; it is that one's now", directory);
+          const std::string probe = directory + "/kfs.probe-health";  // kfs.probe is the set's own
+          const auto written = kfs::replace_file(*files, probe, bytes_of("probe"));
+          if (!written && written.error().code() != Code::no_space) return written;  // full is not broken
+          files->remove(probe).ignore("the next look removes it");
+          return {};
+        });
     probe_turn_.release();
     co_return healthy;
   }

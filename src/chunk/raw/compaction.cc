@@ -86,6 +86,9 @@ Task<Result<void>> RawStoreImpl::compact() {
 }
 
 Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
+  CO_TRY(co_await look_at_owner());
+  // Somebody else's choice, or emptied, meanwhile.
+  if (space_[segment].role != Role::packed || space_[segment].compacting || space_[segment].emptying) co_return Result<void>{};
   space_[segment].compacting = true;  // it is not freed before this is done, so it needs no reader's ticket
   const uint64_t base = space_.geometry().offset_of(segment);
   const FrameExpectation expectation{drive_id(), segment, space_[segment].generation, supers_.superblock().salt,

@@ -28,7 +28,7 @@
 namespace quarry::chunk {
 
 // Notes on the timeline carry what happened as their tag: subject << 60 | number << 2 | step.
-enum class CrashSubject : uint64_t { chunk = 0, label = 1, fence = 2, cluster = 3, size = 4, mounted = 5 };
+enum class CrashSubject : uint64_t { chunk = 0, label = 1, cluster = 3, size = 4, mounted = 5 };
 enum CrashStep : uint64_t { put_issued = 0, put_acknowledged = 1, remove_issued = 2, remove_acknowledged = 3 };
 constexpr uint64_t crash_tag(CrashSubject subject, uint64_t number, CrashStep step) {
   return static_cast<uint64_t>(subject) << 60 | number << 2 | static_cast<uint64_t>(step);
@@ -47,7 +47,7 @@ struct CrashWorkload {
   int opens = 1;    // the store is closed and opened again so many times in all
   int prefill = 0;  // large chunks put before recording starts, then every second one removed
   int checkpoint_one_in = 25;
-  bool administer = false;  // labels, fencing epochs, the cluster's id, between puts
+  bool administer = false;  // labels and the cluster's id, between puts
   bool grow = false;        // the drive grows in the middle
   int failing_one_in = 0;   // so many writes fail, of which a part landed: nothing, some, or all
   bool recut = false;       // recovery is cut too, and its images are checked
@@ -59,7 +59,6 @@ struct CrashWorkload {
 struct CrashPromise {
   std::map<uint64_t, int> chunks;  // number -> the last step
   uint64_t label_issued = 0, label_acknowledged = 0;
-  uint64_t fence_issued = 0, fence_acknowledged = 0;
   bool cluster_acknowledged = false;
   bool grow_issued = false, grow_acknowledged = false;
   bool mounted = false;
@@ -77,7 +76,6 @@ struct CrashPromise {
           break;
         }
         case CrashSubject::label: (done ? label_acknowledged : label_issued) = number; break;
-        case CrashSubject::fence: (done ? fence_acknowledged : fence_issued) = number; break;
         case CrashSubject::cluster: cluster_acknowledged = cluster_acknowledged || done; break;
         case CrashSubject::size: (done ? grow_acknowledged : grow_issued) = true; break;
         case CrashSubject::mounted: mounted = true; break;
@@ -126,7 +124,7 @@ class CrashRun {
   std::unique_ptr<RawStore> store_;
   std::vector<uint64_t> alive_;
   uint64_t next_ = 1;
-  uint64_t label_ = 0, fence_ = 0;
+  uint64_t label_ = 0;
 };
 
 struct CrashCheck {

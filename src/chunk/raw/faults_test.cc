@@ -342,8 +342,6 @@ TEST_F(RawStoreFaults, opening_refuses_another_cluster_a_shrunk_drive_and_a_newe
   EXPECT_EQ(refused.error().code(), Code::wrong_owner);
   auto opened = executor.run(RawStore::open(disk->open(), {.cluster = mine}));
   ASSERT_TRUE(opened);
-  ASSERT_TRUE(executor.run((*opened)->set_fencing_epoch(7)));
-  EXPECT_FALSE(executor.run((*opened)->set_fencing_epoch(6)));
   ASSERT_TRUE(executor.run((*opened)->close()));
   // A newer program's superblock, with its checksum right.
   store.reset();
@@ -352,7 +350,6 @@ TEST_F(RawStoreFaults, opening_refuses_another_cluster_a_shrunk_drive_and_a_newe
       auto block = disk->peek(zone + slot * raw::kBlock, raw::kBlock);
       auto superblock = raw::decode_superblock(block, zone);
       ASSERT_TRUE(superblock);
-      EXPECT_LE(superblock->fencing_epoch, 7u);
       superblock->version = raw::kFormatVersion + 1;
       disk->poke(zone + slot * raw::kBlock, raw::encode_superblock(*superblock, zone));
     }
@@ -360,6 +357,24 @@ TEST_F(RawStoreFaults, opening_refuses_another_cluster_a_shrunk_drive_and_a_newe
   refused = executor.run(RawStore::open(disk->open(), {}));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Code::incompatible);
+}
+
+TEST_F(RawStoreFaults, sectors_above_4_kib_are_refused_and_what_to_do_is_said) {
+  close();
+  disk = SimDisk::create({.size = 64 * kMiB, .block_size = 16384});
+  auto device = disk->open();
+  for (const bool force : {false, true}) {
+    const auto refused = executor.run(RawStore::format(*device, {.force = force}));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), Code::incompatible);
+    EXPECT_NE(refused.error().to_string().find("sectors of 16384 bytes"), std::string::npos) << refused.error().to_string();
+    EXPECT_NE(refused.error().to_string().find("kfs:DIRECTORY"), std::string::npos) << refused.error().to_string();
+  }
+  const auto unknown = executor.run(RawStore::identify(*device));  // what a node asks first
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().code(), Code::incompatible);
+  EXPECT_EQ(disk->stats().writes, 0u);
+  executor.run(device->close());
 }
 
 TEST_F(RawStoreFaults, a_grown_drive_takes_more) {

@@ -13,6 +13,7 @@ namespace quarry::chunk {
 Task<Result<Uuid>> RawStore::format(BlockDevice& device, FormatOptions options) {
   using namespace raw;
   const uint64_t size = device.info().size;
+  CO_TRY(check_sectors(device.info()));
   if (!options.force) {
     auto present = co_await SuperblockSet::load(device);
     if (present) {
@@ -80,6 +81,7 @@ Task<Result<Uuid>> RawStore::format(BlockDevice& device, FormatOptions options) 
 namespace raw {
 
 Task<Result<void>> RawStoreImpl::mount() {
+  if (!options_.read_only) CO_TRY(co_await take_ownership());
   const Superblock superblock = supers_.superblock();
   CO_TRY_ASSIGN(Recovered recovered, co_await recover(*device_, superblock));
   report_ = std::move(recovered.report);

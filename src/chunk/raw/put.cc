@@ -79,6 +79,7 @@ Task<Result<void>> RawStoreImpl::put(ChunkId id, std::vector<ByteView> parts, Pu
   uint64_t size = 0;
   for (const ByteView part : parts) size += part.size();
   if (size > kChunkSizeMax) co_return fail(Code::too_large, "a chunk of {} bytes: at most {}", size, kChunkSizeMax);
+  if (owner_look_due()) CO_TRY(co_await look_at_owner());
   if (index_.find(id) != nullptr || !putting_.insert(id).second) co_return fail(Code::already_exists, "chunk {}", id.to_string());
   co_await put_bytes_.acquire(size);
   const auto stream = static_cast<uint8_t>(options.stream);

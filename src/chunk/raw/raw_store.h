@@ -44,6 +44,8 @@ struct RawStoreOptions {
   double compaction_live_below = 0.70;                 // packed segments with less live data are worth compacting
   double compaction_share = 0.10;                      // of the device's time, at most, while requests are served
   Duration idle_seal = std::chrono::milliseconds(50);  // after this much quiet the tails of log and frames are recorded twice
+  // Nothing is written when the last look at whose drive it is lies further back; who opens a drive that was not closed waits longer.
+  Duration owner_look = std::chrono::seconds(1);
 };
 
 // What open had to do, for logs and tests.
@@ -76,10 +78,12 @@ struct RawStoreStats {
 class RawStore : public ChunkStore {
  public:
   // Writes an empty store. Durable when it returns. The caller has probed the device (raw/device_probe.h).
-  // Errors: already_exists (holds a Quarry store and not forced), invalid_argument (too small), io_error, device_gone.
+  // Errors: already_exists (holds a Quarry store and not forced), invalid_argument (too small), incompatible (sectors above 4 KiB),
+  // io_error, device_gone.
   static Task<Result<Uuid>> format(BlockDevice& device, FormatOptions options);
-  // Recovers and serves. Errors: wrong_owner, incompatible (newer format: says which), corrupt (no superblock agrees), not_found (not a
-  // Quarry device), io_error, device_gone.
+  // Becomes the drive's owner, recovers and serves. One that was not closed may be in use elsewhere: then its user notices before it
+  // acknowledges anything that this does not find. Errors: busy (opened elsewhere at the same time), wrong_owner, incompatible (newer
+  // format: says which), corrupt (no superblock agrees), not_found (not a Quarry device), io_error, device_gone.
   static Task<Result<std::unique_ptr<RawStore>>> open(std::unique_ptr<BlockDevice> device, RawStoreOptions options);
   // What a device says about itself, without opening the store. Errors: not_found (not a Quarry device), incompatible, corrupt.
   struct Identity {
@@ -94,9 +98,8 @@ class RawStore : public ChunkStore {
   virtual Uuid cluster_id() const = 0;
   // Joins a device formatted without a cluster. Durable when it returns. Errors: wrong_owner (has another).
   virtual Task<Result<void>> set_cluster_id(Uuid cluster) = 0;
-  // The newest epoch in which a write was accepted; only grows. Durable when it returns. Errors: precondition_failed (older).
+  // Of this open; see chunk/fencing.h.
   virtual uint64_t fencing_epoch() const = 0;
-  virtual Task<Result<void>> set_fencing_epoch(uint64_t epoch) = 0;
   // Takes the space that a grown device or file has now. Returns the new device size. A smaller device is refused: invalid_argument.
   virtual Task<Result<uint64_t>> grow() = 0;
   // Writes what a restart needs, so that it replays nothing older. Happens by itself when the log fills, and on close.

@@ -1,5 +1,5 @@
 // The raw store's one object: what its parts share. The parts are files: open.cc (mount and recovery: recovery.h), put.cc, get.cc,
-// remove.cc, packed_stream.cc, segments.cc (slots, checkpoint), compaction.cc, check.cc (scrub, fsck).
+// remove.cc, packed_stream.cc, segments.cc (slots, checkpoint), compaction.cc, check.cc (scrub, fsck), owner.cc (fencing).
 //
 // Invariants, on its loop, between any two suspensions:
 //   - the index holds exactly the chunks that are durable and not removed; changes to it happen where a frame becomes durable;
@@ -129,7 +129,7 @@ class RawStoreImpl final : public RawStore {
   Task<Result<void>> close() override;
   Task<Result<void>> set_cluster_id(Uuid cluster) override;
   uint64_t fencing_epoch() const override { return supers_.superblock().fencing_epoch; }
-  Task<Result<void>> set_fencing_epoch(uint64_t epoch) override;
+  Task<Result<void>> check_health() override;
   Task<Result<uint64_t>> grow() override;
   Task<Result<void>> checkpoint() override;
   Task<Result<void>> compact() override;
@@ -152,6 +152,13 @@ class RawStoreImpl final : public RawStore {
   void note_error(const Error& error, bool write);
   void become(StoreState state, std::string reason);
   Task<Result<void>> update_superblock(Superblock next);
+  // ---- owner.cc
+  Task<Result<void>> take_ownership();
+  // Whether the next write needs a look at whose drive it is first.
+  bool owner_look_due() const;
+  // Unless the last look is younger than owner_look. Errors: device_gone (another node's by now).
+  Task<Result<void>> look_at_owner();
+  Task<Result<void>> look_at_owner_now();  // under super_turn_
 
   // ---- put.cc
   Task<Result<void>> put_packed(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream);
@@ -217,6 +224,7 @@ class RawStoreImpl final : public RawStore {
   const RawStoreOptions options_;
   SuperblockSet supers_;
   Semaphore super_turn_{1};
+  TimePoint owner_looked_at_{};  // when the last look that found this store as the owner began
   StoreHealth health_;
   OpenReport report_;
   RawStoreStats stats_;

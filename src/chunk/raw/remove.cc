@@ -13,6 +13,7 @@ struct RemoveCommit {
 Task<Result<void>> RawStoreImpl::remove(std::vector<ChunkId> ids) {
   CO_TRY(readable());
   Use use(*this);
+  if (owner_look_due()) CO_TRY(co_await look_at_owner());
   std::erase_if(ids, [this](const ChunkId& id) { return index_.find(id) == nullptr; });
   for (size_t at = 0; at < ids.size(); at += kRemovesPerEntry) {
     std::vector<ChunkId> part(ids.begin() + static_cast<ptrdiff_t>(at),

@@ -213,7 +213,9 @@ Task<Result<void>> RawStoreImpl::write_table() {
 Task<void> RawStoreImpl::run_checkpoint(bool rotate) {
   checkpointing_ = true;
   checkpoint_done_.reset();
-  Result<void> result;
+  co_await super_turn_.acquire();
+  Result<void> result = co_await look_at_owner_now();
+  super_turn_.release();
   for (auto& stream : streams_) {
     if (stream->queued() > 0 || !result) continue;
     result = co_await stream->list_items();
@@ -267,6 +269,8 @@ void RawStoreImpl::discard_later(uint32_t segment) {
 
 Task<void> RawStoreImpl::run_discards() {
   while (!discards_.empty() && !closing_ && health_.state == StoreState::online) {
+    auto looked = co_await look_at_owner();
+    if (!looked || discards_.empty()) break;
     const uint32_t segment = discards_.front();
     discards_.pop_front();
     if (space_[segment].role != Role::free || space_[segment].writing_slot) continue;
@@ -307,7 +311,8 @@ Task<void> RawStoreImpl::run_idle_seal() {
     const bool stopped = co_await stop_.wait_until(Executor::here().now() + options_.idle_seal);
     if (stopped) break;
   }
-  if (!closing_ && health_.state == StoreState::online) {
+  auto looked = co_await look_at_owner();
+  if (looked && !closing_ && health_.state == StoreState::online) {
     Journal::Entry entry;
     for (const auto& stream : streams_) {
       if (stream->segment() == kNoSegment) continue;

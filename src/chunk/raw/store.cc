@@ -99,6 +99,7 @@ void RawStoreImpl::note_error(const Error& error, bool write) {
 }
 
 Task<Result<void>> RawStoreImpl::update_superblock(Superblock next) {
+  if (mounted_) CO_TRY(co_await look_at_owner_now());
   auto updated = co_await supers_.update(*device_, std::move(next));
   if (!updated) co_return noted(std::move(updated).error(), true);
   co_return Result<void>{};
@@ -109,7 +110,8 @@ Task<Result<void>> RawStoreImpl::set_label(std::string label) {
   if (label.size() > kLabelMax) co_return fail(Code::too_large, "a label of {} bytes: at most {}", label.size(), kLabelMax);
   Use use(*this);
   co_await super_turn_.acquire();
-  auto set = co_await supers_.set_label(*device_, std::move(label));
+  auto set = co_await look_at_owner_now();
+  if (set) set = co_await supers_.set_label(*device_, std::move(label));
   super_turn_.release();
   if (!set) co_return noted(std::move(set).error(), true);
   co_return Result<void>{};
@@ -126,22 +128,6 @@ Task<Result<void>> RawStoreImpl::set_cluster_id(Uuid cluster) {
     result = co_await update_superblock(std::move(next));
   } else if (next.cluster != cluster) {
     result = fail(Code::wrong_owner, "drive {} belongs to cluster {}", next.drive.to_string(), next.cluster.to_string());
-  }
-  super_turn_.release();
-  co_return result;
-}
-
-Task<Result<void>> RawStoreImpl::set_fencing_epoch(uint64_t epoch) {
-  CO_TRY(writable());
-  Use use(*this);
-  co_await super_turn_.acquire();
-  Superblock next = supers_.superblock();
-  Result<void> result;
-  if (epoch > next.fencing_epoch) {
-    next.fencing_epoch = epoch;
-    result = co_await update_superblock(std::move(next));
-  } else if (epoch < next.fencing_epoch) {
-    result = fail(Code::precondition_failed, "fencing epoch {} is older than {}", epoch, next.fencing_epoch);
   }
   super_turn_.release();
   co_return result;

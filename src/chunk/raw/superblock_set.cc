@@ -72,7 +72,16 @@ std::optional<size_t> agree(const std::vector<SuperblockCopy>& copies) {
   return std::nullopt;
 }
 
+Result<void> check_sectors(const DeviceInfo& info) {
+  if (info.block_size <= kBlock) return {};
+  return fail(Code::incompatible,
+              "{} has sectors of {} bytes; a raw drive needs {} or less, since a power cut while one is written may take what else lies in "
+              "it: make a file system on it and use a directory there, as kfs:DIRECTORY or dir:DIRECTORY",
+              info.path, info.block_size, kBlock);
+}
+
 Task<Result<SuperblockSet>> SuperblockSet::load(BlockDevice& device) {
+  CO_TRY(check_sectors(device.info()));
   SuperblockSet set;
   std::vector<uint64_t> zones = candidate_zones(device.info().size);
   std::vector<SuperblockCopy> copies;
@@ -179,6 +188,26 @@ Task<Result<SuperblockSet>> SuperblockSet::create(BlockDevice& device, Superbloc
   Superblock again = set.superblock_;
   CO_TRY(co_await set.update(device, std::move(again)));
   co_return set;
+}
+
+Task<Result<bool>> SuperblockSet::is_newest(BlockDevice& device) const {
+  Buffer blocks(2 * kBlock);
+  for (const uint64_t zone : superblock_.zones) {
+    auto got = co_await device.read(zone, blocks.mutable_view());
+    if (!got && got.error().code() == Code::device_gone) co_return std::move(got).error();
+    if (!got) continue;
+    bool any = false;
+    for (uint64_t slot = 0; slot < 2; ++slot) {
+      const ByteView block = blocks.view().subspan(slot * kBlock, kBlock);
+      const auto found = decode_superblock(block, zone);
+      if (!found && found.error().code() != Code::incompatible) continue;
+      if (!found || found->drive != superblock_.drive || found->sequence > superblock_.sequence) co_return false;
+      if (found->sequence == superblock_.sequence && superblock_identity(block) != identity_) co_return false;
+      any = true;
+    }
+    if (any) co_return true;
+  }
+  co_return true;
 }
 
 Task<Result<void>> SuperblockSet::update(BlockDevice& device, Superblock next) {

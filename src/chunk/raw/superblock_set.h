@@ -19,9 +19,13 @@ struct SuperblockCopy {
 // Index of a copy that holds the agreed superblock, or nothing.
 std::optional<size_t> agree(const std::vector<SuperblockCopy>& copies);
 
+// Whether a raw store can live on the device: each of its blocks is written by itself, so no sector may hold two.
+Result<void> check_sectors(const DeviceInfo& info);
+
 class SuperblockSet {
  public:
-  // Errors: not_found (no copy at all), incompatible (newer format), corrupt (copies, but no agreement), io_error, device_gone.
+  // Errors: not_found (no copy at all), incompatible (newer format, sectors too large), corrupt (copies, but no agreement), io_error,
+  // device_gone.
   static Task<Result<SuperblockSet>> load(BlockDevice& device);
   // A new set: wipes all places where an older format may have superblocks, then writes both.
   static Task<Result<SuperblockSet>> create(BlockDevice& device, Superblock superblock, std::string label);
@@ -32,6 +36,8 @@ class SuperblockSet {
   uint32_t damaged_copies() const { return damaged_; }
   bool label_lost() const { return label_lost_; }
 
+  // Whether nobody else has written a superblock since this set did. Where no copy can be read: true. Errors: device_gone.
+  Task<Result<bool>> is_newest(BlockDevice& device) const;
   // Writes the superblock with the next sequence to all zones; durable when it returns. Bad zones are passed over as long as two good
   // ones remain. Errors: io_error, device_gone, read_only.
   Task<Result<void>> update(BlockDevice& device, Superblock next);

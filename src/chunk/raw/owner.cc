@@ -1,0 +1,65 @@
+// Whose drive it is. A lock keeps two processes of one machine apart; two machines that see one drive (a shared LUN, a guest's disk given
+// to two guests) have none in common. So each open raises the fencing epoch in the superblock, and whoever has the drive open looks at the
+// superblock: before a write when the last look is older than owner_look, before a checkpoint, a label and a superblock always.
+//
+// The newcomer, where a device was not closed, raises the epoch, waits longer than owner_look and only then reads. So the older owner has
+// noticed, and what it acknowledged is found. What is left: a request that it issued before it noticed and that reaches the media only
+// after that wait (a drive or path that holds writes back for so long, a machine stopped between look and write). Such a write may hit a
+// place that is somebody else's by then; checksums show it, parity repairs it.
+#include "base/log.h"
+#include "chunk/fencing.h"
+#include "chunk/raw/raw_store_impl.h"
+#include "io/clock.h"
+
+namespace quarry::chunk::raw {
+
+Task<Result<void>> RawStoreImpl::take_ownership() {
+  Superblock next = supers_.superblock();
+  // A file has a lock that everybody sees who can open it.
+  const bool nobodys = next.clean || device_->info().drive_class == DriveClass::file;
+  next.fencing_epoch = next_fencing_epoch(next.fencing_epoch, system_random().u64());
+  CO_TRY(co_await update_superblock(std::move(next)));
+  if (!nobodys) co_await sleep_for(options_.owner_look + options_.owner_look / 4);
+  const TimePoint begin = Executor::here().now();
+  CO_TRY_ASSIGN(const bool ours, co_await supers_.is_newest(*device_));
+  if (!ours) co_return fail(Code::busy, "{}: another node opened this drive at the same time", device_->info().path);
+  owner_looked_at_ = begin;
+  co_return Result<void>{};
+}
+
+bool RawStoreImpl::owner_look_due() const { return Executor::here().now() - owner_looked_at_ >= options_.owner_look; }
+
+Task<Result<void>> RawStoreImpl::look_at_owner_now() {
+  const TimePoint begin = Executor::here().now();
+  auto ours = co_await supers_.is_newest(*device_);
+  if (!ours) co_return noted(std::move(ours).error(), false);
+  if (!*ours) {
+    Error error =
+        fail(Code::device_gone,
+             "{}: another node has opened this drive since; it is that one's now. If both are meant to run, each needs drives of its own",
+             device_->info().path);
+    note_error(error, true);
+    co_return error;
+  }
+  owner_looked_at_ = begin;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> RawStoreImpl::look_at_owner() {
+  if (!owner_look_due()) co_return Result<void>{};
+  co_await super_turn_.acquire();
+  Result<void> result = readable();
+  if (result && owner_look_due()) result = co_await look_at_owner_now();  // else somebody else has looked meanwhile
+  super_turn_.release();
+  co_return result;
+}
+
+Task<Result<void>> RawStoreImpl::check_health() {
+  CO_TRY(readable());
+  Use use(*this);
+  if (options_.read_only) co_return Result<void>{};
+  auto looked = co_await look_at_owner();
+  co_return looked;
+}
+
+}  // namespace quarry::chunk::raw

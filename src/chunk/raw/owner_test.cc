@@ -1,0 +1,195 @@
+// One drive, seen by two nodes that no lock tells of each other: fencing epochs (owner.cc).
+#include <gtest/gtest.h>
+
+#include "chunk/raw/raw_store.h"
+#include "chunk/test_payload.h"
+#include "io/clock.h"
+#include "io/sim/sim_block_device.h"
+#include "io/sim/sim_executor.h"
+
+namespace quarry::chunk {
+namespace {
+
+using std::chrono::milliseconds;
+
+// A SimDisk has one handle at a time, as a drive with a lock has. This is one of several on it. One writes at a time: where two write to
+// one block, one is first.
+class SharedHandle final : public BlockDevice {
+ public:
+  SharedHandle(std::shared_ptr<BlockDevice> device, Semaphore& turn) : device_(std::move(device)), turn_(turn) {}
+  const DeviceInfo& info() const override { return device_->info(); }
+  Task<Result<void>> read(uint64_t offset, MutableByteView into) override { return device_->read(offset, into); }
+  Task<Result<void>> write(uint64_t offset, ByteView from, Durability how) override {
+    co_await turn_.acquire();
+    auto written = co_await device_->write(offset, from, how);
+    turn_.release();
+    co_return written;
+  }
+  Task<Result<void>> write_gather(uint64_t offset, std::vector<ByteView> parts, Durability how) override {
+    co_await turn_.acquire();
+    auto written = co_await device_->write_gather(offset, std::move(parts), how);
+    turn_.release();
+    co_return written;
+  }
+  Task<Result<void>> flush() override { return device_->flush(); }
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override { return device_->discard(offset, length); }
+  Task<Result<uint64_t>> refresh_size() override { return device_->refresh_size(); }
+  Task<void> close() override { co_return; }
+
+ private:
+  const std::shared_ptr<BlockDevice> device_;
+  Semaphore& turn_;
+};
+
+class RawStoreOwner : public testing::Test {
+ public:
+  void SetUp() override { create(1); }
+  void create(uint64_t seed) {
+    disk = SimDisk::create(
+        {.size = 64 * kMiB, .latency_min = std::chrono::microseconds(20), .latency_max = std::chrono::microseconds(400), .seed = seed});
+    device = disk->open();
+    ASSERT_TRUE(executor.run(RawStore::format(*device, {})));
+  }
+  std::unique_ptr<BlockDevice> handle() { return std::make_unique<SharedHandle>(device, turn); }
+  std::unique_ptr<RawStore> open() {
+    auto opened = executor.run(RawStore::open(handle(), {}));
+    EXPECT_TRUE(opened) << opened.error().to_string();
+    return opened ? std::move(*opened) : nullptr;
+  }
+  static Task<Result<void>> put(RawStore& store, uint64_t n) {
+    const std::string text = test_payload(n, size_of(n));
+    std::vector<ByteView> parts = {bytes_of(text)};
+    auto stored = co_await store.put({1, n}, std::move(parts), {});
+    co_return stored;
+  }
+  static size_t size_of(uint64_t n) { return n % 3 == 0 ? 100'000 : 3'000; }
+  // Puts, every few milliseconds, until one is refused. Returns that error.
+  static Task<Error> write_on(RawStore& store, uint64_t first, std::vector<uint64_t>& acknowledged) {
+    for (uint64_t n = first;; ++n) {
+      auto stored = co_await put(store, n);
+      if (!stored) co_return std::move(stored).error();
+      acknowledged.push_back(n);
+      co_await sleep_for(milliseconds(7));
+    }
+  }
+  static Task<void> keep_writing(RawStore& store, std::vector<uint64_t>& acknowledged, std::optional<Error>& ended) {
+    ended = co_await write_on(store, 1, acknowledged);
+  }
+  static Task<void> keep_open(std::unique_ptr<BlockDevice> device, std::optional<Result<std::unique_ptr<RawStore>>>& opened) {
+    opened = co_await RawStore::open(std::move(device), {});
+  }
+  void expect_all(RawStore& store, const std::vector<uint64_t>& numbers) {
+    for (const uint64_t n : numbers) {
+      auto got = executor.run(store.get({1, n}, 0, kChunkSizeMax));
+      EXPECT_TRUE(got) << "an acknowledged chunk is lost: " << n;
+      if (got) EXPECT_TRUE(text_of(got->view()) == test_payload(n, size_of(n))) << n;
+    }
+  }
+
+  SimExecutor executor;
+  std::shared_ptr<SimDisk> disk;
+  std::shared_ptr<BlockDevice> device;
+  Semaphore turn{1};
+};
+
+TEST_F(RawStoreOwner, a_newcomer_finds_all_that_the_older_owner_acknowledged_which_then_writes_nothing_more) {
+  auto older = open();
+  std::vector<uint64_t> acknowledged;
+  std::optional<Error> ended;
+  std::optional<Result<std::unique_ptr<RawStore>>> opened;
+  const auto meet = [](RawStoreOwner& t, RawStore& store, std::vector<uint64_t>& numbers, std::optional<Error>& end,
+                       std::optional<Result<std::unique_ptr<RawStore>>>& newer) -> Task<void> {
+    TaskGroup group;
+    group.spawn(keep_writing(store, numbers, end));
+    co_await sleep_for(milliseconds(500));
+    const size_t before = numbers.size();
+    EXPECT_GT(before, 10u);
+    group.spawn(keep_open(t.handle(), newer));
+    co_await group.join();
+    EXPECT_GT(numbers.size(), before) << "they did not meet";
+  };
+  executor.run(meet(*this, *older, acknowledged, ended, opened));
+  ASSERT_TRUE(ended);
+  EXPECT_EQ(ended->code(), Code::device_gone);
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  EXPECT_NE(older->health().reason.find("another node"), std::string::npos) << older->health().reason;
+  ASSERT_TRUE(opened && *opened) << (*opened).error().to_string();
+  auto newer = std::move(**opened);
+  EXPECT_TRUE(newer->open_report().damage.empty());
+  EXPECT_GT(newer->fencing_epoch(), older->fencing_epoch());
+  expect_all(*newer, acknowledged);
+  // What the older one still does changes nothing.
+  EXPECT_FALSE(executor.run(older->remove({{1, acknowledged.front()}})));
+  EXPECT_FALSE(executor.run(older->set_label("mine")));
+  executor.run(older->close()).ignore("it may say so or not");
+  ASSERT_TRUE(executor.run(put(*newer, 5000)));
+  acknowledged.push_back(5000);
+  const auto cut = disk->stable_copy();
+  EXPECT_TRUE(executor.run(newer->close()));
+  auto after = executor.run(RawStore::open(cut->open(), {}));
+  ASSERT_TRUE(after);
+  EXPECT_TRUE((*after)->open_report().damage.empty());
+  expect_all(**after, acknowledged);
+  EXPECT_TRUE(executor.run((*after)->close()));
+}
+
+TEST_F(RawStoreOwner, an_older_owner_without_writes_is_told_by_its_health) {
+  auto older = open();
+  auto newer = open();
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_TRUE(executor.run(newer->check_health()));
+  const auto health = executor.run(older->check_health());
+  ASSERT_FALSE(health);
+  EXPECT_EQ(health.error().code(), Code::device_gone);
+  EXPECT_FALSE(executor.run(older->checkpoint()));
+  executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run(newer->close()));
+  auto again = open();
+  EXPECT_TRUE(again->open_report().clean);
+  EXPECT_TRUE(executor.run(again->close()));
+}
+
+TEST_F(RawStoreOwner, of_two_that_open_at_once_at_most_one_writes) {
+  int one = 0, none = 0;
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    create(seed);
+    std::array<std::optional<Result<std::unique_ptr<RawStore>>>, 2> opened;
+    const auto race = [](RawStoreOwner& t, std::optional<Result<std::unique_ptr<RawStore>>>& a,
+                         std::optional<Result<std::unique_ptr<RawStore>>>& b) -> Task<void> {
+      TaskGroup group;
+      group.spawn(keep_open(t.handle(), a));
+      group.spawn(keep_open(t.handle(), b));
+      co_await group.join();
+      co_await sleep_for(milliseconds(1500));
+    };
+    executor.run(race(*this, opened[0], opened[1]));
+    int writing = 0;
+    for (auto& store : opened) {
+      if (*store && executor.run(put(***store, 10))) ++writing;
+    }
+    EXPECT_LE(writing, 1) << seed;
+    ++(writing == 1 ? one : none);
+    for (auto& store : opened) {
+      if (*store) executor.run((**store)->close()).ignore("it may say so or not");
+    }
+  }
+  EXPECT_GT(one, 0);
+}
+
+TEST_F(RawStoreOwner, a_drive_that_was_closed_is_opened_without_a_wait) {
+  auto store = open();
+  EXPECT_TRUE(executor.run(store->close()));
+  TimePoint before = executor.now();
+  store = open();
+  EXPECT_LT(executor.now() - before, milliseconds(100));
+  const auto cut = disk->copy();
+  EXPECT_TRUE(executor.run(store->close()));
+  before = executor.now();
+  auto after = executor.run(RawStore::open(cut->open(), {}));
+  ASSERT_TRUE(after);
+  EXPECT_GE(executor.now() - before, std::chrono::seconds(1));
+  EXPECT_TRUE(executor.run((*after)->close()));
+}
+
+}  // namespace
+}  // namespace quarry::chunk
