@@ -639,6 +639,7 @@ Task<Result<void>> Administration::look() {
   judge_speed();
   update_read_only();
   if (!log_.writable()) co_return Result<void>();
+  CO_TRY(co_await maps_.settle());
   auto topology = drives_.topology();
   const TimePoint now = Executor::here().now();
   for (const auto& [number, known] : topology->map.drives) {
