@@ -692,6 +692,7 @@ Task<Result<void>> Administration::look(Scope scope) {
 
 // What the map has to say of the drives, as they were found. now: in lived time.
 Task<Result<void>> Administration::tend(TimePoint now) {
+  CO_TRY(co_await maps_.settle());
   if (!half_joined_.empty()) {
     Result<void> undone = co_await undo_join(half_joined_.back());
     if (undone) half_joined_.pop_back();

@@ -37,6 +37,7 @@ Result<DataLayout> widened(const DataLayout& layout, const Redundancy& wanted) {
 Task<Result<bool>> Repairer::lead(uint8_t width, GroupId group, Place first) {
   bool changed = false;
   Result<void> done = co_await maps_.change([=, &changed](ClusterMap& map) -> Result<void> {
+    changed = false;  // an attempt before may have been in vain
     Members members = map.members(width, group);
     const auto other = std::ranges::find_if(members, [&](const Member& member) { return member.at.drive == first.drive; });
     if (std::ranges::any_of(members, [](const Member& member) { return member.pending; })) {
