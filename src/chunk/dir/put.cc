@@ -217,7 +217,6 @@ Task<Result<void>> DirStoreImpl::finish_file(ChunkId first, uint64_t size) {
         return fail(Code::corrupt, "{} has {} bytes after {} were written: something else writes there", from, info.size, record.size);
       record.modified_ns = info.modified_ns;
       TRY_ASSIGN(place, records_.keep(*unfinished->file, record));
-      FAULT_TRY("chunk.dir.before_sync");
       TRY(unfinished->file->sync());
       TRY(files_->rename(from, to));
       refresh_space();
