@@ -201,6 +201,7 @@ Task<Result<Tally>> take_step(AdminServices* services, const RequestContext& ctx
       taken.push_back(&file);
     }
     auto results = co_await when_all(std::move(tasks));
+    for (auto& result : results) std::move(result).ignore("looked at one by one, up to the first that is hopeless");
     for (size_t i = 0; i < results.size(); ++i) {
       auto& adopted = results[i];
       if (adopted) {

@@ -76,6 +76,7 @@ Task<Result<Answer>> rewrite_op(AdminServices& services, Call& call) {
     std::vector<Task<Result<object::Rewritten>>> tasks;
     for (const auto& version : page.versions) tasks.push_back(services.objects.rewrite(call.ctx, bucket, version.key, version.version_id));
     auto results = co_await when_all(std::move(tasks));
+    for (auto& result : results) std::move(result).ignore("looked at one by one, up to the first that is hopeless");
     for (size_t i = 0; i < results.size(); ++i) {
       if (!results[i] && hopeless(results[i].error())) co_return std::move(results[i]).error().with(page.versions[i].key);
       tally.add(page.versions[i], results[i]);
