@@ -54,12 +54,4 @@ Task<Result<void>> RawStoreImpl::look_at_owner() {
   co_return result;
 }
 
-Task<Result<void>> RawStoreImpl::check_health() {
-  CO_TRY(readable());
-  Use use(*this);
-  if (options_.read_only) co_return Result<void>{};
-  auto looked = co_await look_at_owner();
-  co_return looked;
-}
-
 }  // namespace quarry::chunk::raw

@@ -129,7 +129,6 @@ class RawStoreImpl final : public RawStore {
   Task<Result<void>> close() override;
   Task<Result<void>> set_cluster_id(Uuid cluster) override;
   uint64_t fencing_epoch() const override { return supers_.superblock().fencing_epoch; }
-  Task<Result<void>> check_health() override;
   Task<Result<uint64_t>> grow() override;
   Task<Result<void>> checkpoint() override;
   Task<Result<void>> compact() override;

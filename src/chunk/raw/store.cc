@@ -177,7 +177,9 @@ Task<Result<void>> RawStoreImpl::check_health() {
   if (size < had)
     co_return fail(Code::io_error, "{} has shrunk from {} to {}: what lay behind is gone", device_->info().path, format_size(had),
                    format_size(size));
-  co_return Result<void>();
+  if (options_.read_only) co_return Result<void>{};
+  auto looked = co_await look_at_owner();
+  co_return looked;
 }
 
 SpaceReport RawStoreImpl::space() const {
