@@ -90,8 +90,9 @@ Task<void> DriveGuard::check_one(Drive* drive) {
   const Duration silent = checks_.at(drive).silence.look(checks_.at(drive).began, lived(*drive));
   checks_.erase(drive);
   const bool suspended = drive->suspended();
+  const bool is_well = well.has_value();
   if (suspended && drive->hangs()) co_return;  // given up
-  if (well) {
+  if (is_well) {
     unwell_.erase(drive->number());
     if (!kept_.contains(drive)) drive->note_unwell("");
     if (!suspended) co_return;

@@ -41,20 +41,20 @@ struct Nop : RingOp {
   int await_resume() const noexcept { return result; }
 };
 
-// Busy for 100 ms in steps that never wait.
-Task<void> long_loop(bool paced, bool* done) {
+// Busy in steps that never wait: for 50 ms, or if it is paced until others had ten turns (a busy machine may give them few a second).
+Task<void> long_loop(bool paced, const int* turns, bool* done) {
   Pace pace;
-  const TimePoint end = Executor::here().now() + std::chrono::milliseconds(100);
-  while (Executor::here().now() < end) {
+  const TimePoint end = Executor::here().now() + (paced ? Duration(std::chrono::seconds(60)) : Duration(std::chrono::milliseconds(50)));
+  while (Executor::here().now() < end && *turns < 10) {
     if (paced) co_await pace;
   }
   *done = true;
 }
 Task<int> others_meanwhile(bool paced) {
   bool done = false;
-  TaskGroup group;
-  group.spawn(long_loop(paced, &done));
   int turns = 0;
+  TaskGroup group;
+  group.spawn(long_loop(paced, &turns, &done));
   while (!done) {
     co_await Executor::here().yield();
     ++turns;
