@@ -4,6 +4,7 @@
 #include "cluster/chunk_ids.h"
 #include "cluster/cluster.h"
 #include "cluster/drive_label.h"
+#include "cluster/metadata_log_roots.h"
 #include "meta/log_frame.h"
 
 namespace quarry::cluster {
@@ -44,31 +45,28 @@ std::string describe_frame(ByteView bytes) {
              h.store.to_string(), h.first_version, h.transactions, h.previous_check, h.check);
 }
 
-std::string describe_root(ByteView bytes) {
-  Decoder in(bytes);
-  const uint32_t magic = in.u32();
-  const uint16_t version = in.u16();
-  in.u16();
-  const uint64_t epoch = in.u64();
-  const uint32_t sequence = in.u32();
-  const uint64_t first = in.u64();
-  const bool has_manifest = in.u8() != 0;
-  if (!in.ok() || magic != 0x54524d51) return "\"error\": \"no root\"";
-  const char* kind = sequence == 0 ? "prepared" : sequence == 1 ? "established" : "checkpoint";
-  std::string out = fmt::format("\"version\": {}, \"epoch\": {}, \"sequence\": {}, \"kind\": \"{}\", \"first_frame\": {}", version, epoch,
-                                sequence, kind, first);
-  if (!has_manifest) return out;
-  const uint64_t frame = in.u64();
-  in.text();
-  const uint64_t count = in.varint();
-  out += fmt::format(", \"checkpoint_frame\": {}, \"files\": [", frame);
-  for (uint64_t i = 0; i < count && in.ok(); ++i) {
-    const std::string name(in.text());
-    const uint64_t size = in.varint();
-    const uint64_t handle = in.varint();
-    out += fmt::format("{}{{\"name\": {}, \"bytes\": {}, \"handle\": \"{:x}\"}}", i == 0 ? "" : ", ", quoted(name), size, handle);
+std::string describe_root(ByteView bytes, const ChunkName& name) {
+  const Result<Root> root = decode_root(bytes, name.serial, name.stripe);
+  if (!root) return "\"error\": " + quoted(root.error().to_string());
+  const char* kind = root->sequence == kSequencePrepared      ? "prepared"
+                     : root->sequence == kSequenceEstablished ? "established"
+                                                              : "checkpoint";
+  std::string out = fmt::format("\"version\": {}, \"epoch\": {}, \"sequence\": {}, \"kind\": \"{}\", \"first_frame\": {}", root->version,
+                                root->epoch, root->sequence, kind, root->first);
+  if (root->version >= kRootVersion) {
+    out += ", \"recovered_from\": [";
+    for (size_t i = 0; i < root->line.size(); ++i)
+      out += fmt::format("{}{{\"epoch\": {}, \"first_frame\": {}}}", i == 0 ? "" : ", ", root->line[i].epoch, root->line[i].first);
+    out += "]";
   }
-  return out + (in.ok() ? "]" : "], \"error\": \"cut short\"");
+  if (!root->manifest) return out;
+  out += fmt::format(", \"checkpoint_frame\": {}, \"files\": [", root->manifest->frame);
+  for (size_t i = 0; i < root->manifest->files.size(); ++i) {
+    const meta::CheckpointFile& file = root->manifest->files[i];
+    out += fmt::format("{}{{\"name\": {}, \"bytes\": {}, \"handle\": \"{:x}\"}}", i == 0 ? "" : ", ", quoted(file.name), file.size,
+                       file.handle);
+  }
+  return out + "]";
 }
 
 std::string describe_drive_label(const std::string& text) {
@@ -100,7 +98,7 @@ Task<Result<void>> print_kind(chunk::ChunkStore& store, ChunkKind kind, std::vec
         if (!bytes)
           line += "\"error\": " + quoted(bytes.error().to_string());
         else
-          line += kind == ChunkKind::metadata_frame ? describe_frame(bytes->view()) : describe_root(bytes->view());
+          line += kind == ChunkKind::metadata_frame ? describe_frame(bytes->view()) : describe_root(bytes->view(), name);
       }
       lines.push_back(line + "}");
     }

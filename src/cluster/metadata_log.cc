@@ -5,70 +5,21 @@
 #include "base/coding.h"
 #include "base/log.h"
 #include "cluster/metadata_log_chunks.h"
+#include "cluster/metadata_log_roots.h"
 
 namespace quarry::cluster {
 namespace {
 
 constexpr uint32_t kFrameMagic = 0x52464d51;  // "QMFR"
-constexpr uint32_t kRootMagic = 0x54524d51;   // "QMRT"
 constexpr uint16_t kVersion = 1;
-constexpr uint32_t kSequencePrepared = 0, kSequenceEstablished = 1, kSequenceFirstCheckpoint = 2;
 constexpr unsigned kFileBits = 24;
+// After a loss that an operator accepted, drives may come back with epochs that nobody here has seen. Fewer starts than this lie between.
+constexpr uint64_t kEpochsSkippedAfterLoss = 1000;
 
 std::string frame_header(uint64_t epoch, meta::FrameNumber number, size_t length) {
   std::string header;
   Encoder(header).u32(kFrameMagic).u16(kVersion).u16(0).u64(epoch).u64(number).u64(length);
   return header;
-}
-
-struct Root {
-  uint64_t epoch = 0;
-  meta::FrameNumber first = 0;  // of the epoch
-  std::optional<meta::CheckpointManifest> manifest;
-};
-
-std::string encode_root(const Root& root, uint32_t sequence) {
-  std::string out;
-  Encoder e(out);
-  e.u32(kRootMagic).u16(kVersion).u16(0).u64(root.epoch).u32(sequence).u64(root.first).u8(root.manifest ? 1 : 0);
-  if (root.manifest) {
-    e.u64(root.manifest->frame).text(root.manifest->extra).varint(root.manifest->files.size());
-    for (const meta::CheckpointFile& file : root.manifest->files) e.text(file.name).varint(file.size).varint(file.handle);
-  }
-  return out;
-}
-
-Result<Root> decode_root(ByteView bytes, uint64_t epoch, uint32_t sequence) {
-  Decoder in(bytes);
-  const uint32_t magic = in.u32();
-  const uint16_t version = in.u16();
-  in.u16();
-  Root root;
-  root.epoch = in.u64();
-  const uint32_t stored_sequence = in.u32();
-  root.first = in.u64();
-  const uint8_t has_manifest = in.u8();
-  TRY(in.check("metadata root"));
-  if (magic != kRootMagic) return fail(Code::corrupt, "metadata root {}.{}: wrong magic", epoch, sequence);
-  if (version != kVersion) return fail(Code::incompatible, "metadata root of version {}; this program reads {}", version, kVersion);
-  if (root.epoch != epoch || stored_sequence != sequence)
-    return fail(Code::corrupt, "metadata root {}.{} says it is {}.{}", epoch, sequence, root.epoch, stored_sequence);
-  if (has_manifest != 0) {
-    meta::CheckpointManifest manifest;
-    manifest.frame = in.u64();
-    manifest.extra = in.text();
-    const uint64_t count = in.varint();
-    for (uint64_t i = 0; i < count && in.ok(); ++i) {
-      meta::CheckpointFile file;
-      file.name = in.text();
-      file.size = in.varint();
-      file.handle = in.varint();
-      manifest.files.push_back(std::move(file));
-    }
-    root.manifest = std::move(manifest);
-  }
-  TRY(in.finish("metadata root"));
-  return root;
 }
 
 }  // namespace
@@ -117,7 +68,7 @@ unsigned MetadataLog::counted(const Copies& copies) const {
 }
 
 // An acknowledged frame has at least writable_copies_min() copies in as many domains, so with fewer domains absent it can be seen.
-Result<void> MetadataLog::check_absent() const {
+Result<void> MetadataLog::check_absent() {
   std::set<std::string> domains, absent_domains;
   std::string names;
   size_t absent_drives = 0;
@@ -137,6 +88,7 @@ Result<void> MetadataLog::check_absent() const {
   const size_t lost = domains.size() >= options_.copies ? absent_domains.size() : absent_drives;
   if (lost < writable_copies_min()) return {};
   if (options_.accept_loss) {
+    loss_accepted_ = true;
     LOG_WARNING("metadata log opens although too many drives are absent: what only they hold is lost", {"absent", names});
     return {};
   }
@@ -156,132 +108,169 @@ Task<Result<void>> MetadataLog::recover() {
   }
   CO_TRY(check_absent());
 
-  struct Seen {
-    uint32_t drive;
-    ChunkName name;
-    uint32_t size;
-  };
-  std::vector<Seen> frames, pieces;
+  // Everything that lies there; what the newest root does not name is garbage at the end.
+  std::map<meta::FrameNumber, std::map<uint16_t, Copies>> frames;  // by number and generation
+  std::map<std::pair<uint64_t, uint32_t>, Copies> pieces;
   uint64_t epoch_max = 0;
   for (size_t i = 0; i < listings.size(); ++i) {
     if (!listings[i]) continue;
-    const uint32_t number = options_.drives[i]->number();
     for (const chunk::ChunkStat& stat : *listings[i]) {
       const ChunkName name = chunk_name(stat.id);
-      if (name.kind == ChunkKind::metadata_frame) {
-        frames.push_back({number, name, stat.size});
-      } else if (name.kind == ChunkKind::metadata_file) {
-        pieces.push_back({number, name, stat.size});
-      } else {
-        Copies& copies = roots_[{name.serial, name.stripe}];
-        copies.at.emplace_back(number, name.shard);
-        copies.size = stat.size;
-        epoch_max = std::max(epoch_max, name.serial);
-      }
+      if (name.kind == ChunkKind::metadata_root) epoch_max = std::max(epoch_max, name.serial);
+      Copies& copies = name.kind == ChunkKind::metadata_frame  ? frames[name.serial][name.generation]
+                       : name.kind == ChunkKind::metadata_file ? pieces[{name.serial, name.stripe}]
+                                                               : roots_[{name.serial, name.stripe}];
+      copies.at.emplace_back(options_.drives[i]->number(), name.shard);
+      copies.size = stat.size;
     }
   }
 
-  // The newest checkpoint, and the epochs established after it.
-  struct EpochStart {
-    uint64_t epoch;
-    meta::FrameNumber first;
-  };
-  std::vector<EpochStart> starts;
-  std::pair<uint64_t, uint32_t> current{0, 0};
-  for (auto it = roots_.rbegin(); it != roots_.rend(); ++it) {
-    const auto [epoch, sequence] = it->first;
-    if (sequence == kSequencePrepared) continue;
-    const ChunkName name = root_name(epoch, sequence);
-    CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, it->second, 0, it->second.size, describe(name)));
-    CO_TRY_ASSIGN(Root root, decode_root(bytes, epoch, sequence));
-    if (starts.empty() || starts.back().epoch != epoch) starts.push_back({epoch, root.first});
-    if (!root.manifest) continue;
-    checkpoint_ = std::move(root.manifest);
-    current = it->first;
-    break;
-  }
-  std::reverse(starts.begin(), starts.end());
-  const meta::FrameNumber base = checkpoint_ ? checkpoint_->frame : 0;
-  auto owner = [&](meta::FrameNumber number) -> uint64_t {
-    for (size_t i = starts.size(); i-- > 0;) {
-      if (starts[i].first <= number) return starts[i].epoch;
-    }
-    return 0;
-  };
-
-  for (const Seen& seen : frames) {
-    const uint64_t epoch = seen.name.serial > base ? owner(seen.name.serial) : 0;
-    if (epoch == 0 || static_cast<uint16_t>(epoch) != seen.name.generation) {
-      garbage_[seen.drive].push_back(chunk_id(seen.name));
+  CO_TRY_ASSIGN(Head head, co_await find_head(pieces));
+  for (auto it = roots_.begin(); it != roots_.end();) {
+    if (std::ranges::find(head.roots, it->first) != head.roots.end()) {
+      ++it;
       continue;
     }
-    auto& [frame_epoch, copies] = frames_[seen.name.serial];
-    frame_epoch = epoch;
-    copies.at.emplace_back(seen.drive, seen.name.shard);
-    copies.size = seen.size;
+    add_for_removal(garbage_, root_name(it->first.first, it->first.second), it->second);
+    it = roots_.erase(it);
   }
-  last_frame_ = base;
-  while (frames_.contains(last_frame_ + 1)) ++last_frame_;
+  checkpoint_ = std::move(head.checkpoint);
+
+  last_frame_ = checkpoint_ ? checkpoint_->frame : 0;
+  uint64_t epoch = 0;  // of the frame before
+  for (auto seen = frames.find(last_frame_ + 1); seen != frames.end(); seen = frames.find(last_frame_ + 1)) {
+    const meta::FrameNumber number = seen->first;
+    for (auto stretch = head.line.rbegin(); stretch != head.line.rend(); ++stretch) {
+      if (stretch->first > number) continue;
+      if (stretch->epoch < epoch) break;
+      auto found = seen->second.find(static_cast<uint16_t>(stretch->epoch));
+      if (found != seen->second.end()) {
+        epoch = stretch->epoch;
+        frames_[number] = {epoch, std::move(found->second)};
+        seen->second.erase(found);
+        last_frame_ = number;
+        break;
+      }
+      // Roots without a line may name an epoch that had no part in this: it was given up before it had a frame.
+      if (!head.guessed || number >= head.first) break;
+    }
+    if (last_frame_ != number) break;
+  }
   durable_frame_ = last_frame_;
-  // Behind a gap nothing was acknowledged: an append returns only after all frames before it are durable.
-  for (auto it = frames_.upper_bound(last_frame_); it != frames_.end(); it = frames_.erase(it)) {
-    add_for_removal(garbage_, frame_name(it->first, it->second.first), it->second.second);
+  if (last_frame_ < head.reached) {
+    if (!loss_accepted_) {
+      co_return fail(Code::data_lost, "metadata frame {} is on none of the {} drives present, and frames up to {} were there",
+                     last_frame_ + 1, options_.drives.size(), head.reached);
+    }
+    LOG_WARNING("metadata frames are lost", {"first", last_frame_ + 1}, {"last", head.reached});
+  }
+  // Of epochs that were left behind; or behind a gap, where nothing was acknowledged: an append returns only after all frames before it are
+  // durable.
+  for (const auto& [number, generations] : frames) {
+    for (const auto& [generation, copies] : generations) add_for_removal(garbage_, frame_name(number, generation), copies);
   }
 
   if (checkpoint_) {
     for (const meta::CheckpointFile& file : checkpoint_->files) {
       file_sizes_[file.handle] = file.size;
-      for (uint32_t piece = 0; piece < piece_count(file.size); ++piece) pieces_[{file.handle, piece}];
+      for (uint32_t piece = 0; piece < piece_count(file.size); ++piece) {
+        auto found = pieces.extract({file.handle, piece});
+        if (found.empty()) {
+          co_return fail(Code::data_lost, "piece {} of metadata file '{}' is on none of the {} drives present", piece, file.name,
+                         options_.drives.size());
+        }
+        pieces_.insert(std::move(found));
+      }
     }
   }
-  for (const Seen& seen : pieces) {
-    auto found = pieces_.find({seen.name.serial, seen.name.stripe});
-    if (found == pieces_.end()) {
-      garbage_[seen.drive].push_back(chunk_id(seen.name));
-      continue;
-    }
-    found->second.at.emplace_back(seen.drive, seen.name.shard);
-    found->second.size = seen.size;
-  }
-  for (const auto& [key, copies] : pieces_) {
-    if (!copies.at.empty()) continue;
-    std::string file_name = "?";
-    for (const meta::CheckpointFile& file : checkpoint_->files) {
-      if (file.handle == key.first) file_name = file.name;
-    }
-    co_return fail(Code::data_lost, "piece {} of metadata file '{}' is on none of the {} drives present", key.second, file_name,
-                   options_.drives.size());
-  }
-  // What the current checkpoint makes obsolete.
-  for (auto it = roots_.begin(); it != roots_.end();) {
-    if (it->first < current || it->first.second == kSequencePrepared) {
-      add_for_removal(garbage_, root_name(it->first.first, it->first.second), it->second);
-      it = roots_.erase(it);
-    } else {
-      ++it;
-    }
-  }
-  epoch_ = epoch_max + 1;
+  for (const auto& [key, copies] : pieces) add_for_removal(garbage_, piece_name(key.first, key.second), copies);
+  epoch_ = epoch_max + 1 + (loss_accepted_ ? kEpochsSkippedAfterLoss : 0);
   co_return Result<void>();
 }
 
+// The newest root in effect, and what follows from it.
+Task<Result<MetadataLog::Head>> MetadataLog::find_head(const std::map<std::pair<uint64_t, uint32_t>, Copies>& pieces) {
+  const auto is_whole = [&pieces](const meta::CheckpointManifest& manifest) {
+    return std::ranges::all_of(manifest.files, [&pieces](const meta::CheckpointFile& file) {
+      for (uint32_t piece = 0; piece < piece_count(file.size); ++piece) {
+        if (!pieces.contains({file.handle, piece})) return false;
+      }
+      return true;
+    });
+  };
+  Head head;
+  std::optional<meta::CheckpointManifest> broken;  // the newest
+  for (auto it = roots_.rbegin(); it != roots_.rend(); ++it) {
+    const auto [epoch, sequence] = it->first;
+    if (sequence == kSequencePrepared) continue;
+    const ChunkName name = root_name(epoch, sequence);
+    Result<SharedBytes> bytes = co_await fetch(name, it->second, 0, it->second.size, describe(name));
+    if (!bytes) {
+      const bool there = std::ranges::any_of(it->second.at, [this](const auto& at) {
+        Drive* drive = find(at.first);
+        return drive != nullptr && drive->readable();
+      });
+      if (there) co_return std::move(bytes).error();
+      CO_TRY(check_absent());  // its drives went away this moment
+      continue;
+    }
+    CO_TRY_ASSIGN(Root root, decode_root(*bytes, epoch, sequence));
+    if (head.line.empty()) {
+      head.first = root.first;
+      head.reached = root.first - 1;
+    }
+    head.reached = std::max(head.reached, root.base());
+    if (head.line.empty() || head.line.front().epoch != epoch) head.line.insert(head.line.begin(), {epoch, root.first});
+    head.roots.push_back(it->first);
+    if (root.version >= kRootVersion) {
+      head.line.insert(head.line.begin(), root.line.begin(), root.line.end());
+      head.checkpoint = std::move(root.manifest);
+      co_return head;
+    }
+    // Earlier programs wrote no line: each epoch that is seen counts, down to the newest checkpoint. One whose files are gone was given up
+    // while the drive that holds its root was away.
+    head.guessed = true;
+    if (!root.manifest) continue;
+    if (is_whole(*root.manifest)) {
+      head.checkpoint = std::move(root.manifest);
+      co_return head;
+    }
+    if (!broken) broken = std::move(root.manifest);
+  }
+  head.checkpoint = std::move(broken);  // none is whole: recover names the file
+  co_return head;
+}
+
+std::string MetadataLog::root_of_now(uint32_t sequence, std::optional<meta::CheckpointManifest> manifest) const {
+  Root root{.epoch = epoch_, .sequence = sequence, .first = epoch_first_, .manifest = std::move(manifest), .line = {}};
+  for (auto it = frames_.upper_bound(root.base()); it != frames_.end() && it->first < epoch_first_; ++it) {
+    const uint64_t epoch = it->second.first;
+    if (root.line.empty() || root.line.back().epoch != epoch) root.line.push_back({epoch, it->first});
+  }
+  return encode_root(root);
+}
+
 Task<Result<void>> MetadataLog::establish() {
-  Root root{.epoch = epoch_, .first = last_frame_ + 1, .manifest = std::nullopt};
-  CO_TRY(co_await put_root(kSequencePrepared, encode_root(root, kSequencePrepared)));
+  epoch_first_ = last_frame_ + 1;
+  CO_TRY(co_await put_root(kSequencePrepared, root_of_now(kSequencePrepared, checkpoint_)));
   // From here on the recovered tail counts as committed: it must survive what any acknowledged frame survives.
   CO_TRY(co_await restore_all(false));
   for (const auto& [number, frame] : frames_) {
     if (counted(frame.second) >= writable_copies_min()) continue;
     co_return fail(Code::unavailable, "metadata frame {} cannot be brought to {} copies", number, writable_copies_min());
   }
-  epoch_first_ = last_frame_ + 1;
-  CO_TRY(co_await put_root(kSequenceEstablished, encode_root(root, kSequenceEstablished)));
+  CO_TRY(co_await put_root(kSequenceEstablished, root_of_now(kSequenceEstablished, checkpoint_)));
   writable_ = true;
-  auto prepared = roots_.extract({epoch_, kSequencePrepared});
-  if (!prepared.empty()) add_for_removal(garbage_, root_name(epoch_, kSequencePrepared), prepared.mapped());
+  remove_roots_before({epoch_, kSequenceEstablished}, garbage_);
   co_await remove_chunks(std::exchange(garbage_, {}));
   LOG_DEBUG("metadata log established", {"epoch", epoch_}, {"first_frame", epoch_first_});
   co_return Result<void>();
+}
+
+void MetadataLog::remove_roots_before(std::pair<uint64_t, uint32_t> current, std::map<uint32_t, std::vector<ChunkId>>& by_drive) {
+  for (auto it = roots_.begin(); it != roots_.end() && it->first < current; it = roots_.erase(it)) {
+    add_for_removal(by_drive, root_name(it->first.first, it->first.second), it->second);
+  }
 }
 
 std::vector<Drive*> MetadataLog::candidates(const Copies& have, const std::set<uint32_t>& refused) {
@@ -511,8 +500,7 @@ Task<Result<void>> MetadataLog::publish_checkpoint(meta::CheckpointManifest mani
   CHECK(manifest.frame <= durable_frame_, "a checkpoint contains only durable frames");
   CHECK(next_root_ < kStripesMax, "too many checkpoints in one log epoch");
   const uint32_t sequence = next_root_++;
-  Root root{.epoch = epoch_, .first = epoch_first_, .manifest = manifest};
-  CO_TRY(co_await put_root(sequence, encode_root(root, sequence)));
+  CO_TRY(co_await put_root(sequence, root_of_now(sequence, manifest)));
 
   const bool newest = !checkpoint_ || checkpoint_->frame <= manifest.frame;
   CHECK(newest, "checkpoints are published in order");
@@ -521,9 +509,7 @@ Task<Result<void>> MetadataLog::publish_checkpoint(meta::CheckpointManifest mani
   for (auto it = frames_.begin(); it != frames_.end() && it->first <= checkpoint_->frame; it = frames_.erase(it)) {
     add_for_removal(removal, frame_name(it->first, it->second.first), it->second.second);
   }
-  for (auto it = roots_.begin(); it != roots_.end() && it->first < std::pair{epoch_, sequence}; it = roots_.erase(it)) {
-    add_for_removal(removal, root_name(it->first.first, it->first.second), it->second);
-  }
+  remove_roots_before({epoch_, sequence}, removal);
   std::set<uint64_t> named;
   for (const meta::CheckpointFile& file : checkpoint_->files) named.insert(file.handle);
   for (auto it = pieces_.begin(); it != pieces_.end();) {

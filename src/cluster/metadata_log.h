@@ -4,12 +4,13 @@
 //   frames       one chunk each (kind metadata_frame, serial = number, generation = low 16 bits of the log epoch), m + 1 copies on
 //                drives of distinct domains
 //   files        checkpoint files, in pieces of 8 MiB (kind metadata_file), m + 1 copies
-//   roots        (kind metadata_root, serial = log epoch): "prepared", "established" (with the epoch's first frame) and checkpoints
+//   roots        (kind metadata_root, serial = log epoch): "prepared", "established" and checkpoints
 //
 // Epochs. Each open starts a new epoch: (1) prepare it on m + 1 drives, (2) bring every frame of the tail back to m + 1 copies,
-// (3) establish it on m + 1 drives with the number of its first frame; only then may frames be written. An epoch is in effect when an
-// established root or a checkpoint of it is seen; frame n belongs to the highest epoch in effect whose first frame is <= n, and a copy
-// written in another epoch is stale (from a drive that was away) and discarded.
+// (3) establish it on m + 1 drives; only then may frames be written. An epoch is in effect when an established root or a checkpoint of
+// it is seen. A root names all that its epoch goes on from: the checkpoint, and which epoch each frame after it belongs to. So recovery
+// follows the newest root in effect and nothing else: what other roots say, and what other epochs wrote, is of starts that were given up
+// (their drives were away meanwhile) and discarded. Reasons: docs/decisions/0010-lineage.md.
 //
 // Confined to the executor that opened it. Drives are called on their own executors.
 #pragma once
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "cluster/drive.h"
+#include "cluster/metadata_log_roots.h"
 #include "io/sync.h"
 #include "io/thread_pool.h"
 #include "meta/commit_log.h"
@@ -125,7 +127,20 @@ class MetadataLog : public meta::CommitLog {
 
   Task<Result<void>> recover();
   Task<Result<void>> establish();
-  Result<void> check_absent() const;
+  Result<void> check_absent();
+  // What recovery follows.
+  struct Head {
+    std::vector<std::pair<uint64_t, uint32_t>> roots;  // that say it: one, unless they are of earlier programs
+    std::optional<meta::CheckpointManifest> checkpoint;
+    std::vector<Stretch> line;      // of the frames after it
+    meta::FrameNumber first = 1;    // of the newest epoch
+    meta::FrameNumber reached = 0;  // the last frame that was there for sure
+    bool guessed = false;           // from roots without a line
+  };
+  Task<Result<Head>> find_head(const std::map<std::pair<uint64_t, uint32_t>, Copies>& pieces);
+  // The root that says what is so now, with this checkpoint.
+  std::string root_of_now(uint32_t sequence, std::optional<meta::CheckpointManifest> manifest) const;
+  void remove_roots_before(std::pair<uint64_t, uint32_t> current, std::map<uint32_t, std::vector<ChunkId>>& by_drive);
   Drive* find(uint32_t number) const;
   bool counts(uint32_t number) const;  // its copies count: up and not leaving
   unsigned counted(const Copies& copies) const;
@@ -154,6 +169,7 @@ class MetadataLog : public meta::CommitLog {
   meta::FrameNumber durable_frame_ = 0;
   Event durable_changed_;
   bool writable_ = false;
+  bool loss_accepted_ = false;  // too many drives are absent, and what only they hold is given up
   // The first frame that has too few copies, and why: nothing after it is durable until it was appended again.
   struct Stall {
     meta::FrameNumber frame = 0;

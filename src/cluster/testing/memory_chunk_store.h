@@ -80,6 +80,9 @@ struct MemoryMedium {
   // first chunk; of a list: where it begins.
   enum class Call : uint8_t { put, get, stat, list, remove };
   std::function<Task<void>(Call call, ChunkId id)> on_call;
+  // Of all drives that share it: so many further puts and removals of a chunk land, then the process is dead and none does.
+  std::shared_ptr<uint64_t> steps_left;
+  bool take_step() { return steps_left == nullptr || (*steps_left > 0 && (*steps_left)-- > 0); }
   // Seen.
   uint64_t puts = 0, gets = 0, removes = 0;
   uint64_t listed = 0;  // chunks
@@ -126,6 +129,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
       co_return fail(Code::device_gone, "the drive died by order of the test");
     }
     if (m_->chunks.contains(id)) co_return fail(Code::already_exists, "{}", id.to_string());
+    if (!m_->take_step()) co_return fail(Code::io_error, "the process is dead by order of the test");
     CHECK(m_->ever.insert(id).second, fmt::format("chunk id {} was reused", id.to_string()));
     if (m_->used() + bytes.size() > m_->capacity) {
       m_->ever.erase(id);
@@ -196,6 +200,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
       if (m_->is_unfinished(id)) m_->ever.erase(id);
     }
     for (ChunkId id : ids) {
+      if (m_->chunks.contains(id) && !m_->take_step()) co_return fail(Code::io_error, "the process is dead by order of the test");
       m_->removes += m_->chunks.erase(id);
       if (m_->open_files.erase(id) > 0) std::erase_if(m_->tree, [&](const auto& entry) { return entry.second == id; });
       m_->corrupt.erase(id);
