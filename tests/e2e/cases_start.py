@@ -220,7 +220,7 @@ def test_nothing_is_made_on_the_bare_directories_of_drives_that_are_not_mounted(
             said = node.cli("device", "enable", str(number), check=False)
             assert said.returncode != 0 and "mount" in said.stderr, said
             disks[2].mount()
-            node.wait_for(lambda: drives_of(node)[number]["state"] == "active", 60)
+            Pool.wait_for(node, lambda: drives_of(node)[number]["state"] == "active", 60)
             assert node.get("bkt", "k") == b"value"
             assert node.stop() == 0
     finally:
