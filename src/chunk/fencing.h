@@ -5,8 +5,13 @@
 // check_health of all). The low bits are random, so that two that open at once do not draw the same epoch.
 #pragma once
 #include <cstdint>
+#include <string_view>
 
 namespace quarry::chunk {
+
+// In the sentence of that error, and so in the reason why such a drive is out of use. Who opens drives again by himself must not open this
+// one: two nodes would take it from each other in turn. An operator may (`quarry device enable`).
+inline constexpr std::string_view kTakenByAnother = "another node has opened this drive";
 
 inline constexpr uint32_t kFencingRandomBits = 20;
 constexpr uint64_t next_fencing_epoch(uint64_t present, uint64_t random) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/log.h"
+#include "chunk/fencing.h"
 #include "daemon/drive_kind.h"
 #include "daemon/patience.h"
 #include "io/ring_executor.h"
@@ -73,7 +74,8 @@ Task<void> ReturningDrives::run() {
 Task<void> ReturningDrives::look() {
   for (const cluster::DriveStatus& drive : data_.drives()) {
     const bool away = drive.state == "missing" || (drive.state == "failed" && drive.reason.starts_with("missing"));
-    if (!away || stopping_.is_set()) {
+    const bool taken = drive.reason.find(chunk::kTakenByAnother) != std::string::npos;
+    if (!away || taken || stopping_.is_set()) {
       waits_.erase(drive.number);
       continue;
     }

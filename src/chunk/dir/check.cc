@@ -1,6 +1,7 @@
 // Scrub (content), fsck (structure) and the health check (does the place still work).
 #include "chunk/dir/dir_store_impl.h"
 #include "chunk/dir/tree_walk.h"
+#include "chunk/fencing.h"
 
 namespace quarry::chunk::dir {
 
@@ -138,7 +139,7 @@ Result<void> probe(FileSystem& files, const Descriptor& expected, const std::str
   if (descriptor.drive != expected.drive)
     return fail(Code::device_gone, "{} holds drive {} now", files.root(), descriptor.drive.to_string());
   if (descriptor.fencing_epoch != expected.fencing_epoch)
-    return fail(Code::device_gone, "{}: another node has opened this drive since; it is that one's now", files.root());
+    return fail(Code::device_gone, "{}: {} since; it is that one's now", files.root(), kTakenByAnother);
   const std::string text = fmt::format("probe {}", system_random().uuid().to_string());
   const auto write = [&]() -> Result<void> {
     TRY_ASSIGN(const auto file, files.open(scratch, OpenMode::create));

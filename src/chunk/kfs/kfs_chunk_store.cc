@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/coding.h"
+#include "chunk/fencing.h"
 #include "chunk/kfs/bucket_set.h"
 #include "chunk/kfs/chunk_table.h"
 #include "chunk/kfs/directory.h"
@@ -319,7 +320,7 @@ class Store : public KfsChunkStore {
           if (!found) return std::move(found).error();
           if (found->drive != drive) return fail(Code::device_gone, "{} is another store by now", directory);
           if (found->mounts > set->descriptor().mounts)  // of its descriptor only the owner's opens count
-            return fail(Code::device_gone, "{}: another node has opened this drive since; it is that one's now", directory);
+            return fail(Code::device_gone, "{}: {} since; it is that one's now", directory, kTakenByAnother);
           const std::string probe = directory + "/kfs.probe-health";  // kfs.probe is the set's own
           const auto written = kfs::replace_file(*files, probe, bytes_of("probe"));
           if (!written && written.error().code() != Code::no_space) return written;  // full is not broken

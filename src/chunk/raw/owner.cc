@@ -34,10 +34,8 @@ Task<Result<void>> RawStoreImpl::look_at_owner_now() {
   auto ours = co_await supers_.is_newest(*device_);
   if (!ours) co_return noted(std::move(ours).error(), false);
   if (!*ours) {
-    Error error =
-        fail(Code::device_gone,
-             "{}: another node has opened this drive since; it is that one's now. If both are meant to run, each needs drives of its own",
-             device_->info().path);
+    Error error = fail(Code::device_gone, "{}: {} since; it is that one's now. If both are meant to run, each needs drives of its own",
+                       device_->info().path, kTakenByAnother);
     note_error(error, true);
     co_return error;
   }
