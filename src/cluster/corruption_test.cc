@@ -45,18 +45,19 @@ class ClusterCorruption : public StackTest, public ::testing::WithParamInterface
     find_things();
   }
 
-  // Where the first chunk with these bits lies on disk 1, found by what `inspect` says of it.
+  // Where the first chunk with these bits lies, on disk 1 if it has one, found by what `inspect` says of it.
   void find(const std::string& name, ChunkKind kind, uint32_t size_min, uint32_t size_max, bool header) {
-    constexpr size_t kDisk = 1;
+    size_t disk = 0;
     std::vector<std::pair<uint64_t, uint32_t>> places;
-    {
-      auto store = executor.run(chunk::RawStore::open(disks[kDisk]->copy()->open(), {.read_only = true}));
+    for (size_t i = 1; i <= disks.size() && places.empty(); ++i) {
+      disk = i % disks.size();
+      auto store = executor.run(chunk::RawStore::open(disks[disk]->copy()->open(), {.read_only = true}));
       ASSERT_TRUE(store);
       const auto [from, to] = chunk_range(kind);
       auto all = executor.run((*store)->list(from, to, 100'000));
       ASSERT_TRUE(all);
       executor.run((*store)->close()).ignore("only listed");
-      auto device = disks[kDisk]->copy()->open();
+      auto device = disks[disk]->copy()->open();
       for (const auto& stat : *all) {
         if (stat.size < size_min || stat.size > size_max) continue;
         auto text = executor.run(chunk::inspect_raw_device(*device, "chunk " + stat.id.to_string()));
@@ -71,8 +72,7 @@ class ClusterCorruption : public StackTest, public ::testing::WithParamInterface
     ASSERT_GE(places.size(), 1u) << name;
     const bool extent = size_min >= 65'536;
     const uint64_t skip = extent && !header ? 4096 : 0;
-    things.push_back(
-        {name, kDisk, places[0].first + skip, header ? 400 : places[0].second, places.size() > 1 ? places[1].first + skip : 0});
+    things.push_back({name, disk, places[0].first + skip, header ? 400 : places[0].second, places.size() > 1 ? places[1].first + skip : 0});
   }
   void find_things() {
     find("header of a large shard", ChunkKind::data, 65'536, UINT32_MAX, true);

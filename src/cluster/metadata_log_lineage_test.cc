@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/coding.h"
+#include "base/log.h"
 #include "cluster/metadata_log.h"
 #include "cluster/testing/memory_chunk_store.h"
 #include "io/sim/sim_executor.h"
@@ -386,7 +387,11 @@ TEST_F(MetadataLogLineage, an_accepted_loss_outranks_what_comes_back) {
 
 // Every place where a start or a checkpoint can die, twice in a row, each time with each drive away that may be; then a whole life with
 // each drive away, and one with all of them.
-class MetadataLogDeaths : public MetadataLogLineage, public ::testing::WithParamInterface<unsigned> {};
+class MetadataLogDeaths : public MetadataLogLineage, public ::testing::WithParamInterface<unsigned> {
+ protected:
+  void SetUp() override { set_log_level(LogLevel::error); }  // each death is told many times
+  void TearDown() override { set_log_level(LogLevel::info); }
+};
 
 TEST_P(MetadataLogDeaths, no_death_and_no_drive_that_comes_back_takes_what_was_acknowledged) {
   copies = GetParam();

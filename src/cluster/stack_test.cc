@@ -57,7 +57,7 @@ TEST_F(StackTest, inspect_prints_label_frames_files_and_roots_but_no_key) {
   ASSERT_TRUE(text) << text.error().to_string();
   for (const char* part :
        {"\"drive_number\": 1", "\"metadata_copies\": 2", "\"transactions\": 1", "\"previous_check\": ", "\"kind\": \"established\"",
-        "\"kind\": \"checkpoint\"", "\"checkpoint_frame\": ", "\"name\": \"CURRENT.", "\"piece\": 0"}) {
+        "\"recovered_from\": [", "\"checkpoint_frame\": ", "\"name\": \"CURRENT.", "\"piece\": 0"}) {
     EXPECT_NE(text->find(part), std::string::npos) << part << " is not in " << *text;
   }
   EXPECT_EQ(text->find("error"), std::string::npos) << *text;
