@@ -27,22 +27,22 @@ Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint3
 }  // namespace
 
 bool WriteIds::try_take(WriteId& id) {
-  std::lock_guard lock(mutex_);
-  if (next_ == end_) {
-    next_ = std::exchange(later_, 0);
-    end_ = std::exchange(later_end_, 0);
-  }
-  if (next_ < end_) {
+  {
+    std::lock_guard lock(mutex_);
+    if (next_ == end_) {
+      next_ = std::exchange(later_, 0);
+      end_ = std::exchange(later_end_, 0);
+    }
+    if (next_ >= end_) return false;
     id = next_++;
     Block& block = block_of(id)->second;
     ++block.taken;
     ++block.undecided;
     if (end_ - next_ > block_ / 4 || later_ != 0 || refilling_) return true;
     refilling_ = true;
-    background_.spawn(refill_early());
-    return true;
   }
-  return false;
+  background_.spawn(refill_early());  // without the lock: on the home executor it may run to its end at once
+  return true;
 }
 
 Task<void> WriteIds::refill_early() {
@@ -70,7 +70,6 @@ Task<Result<void>> WriteIds::refill() {
 
 bool WriteIds::add_block(WriteId first) {
   std::lock_guard lock(mutex_);
-  first_leased_ = std::min(first_leased_, first);
   if (later_ != later_end_) return false;  // another was faster
   later_ = first;
   later_end_ = first + block_;
