@@ -90,6 +90,7 @@ TEST_F(FilesTest, the_judge_decides_what_is_shown_after_a_crash) {
   auto current = write_file("k", "new", twice, false);
   ASSERT_TRUE(old && current);
   crash();
+  tuning.files_have_judge = true;
   // A later writer may have an earlier id: what counts is what the owner says.
   const WriteId right = old->write_id;
   ASSERT_TRUE(open());
@@ -110,6 +111,7 @@ TEST_F(FilesTest, a_commit_between_the_judgement_and_the_showing_of_a_recovered_
   auto newer = write_file("k", "newer", twice);
   ASSERT_TRUE(recovered && newer);
   crash();
+  tuning.files_have_judge = true;
   ASSERT_TRUE(open());
   int asked = 0;
   cluster->data().set_file_judge([&, newest = newer->write_id](DataLayout layout, FileName) -> Task<Result<std::optional<FileAttributes>>> {
@@ -260,7 +262,9 @@ TEST_F(FilesTest, a_damaged_file_is_replaced_by_a_whole_one) {
 
 TEST_F(FilesTest, a_removed_file_comes_back_and_a_replaced_one_is_left_to_whoever_put_it_there) {
   for (const Reason reason : {Reason::vanished, Reason::replaced}) {
+    close();
     media.clear();
+    meta_media = meta::make_memory_meta_media();
     add_file_media(2);
     ASSERT_TRUE(create(""));
     const std::string bytes = random_bytes(1, 200'000);

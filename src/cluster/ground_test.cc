@@ -63,7 +63,7 @@ class ReplanTest : public GroundTest, public ::testing::WithParamInterface<Chang
     DataPlane& data = self->cluster->data();
     const auto what = GetParam();
     Result<void> done;
-    if (what == Change::add) done = co_await data.add_drive("new", false);
+    if (what == Change::add) done = co_await data.add_drive(fmt::format("new{}", self->left), false);
     if (what == Change::drain) done = co_await data.drain_drive(drive);
     if (what == Change::replace) done = co_await data.replace_drive(drive, "new", false);
     EXPECT_TRUE(done) << done.error().to_string();

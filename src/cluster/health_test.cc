@@ -80,15 +80,15 @@ TEST_F(HealthTest, a_drive_that_is_nearly_full_slow_failing_or_shrunk_is_told) {
   ASSERT_EQ(all(), "");
 
   media[0]->ballast = media[0]->capacity - media[0]->used() - kMiB;
-  for (uint32_t number = 1; number <= 4; ++number) {
-    for (int i = 0; i < 40; ++i)
-      plane().plane().drives.find(number)->read_latency.observe(std::chrono::milliseconds(number == 2 ? 200 : 1));
-  }
   media[2]->fail_puts = 3;
   media[3]->capacity -= media[3]->capacity / 4;
   for (int round = 0; round < 4; ++round) {
     for (const DataLayout& layout : written) ASSERT_TRUE(read(layout));
     if (!write(random_bytes(static_cast<uint64_t>(1000 + round), 50'000), twice)) continue;  // two puts of it met the bad drive
+  }
+  for (uint32_t number = 1; number <= 4; ++number) {
+    for (int i = 0; i < 1000; ++i)
+      plane().plane().drives.find(number)->read_latency.observe(std::chrono::milliseconds(number == 2 ? 200 : 1));
   }
   pass(std::chrono::seconds(3));
   EXPECT_EQ(level(), "degraded");

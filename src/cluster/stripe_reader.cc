@@ -204,7 +204,7 @@ Task<Result<std::vector<SharedBytes>>> decode(StatePointer state, uint32_t strip
       shards[i] = const_cast<uint8_t*>(have[i]->view().data());  // read only: the bit is not in `wanted`
     } else {
       Buffer whole(range.length);
-      std::memcpy(whole.data(), have[i]->view().data(), have[i]->size());
+      if (have[i]->size() > 0) std::memcpy(whole.data(), have[i]->view().data(), have[i]->size());
       std::memset(whole.data() + have[i]->size(), 0, range.length - have[i]->size());
       shards[i] = whole.data();
       padded.push_back(std::move(whole));

@@ -114,6 +114,7 @@ TEST_F(WholeTest, any_m_plus_one_losses_are_survived_and_all_others_that_leave_t
         }
         if (few) EXPECT_TRUE(redundancy.readable_from(left));
         auto back = read(layout);
+        static_cast<void>(back.has_value());  // of several stripes some may be readable: either is right
         if (redundancy.readable_from(left)) {
           ASSERT_TRUE(back) << back.error().to_string();
           ASSERT_TRUE(*back == bytes);

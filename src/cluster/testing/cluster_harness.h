@@ -225,7 +225,8 @@ class ClusterHarness {
   }
   Task<Result<OpenedDrive>> open_new(std::string path) {
     Result<OpenedDrive> known = co_await open_known(path);
-    if (known || path.find("mem") != std::string::npos) co_return known;
+    const bool next = path == fmt::format("mem{}", media.size());
+    if (known || (path.find("mem") != std::string::npos && !next)) co_return known;
     media.push_back(std::make_shared<MemoryMedium>(media.size() + 1));
     media.back()->files = new_media_keep_files;
     OpenedDrive drive;
