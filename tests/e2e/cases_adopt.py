@@ -409,6 +409,9 @@ def test_rewrite_changes_stripes_parts_and_versions():
 def test_drives_on_one_file_system_are_counted_once_and_said_to_fail_together():
     with Pool(["dir", "kfs", "dir"]) as node:
         note = "drives 1, 2, 3 are on one file system"
+        deadline = time.time() + 20  # it serves before it says so
+        while note not in node.log_tail() and time.time() < deadline:
+            time.sleep(0.1)
         assert note in node.log_tail(), node.log_tail()
         total = os.statvfs(node.home).f_blocks * os.statvfs(node.home).f_frsize
         assert abs(node.admin("GET", "/v1/status")["space"]["raw_bytes"] - total) < total / 100

@@ -182,7 +182,8 @@ class Node:
 
 
 def random_bytes(size, seed):
-    return random.Random(seed).randbytes(size)
+    numbers = random.Random(seed)
+    return b"".join(numbers.randbytes(min(size - at, 64 << 20)) for at in range(0, size, 64 << 20))  # randbytes makes at most 256 MiB at once
 
 
 NO_NODE = why_no_node()
