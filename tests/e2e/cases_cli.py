@@ -63,7 +63,7 @@ def test_a_slow_reader_of_many_parts_does_not_hold_the_space_of_others():
                 f.write(content)
             node.cli("bucket", "create", "bkt")
             node.cli("object", "put", path, "bkt/parts", "--part-size", "5MiB")
-            reader = subprocess.Popen([BINARY, "object", "cat", "bkt/parts", "--root", node.root], stdout=subprocess.PIPE)
+            reader = subprocess.Popen([BINARY, "object", "cat", "bkt/parts", "--root", node.root], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             try:
                 got = [reader.stdout.read(1_000_000)]
                 assert node.s3("DELETE", "/bkt/parts")[0] == 204
@@ -78,9 +78,10 @@ def test_a_slow_reader_of_many_parts_does_not_hold_the_space_of_others():
                     assert status == 200, (i, status, text[:300])
                     assert node.s3("DELETE", f"/bkt/{i}")[0] == 204
                     time.sleep(0.3)
+                    got.append(reader.stdout.read(1_000_000))  # slow, but one that takes nothing for half a minute is sent away
                 while piece := reader.stdout.read(1 << 20):
                     got.append(piece)
-                assert reader.wait() == 0
+                assert reader.wait() == 0, reader.stderr.read()
                 assert b"".join(got) == content
             finally:
                 reader.kill()
