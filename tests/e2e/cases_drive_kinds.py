@@ -520,7 +520,7 @@ def test_adopt_makes_a_tree_a_bucket_in_place():
         write_tree(os.path.join(mountpath, "photos"), files)
         before = {p: os.stat(os.path.join(mountpath, "photos", p)) for p in files}
         refused = node.cli("adopt", "/var/tmp", "photos", check=False)
-        assert refused.returncode != 0 and "device add dir:/var/tmp" in refused.stderr, refused.stderr
+        assert refused.returncode != 0 and "adopt --attach /var/tmp" in refused.stderr, refused.stderr
         done = json.loads(node.cli("adopt", os.path.join(mountpath, "photos"), "photos", "--json").stdout)
         assert done["adopted"] == len(files) and done["failed"] == 0, done
         for path, body in files.items():
