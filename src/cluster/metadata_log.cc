@@ -13,6 +13,7 @@ namespace {
 constexpr uint32_t kFrameMagic = 0x52464d51;  // "QMFR"
 constexpr uint16_t kVersion = 1;
 constexpr unsigned kFileBits = 24;
+constexpr size_t kLateMax = 4096;  // of a drive; the rest is found by the next start
 // After a loss that an operator accepted, drives may come back with epochs that nobody here has seen. Fewer starts than this lie between.
 constexpr uint64_t kEpochsSkippedAfterLoss = 1000;
 
@@ -320,7 +321,11 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
       // already_exists: an earlier attempt that was reported as failed had landed; the content of a name never differs.
       if (done[i] || done[i].error().code() == Code::already_exists) {
         result.copies.at.emplace_back(targets[i]->number(), name.shard);
+        late_[targets[i]->number()].erase(chunk_id(name));
       } else {
+        // It may land all the same: what a drive that hangs was given is done when it goes on.
+        std::set<ChunkId>& late = late_[targets[i]->number()];
+        if (late.size() < kLateMax) late.insert(chunk_id(name));
         if (!stall_) {  // else it is told already, and tried over and over
           LOG_WARNING("metadata copy moves to another drive", {"chunk", describe(name)}, {"drive", targets[i]->number()},
                       {"error", done[i].error().to_string()});
@@ -522,6 +527,7 @@ Task<Result<void>> MetadataLog::publish_checkpoint(meta::CheckpointManifest mani
     it = pieces_.erase(it);
   }
   co_await remove_chunks(std::move(removal));
+  co_await remove_chunks(take_late());
   co_return Result<void>();
 }
 
@@ -562,8 +568,27 @@ bool MetadataLog::uses(uint32_t drive, ChunkId id) const {
   return copies != nullptr && std::ranges::find(copies->at, std::pair{drive, name.shard}) != copies->at.end();
 }
 
+// Copies that were given up, of names that are never put again, from drives that answer.
+std::map<uint32_t, std::vector<ChunkId>> MetadataLog::take_late() {
+  std::map<uint32_t, std::vector<ChunkId>> removal;
+  for (auto& [number, ids] : late_) {
+    Drive* drive = find(number);
+    if (drive == nullptr || !drive->readable() || drive->hangs()) continue;
+    std::erase_if(ids, [&](ChunkId id) {
+      const ChunkName name = chunk_name(id);
+      const bool over = name.kind == ChunkKind::metadata_frame  ? checkpoint_ && name.serial <= checkpoint_->frame
+                        : name.kind == ChunkKind::metadata_file ? !file_sizes_.contains(name.serial)
+                                                                : !roots_.contains({name.serial, name.stripe});
+      if (over) removal[number].push_back(id);
+      return over;
+    });
+  }
+  return removal;
+}
+
 bool MetadataLog::in_flight(ChunkId id) const {
   const ChunkName name = chunk_name(id);
+  if (std::ranges::any_of(late_, [id](const auto& drive) { return drive.second.contains(id); })) return true;
   // Of several copies that are made at once none counts before all are there.
   if (restoring_.available() == 0 && copies_of(name) != nullptr) return true;
   switch (name.kind) {

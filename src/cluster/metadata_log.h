@@ -140,6 +140,7 @@ class MetadataLog : public meta::CommitLog {
   Task<Result<Head>> find_head(const std::map<std::pair<uint64_t, uint32_t>, Copies>& pieces);
   // The root that says what is so now, with this checkpoint.
   std::string root_of_now(uint32_t sequence, std::optional<meta::CheckpointManifest> manifest) const;
+  std::map<uint32_t, std::vector<ChunkId>> take_late();
   void remove_roots_before(std::pair<uint64_t, uint32_t> current, std::map<uint32_t, std::vector<ChunkId>>& by_drive);
   Drive* find(uint32_t number) const;
   bool counts(uint32_t number) const;  // its copies count: up and not leaving
@@ -169,6 +170,8 @@ class MetadataLog : public meta::CommitLog {
   meta::FrameNumber durable_frame_ = 0;
   Event durable_changed_;
   bool writable_ = false;
+  // Copies whose put failed, by drive: they may be there all the same, or come yet.
+  std::map<uint32_t, std::set<ChunkId>> late_;
   bool loss_accepted_ = false;  // too many drives are absent, and what only they hold is given up
   // The first frame that has too few copies, and why: nothing after it is durable until it was appended again.
   struct Stall {
