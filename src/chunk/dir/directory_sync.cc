@@ -25,10 +25,27 @@ Task<Result<void>> DirectorySync::sync(std::string path) {
 }
 
 Task<Result<void>> DirectorySync::sync_taken(std::string path) {
+  Taken taken(*this, std::move(path));
+  auto synced = co_await sync_taken(taken);
+  co_return synced;
+}
+
+Task<Result<void>> DirectorySync::sync_taken(Taken& taken) {
   for (;;) {
+    const std::string path = taken.directory_;
     Result<void> synced = co_await sync(path);
-    if (synced || synced.error().code() != Code::not_found || path.empty()) co_return synced;
-    path = parent_of(path);
+    if (!synced && (synced.error().code() != Code::not_found || path.empty())) co_return synced;
+    if (taken.directory_ != path) continue;  // what was synced may be another directory of that path
+    if (synced) co_return synced;
+    taken.directory_ = parent_of(path);
+  }
+}
+
+void DirectorySync::note_removed(const std::vector<std::string>& paths) {
+  for (const auto& path : paths) {
+    for (Taken* taken : taken_) {
+      if (taken->directory_ == path) taken->directory_ = parent_of(path);
+    }
   }
 }
 

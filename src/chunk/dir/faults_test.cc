@@ -7,6 +7,7 @@
 #include <fstream>
 #include <thread>
 
+#include "chunk/dir/directory_sync.h"
 #include "chunk/dir/testing/store_fixture.h"
 #include "chunk/fencing.h"
 
@@ -457,6 +458,53 @@ TEST(DirKill, acknowledged_files_survive_kill_minus_9) {
     ASSERT_TRUE(executor.run((*opened)->close()));
   }
   EXPECT_GT(acknowledged.size(), 20u);
+}
+
+// A name that was taken stays away after a power cut, though its directory went as well and was made anew (for another key) before the
+// sync.
+TEST_F(DirFaults, a_hidden_name_stays_away_though_its_directory_is_made_anew_before_the_sync) {
+  for (const bool removed : {false, true}) {
+    const ChunkId first{4, removed ? 2u : 1u};
+    ASSERT_TRUE(executor.run(put_whole_file(*store, first, "b", "x/y", "bytes")));
+    ASSERT_TRUE(executor.run(store->show_file(first, {})));
+    bool gone = false, anew = false;
+    files->set_hook([&](const char* operation, const std::string& path) -> Result<void> {
+      gone |= std::string_view(operation) == "remove_directory" && path == "b";
+      if (gone && !anew && std::string_view(operation) == "sync_directory") {
+        anew = true;
+        EXPECT_TRUE(files->make_directory("b"));
+        EXPECT_TRUE(files->make_directory("b/x"));
+      }
+      return {};
+    });
+    const auto done = executor.run(removed ? store->remove({first}) : store->hide_file(first));
+    files->set_hook(nullptr);
+    ASSERT_TRUE(done) << done.error().to_string();
+    ASSERT_TRUE(anew);
+    for (uint64_t seed = 0; seed < 64; ++seed) {
+      EXPECT_FALSE(files->crash(seed, seed % 2 == 0)->info("b/x/y")) << seed << (removed ? " removed" : " hidden");
+    }
+  }
+}
+
+// The same where it was another removal that emptied the directory.
+TEST(DirDirectorySync, a_name_taken_from_a_directory_that_others_remove_and_make_anew_is_gone_for_good) {
+  const auto files = MemoryFileSystem::create();
+  for (const char* directory : {"b", "b/x"}) ASSERT_TRUE(files->make_directory(directory));
+  for (const char* file : {"b/x/y", "b/x/z"}) ASSERT_TRUE(files->open(file, OpenMode::create));
+  for (const char* directory : {"", "b", "b/x"}) ASSERT_TRUE(files->sync_directory(directory));
+  ThreadPool pool("syncs", 1);
+  DirectorySync syncs(files, pool);
+  ASSERT_TRUE(files->remove("b/x/y"));
+  DirectorySync::Taken taken(syncs, "b/x");
+  ASSERT_TRUE(files->remove("b/x/z"));
+  ASSERT_TRUE(files->remove_directory("b/x"));
+  ASSERT_TRUE(files->remove_directory("b"));
+  syncs.note_removed({"b/x", "b"});
+  for (const char* directory : {"b", "b/x"}) ASSERT_TRUE(files->make_directory(directory));
+  SimExecutor executor;
+  ASSERT_TRUE(executor.run(syncs.sync_taken(taken)));
+  for (uint64_t seed = 0; seed < 64; ++seed) EXPECT_FALSE(files->crash(seed, seed % 2 == 0)->info("b/x/y")) << seed;
 }
 
 }  // namespace

@@ -180,6 +180,7 @@ Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
     }
     return {};
   });
+  DirectorySync::Taken taken(*directory_sync_, parent_of(path));
   note_removed_directories(gone);
   if (result) {
     entry = index_.file(first);
@@ -189,9 +190,7 @@ Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
   }
   naming_.release();
   if (!result) co_return result;
-  std::string directory = parent_of(path);
-  while (std::find(gone.begin(), gone.end(), directory) != gone.end()) directory = parent_of(directory);
-  auto synced = co_await directory_sync_->sync_taken(directory);
+  auto synced = co_await directory_sync_->sync_taken(taken);
   // It was hidden before it was shown, and nobody has waited until that name was gone for good.
   if (synced && shown) synced = co_await directory_sync_->sync_taken(parent_of(place_of(kHidden, first)));
   if (!synced) co_return synced;

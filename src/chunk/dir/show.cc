@@ -62,6 +62,7 @@ std::vector<std::string> remove_empty_parents(FileSystem& files, const std::stri
 
 void DirStoreImpl::note_removed_directories(const std::vector<std::string>& paths) {
   for (const auto& path : paths) new_directories_.erase(path);
+  directory_sync_->note_removed(paths);
 }
 
 // A file must not leave a durable place for a directory that may not be there after a crash.
@@ -297,10 +298,10 @@ Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
   FileEntry* entry = index_.file(first);
   const bool there = entry != nullptr && !entry->unfinished;
   const std::string shelf = fmt::format("{}/{}", kHidden, shelf_of(first));
-  std::string left = shelf;  // the directory
+  std::optional<DirectorySync::Taken> taken;
   if (result && there && entry->state == FileState::shown) {
     const std::string from = entry->path;
-    left = parent_of(from);
+    taken.emplace(*directory_sync_, parent_of(from));
     const std::string to = place_of(kHidden, first);
     const Expected expected = entry->expected();
     std::vector<std::string> removed;
@@ -319,7 +320,8 @@ Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
     }
   }
   naming_.release();
-  if (result && there) result = co_await directory_sync_->sync_moved(left, shelf);
+  if (result && there) result = co_await directory_sync_->sync(shelf);
+  if (result && taken) result = co_await directory_sync_->sync_taken(*taken);
   if (!result) {
     Error error = co_await noted(std::move(result).error(), true);
     co_return error;
