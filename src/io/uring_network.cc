@@ -386,7 +386,9 @@ struct Acceptor : RingOp, Counted {
     paused = false;
     kept.emplace(self);
     // Not SOCK_NONBLOCK: the ring would then answer EAGAIN instead of waiting.
-    io_uring_prep_multishot_accept(ring.prepare(*this), fd, nullptr, nullptr, SOCK_CLOEXEC);
+    // One at a time: a multishot accept takes all that knock, and with them the descriptors that files and other listeners need, before
+    // anybody here can say that it is enough.
+    io_uring_prep_accept(ring.prepare(*this), fd, nullptr, nullptr, SOCK_CLOEXEC);
   }
   static void finished(RingOp& op, int result, uint32_t flags) {
     auto& acceptor = static_cast<Acceptor&>(op);
