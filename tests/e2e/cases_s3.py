@@ -204,7 +204,7 @@ def test_mistakes_name_what_is_wrong():
         stopped = dict(node.endpoints)
         node.stop()
         json.dump(stopped, open(os.path.join(node.root, "endpoints.json"), "w"))
-        assert f"start it:  quarry up --root {node.root}" in complains("bucket", "list")
+        assert f"to start it: `quarry up --root {node.root}`" in complains("bucket", "list")
 
 
 def test_buckets_with_keys_that_xml_cannot_carry_are_cleaned():
