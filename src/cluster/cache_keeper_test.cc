@@ -63,7 +63,7 @@ TEST_F(CacheTest, grows_into_unused_memory_and_gives_it_back) {
   let_it_look(1);
   const uint64_t less = cluster->data().cache_status().used_bytes;
   EXPECT_LT(less, 40 * kMiB);
-  EXPECT_GE(less, 20 * kMiB);
+  EXPECT_GT(less, 8 * kMiB) << "not all at once; how many looks fit is up to the pool";
   probe.set({.total = kGiB, .available = 0});
   let_it_look();
   EXPECT_LE(cluster->data().cache_status().used_bytes, 8 * kMiB);

@@ -231,6 +231,7 @@ Task<Result<SharedBytes>> DirStoreImpl::read_from_file(FileIndex::Found found, C
       return whole.slice(offset - span.begin, wanted);
     });
     if (!changed) co_return result;
+    std::move(result).ignore("it is looked at anew");
     forget_open(first);
     if (attempt == 3)
       co_return fail(Code::corrupt, "{}/{} keeps changing behind Quarry's back: find out what writes there", file->record.directory,
