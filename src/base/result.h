@@ -19,7 +19,7 @@ namespace quarry {
 
 #ifdef QUARRY_DEV
 namespace detail {
-[[noreturn, gnu::cold]] void died_unread(const char* error);
+[[gnu::cold]] void died_unread(const char* error);
 inline thread_local int unfinished_frames = 0;  // that are being destroyed on this thread
 }  // namespace detail
 

@@ -226,7 +226,8 @@ S3Result<object::Tags> parse_tagging_header(std::string_view text) {
     const size_t equal = part.find('=');
     auto name = percent_decode(part.substr(0, equal), PlusSign::is_space);
     auto value = percent_decode(equal == std::string_view::npos ? std::string_view() : part.substr(equal + 1), PlusSign::is_space);
-    if (!name || !value || name->empty() || !is_utf8(*name) || !is_utf8(*value)) return malformed();
+    const bool named = name.has_value(), valued = value.has_value();
+    if (!named || !valued || name->empty() || !is_utf8(*name) || !is_utf8(*value)) return malformed();
     TRY(check_tag(*name, *value));
     if (std::ranges::any_of(tags, [&](const auto& tag) { return tag.first == *name; })) return malformed();
     tags.emplace_back(std::move(*name), std::move(*value));
