@@ -407,12 +407,12 @@ def test_status_exits_as_bad_as_it_is():
             status = json.loads(node.cli("status", "--json", check=False).stdout)
             return (said.returncode == code and headline in said.stdout and all(word in said.stdout for word in words)
                     and f"cluster_health {code}\n" in metrics and status["health"] == headline and bool(status["problems"]) == bool(code))
-        node.wait_for(lambda: told(0, "healthy"), 120)
+        node.wait_for(lambda: told(0, "healthy"), 30)
         must("rm", "-rf", node.place(1))
-        node.wait_for(lambda: told(1, "degraded", "drive 2", "the most endangered survives the loss of 0 more drives instead of 1"), 120)
+        node.wait_for(lambda: told(1, "degraded", "drive 2", "the most endangered survives the loss of 0 more drives instead of 1"), 30)
         while not run("rm", "-rf", node.place(2))[0]:
             pass
-        node.wait_for(lambda: told(2, "unreadable", "cannot be read: too many drives are away"), 120)
+        node.wait_for(lambda: told(2, "unreadable", "cannot be read: too many drives are away"), 30)
         node.kill()
         assert node.cli("status", check=False).returncode == 3
 
@@ -543,14 +543,14 @@ def every_drive_full(kind, root_too=False):
                     assert "read-only" in said and "the metadata cannot be written" in said, said
         expect_all(5)
         os.unlink(taken)
-        node.wait_for(lambda: node.s3("DELETE", "/bkt/fill/0")[0] == 204, 120)
+        node.wait_for(lambda: node.s3("DELETE", "/bkt/fill/0")[0] == 204, 30)
         assert node.s3("GET", "/bkt/fill/0")[0] == 404
         assert "cannot be written" not in node.cli("status", check=False).stdout
         expect_all(1)
         for i in range(number // 2):
             status, _, text = node.s3("DELETE", f"/bkt/fill/{i}")
             assert status == 204, (status, text[:300], node.log_tail())
-        node.wait_for(lambda: node.s3("PUT", "/bkt/again", random_bytes(4_000_000, 5))[0] == 200, 120)
+        node.wait_for(lambda: node.s3("PUT", "/bkt/again", random_bytes(4_000_000, 5))[0] == 200, 30)
         assert node.get("bkt", "again") == random_bytes(4_000_000, 5)
         assert [node.state(i) for i in range(3)] == ["active"] * 3, "full is not broken"
         expect_all(number // 2)
