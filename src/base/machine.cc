@@ -1,5 +1,6 @@
 #include "base/machine.h"
 
+#include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -33,35 +34,40 @@ void apply_quota(MachineLimits& limits, uint64_t quota, uint64_t period) {
   limits.processors = static_cast<unsigned>(std::min<uint64_t>(limits.processors, processors));
 }
 
-void apply_directory(const std::string& directory, MachineLimits& limits) {
-  for (const char* name : {"/memory.max", "/memory.high", "/memory.limit_in_bytes"}) {
-    if (const auto bytes = number_in(directory + name); bytes && *bytes > 0) limits.memory_bytes = std::min(limits.memory_bytes, *bytes);
-  }
-  std::istringstream line(first_line(directory + "/cpu.max"));
-  uint64_t quota = 0, period = 0;
-  if (line >> quota >> period) apply_quota(limits, quota, period);
-  const auto old_quota = number_in(directory + "/cpu.cfs_quota_us"), old_period = number_in(directory + "/cpu.cfs_period_us");
-  if (old_quota && old_period) apply_quota(limits, *old_quota, *old_period);
-}
-
 }  // namespace
 
-MachineLimits machine_limits_below(const std::string& root, MachineLimits whole) {
-  MachineLimits limits = whole;
-  std::ifstream groups(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {  // "0::/a/b", or "4:cpu,cpuacct:/a/b"
+std::vector<ControlGroup> control_groups(const std::string& root, std::string_view controller) {
+  std::vector<ControlGroup> groups;
+  std::ifstream file(root + "/proc/self/cgroup");
+  for (std::string line; std::getline(file, line);) {  // "0::/a/b", or "4:cpu,cpuacct:/a/b"
     const size_t first = line.find(':'), second = first == std::string::npos ? first : line.find(':', first + 1);
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
-    std::string path = line.substr(second + 1);
-    if (!controllers.empty() && controllers.find("memory") == std::string::npos && controllers.find("cpu") == std::string::npos) continue;
+    if (!controllers.empty() && !fmt::format(",{},", controllers).contains(fmt::format(",{},", controller))) continue;
     const std::string base = root + "/sys/fs/cgroup" + (controllers.empty() ? "" : "/" + controllers);
-    // A limit of any group above counts. A container may see its own group as the root, whatever the path says.
-    for (;; path.erase(path.rfind('/'))) {
+    for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
       while (!path.empty() && path.back() == '/') path.pop_back();
-      apply_directory(base + path, limits);
+      groups.push_back({base + path, controllers.empty() ? 2 : 1});
       if (path.empty()) break;
     }
+  }
+  return groups;
+}
+
+MachineLimits machine_limits_below(const std::string& root, MachineLimits whole) {
+  MachineLimits limits = whole;
+  for (const ControlGroup& group : control_groups(root, "memory")) {
+    for (const char* name : {"/memory.max", "/memory.high", "/memory.limit_in_bytes"}) {
+      const auto bytes = number_in(group.directory + name);
+      if (bytes && *bytes > 0) limits.memory_bytes = std::min(limits.memory_bytes, *bytes);
+    }
+  }
+  for (const ControlGroup& group : control_groups(root, "cpu")) {
+    std::istringstream line(first_line(group.directory + "/cpu.max"));
+    uint64_t quota = 0, period = 0;
+    if (line >> quota >> period) apply_quota(limits, quota, period);
+    const auto old_quota = number_in(group.directory + "/cpu.cfs_quota_us"), old_period = number_in(group.directory + "/cpu.cfs_period_us");
+    if (old_quota && old_period) apply_quota(limits, *old_quota, *old_period);
   }
   return limits;
 }

@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace quarry {
 
@@ -15,5 +17,15 @@ struct MachineLimits {
 MachineLimits machine_limits();
 // The same with files below `root` (/proc/self/cgroup, /sys/fs/cgroup) instead of the machine's, which has `whole`.
 MachineLimits machine_limits_below(const std::string& root, MachineLimits whole);
+
+// A control group that this process is in, or one above.
+struct ControlGroup {
+  std::string directory;  // with its files
+  int version = 2;
+};
+// Those that steer `controller` ("memory", "cpu"), each hierarchy's own group first, then those above up to its root. A container may see
+// its own group as the root, whatever the path says, so directories that are not there are among them. root: as above, "" for the
+// machine's.
+std::vector<ControlGroup> control_groups(const std::string& root, std::string_view controller);
 
 }  // namespace quarry

@@ -2,7 +2,7 @@
 // audit and the care for drives are between two steps. Each test says that the two met.
 #include <gtest/gtest.h>
 
-#include "base/fault_points.h"
+#include "base/reached.h"
 #include "cluster/metadata_log.h"
 #include "cluster/testing/cluster_harness.h"
 #include "meta/transact.h"

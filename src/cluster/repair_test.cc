@@ -3,7 +3,7 @@
 
 #include <cstdlib>
 
-#include "base/fault_points.h"
+#include "base/reached.h"
 #include "cluster/testing/cluster_harness.h"
 
 namespace quarry::cluster {

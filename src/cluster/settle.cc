@@ -4,7 +4,7 @@
 // The map may be planned anew at any await. One settling goes by one topology from its beginning to its end, and what that one calls a
 // former place is given up only while the place where the shard was seen is still the shard's present one: a newer map may count just that
 // place among the former ones, with the last whole copy on it.
-#include "base/fault_points.h"
+#include "base/reached.h"
 #include "cluster/files.h"
 #include "cluster/keys.h"
 #include "cluster/repair.h"

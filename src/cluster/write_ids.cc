@@ -70,7 +70,6 @@ Task<Result<void>> WriteIds::refill() {
 
 bool WriteIds::add_block(WriteId first) {
   std::lock_guard lock(mutex_);
-  first_leased_ = std::min(first_leased_, first);
   if (later_ != later_end_) return false;  // another was faster
   later_ = first;
   later_end_ = first + block_;

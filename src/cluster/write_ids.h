@@ -31,11 +31,6 @@ class WriteIds {
   // It may have left something that only a start finds: the row of its block stays. Of ids of older sessions, or that were decided: nothing
   // to do.
   void leave_open(WriteId id);
-  // Smallest id leased by this session: every id from it on is this session's. UINT64_MAX: none was leased.
-  WriteId first_leased() {
-    std::lock_guard lock(mutex_);
-    return first_leased_;
-  }
   // The session's rows go, but for those of blocks with undecided writes. No take() afterwards.
   Task<Result<void>> end_session();
 
@@ -65,7 +60,6 @@ class WriteIds {
   WriteId next_ = 0, end_ = 0;         // current block
   WriteId later_ = 0, later_end_ = 0;  // the one after it, leased early
   bool refilling_ = false;
-  WriteId first_leased_ = UINT64_MAX;
   std::map<WriteId, Block> blocks_;  // with a row, by first id
 };
 

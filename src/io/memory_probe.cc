@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "base/bytes.h"
+#include "base/machine.h"
 
 namespace quarry {
 namespace {
@@ -46,62 +47,37 @@ double pressure_in(const std::optional<std::string>& text) {
   return at == std::string::npos ? 0 : std::clamp(std::strtod(text->c_str() + at + kName.size(), nullptr) / 100, 0.0, 1.0);
 }
 
-// The files of one version of cgroups.
-struct Hierarchy {
-  std::string root;  // of the file system
-  const char* limit;
-  const char* current;
-  const char* reclaimable[3];  // in memory.stat
-};
-
-void narrow(MemoryReport& report, const Hierarchy& kind, std::string path) {
-  for (;;) {
-    const std::string directory = kind.root + path;
-    const auto limit_text = read_text(directory + "/" + kind.limit), current_text = read_text(directory + "/" + kind.current);
-    const auto limit = limit_text ? number_of(*limit_text) : std::nullopt;  // none: "max"
-    const auto current = current_text ? number_of(*current_text) : std::nullopt;
-    if (limit && current) {  // a group above ours may be wide, and full of others
-      const std::string stat = read_text(directory + "/memory.stat").value_or("");
-      uint64_t reclaimable = 0;
-      for (const char* name : kind.reclaimable) reclaimable += field(stat, name).value_or(0);
-      const uint64_t held = *current - std::min(reclaimable, *current);
-      report.total = std::min(report.total, *limit);
-      report.available = std::min(report.available, *limit - std::min(held, *limit));
-    }
-    report.pressure = std::max(report.pressure, pressure_in(read_text(directory + "/memory.pressure")));
-    const size_t parent = path.rfind('/');
-    if (path.empty() || parent == std::string::npos) return;
-    path.resize(parent);
+void narrow(MemoryReport& report, const ControlGroup& group) {
+  const bool old = group.version == 1;
+  std::optional<uint64_t> limit;  // none: "max"
+  for (const char* name : old ? std::vector{"/memory.limit_in_bytes"} : std::vector{"/memory.max", "/memory.high"}) {
+    const auto text = read_text(group.directory + name);
+    if (const auto bytes = text ? number_of(*text) : std::nullopt) limit = std::min(limit.value_or(UINT64_MAX), *bytes);
   }
+  const auto current_text = read_text(group.directory + (old ? "/memory.usage_in_bytes" : "/memory.current"));
+  const auto current = current_text ? number_of(*current_text) : std::nullopt;
+  if (limit && current) {  // a group above ours may be wide, and full of others
+    const std::string stat = read_text(group.directory + "/memory.stat").value_or("");
+    uint64_t reclaimable = 0;
+    for (const char* name : {"inactive_file ", "active_file ", "slab_reclaimable "}) {
+      reclaimable += field(stat, old ? fmt::format("total_{}", name) : name).value_or(0);
+    }
+    const uint64_t held = *current - std::min(reclaimable, *current);
+    report.total = std::min(report.total, *limit);
+    report.available = std::min(report.available, *limit - std::min(held, *limit));
+  }
+  report.pressure = std::max(report.pressure, pressure_in(read_text(group.directory + "/memory.pressure")));
 }
 
 }  // namespace
 
 Result<MemoryReport> SystemMemoryProbe::look() {
-  const auto info = read_text(proc_ + "/meminfo");
+  const auto info = read_text(root_ + "/proc/meminfo");
   const auto total = info ? field(*info, "MemTotal:") : std::nullopt, available = info ? field(*info, "MemAvailable:") : std::nullopt;
-  if (!total || !available) return fail(Code::unsupported, "{}/meminfo does not say how much memory is available", proc_);
+  if (!total || !available) return fail(Code::unsupported, "{}/proc/meminfo does not say how much memory is available", root_);
   MemoryReport report{.total = *total * kKiB, .available = *available * kKiB};
-  report.pressure = pressure_in(read_text(proc_ + "/pressure/memory"));
-  const std::string groups = read_text(proc_ + "/self/cgroup").value_or("");
-  std::istringstream lines(groups);
-  for (std::string line; std::getline(lines, line);) {  // "0::/path" (version 2), "7:memory:/path" (version 1)
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    std::string path = line.substr(second + 1);
-    if (path == "/") path.clear();
-    if (controllers == ",,") {
-      narrow(report, {cgroups_, "memory.max", "memory.current", {"inactive_file ", "active_file ", "slab_reclaimable "}}, path);
-    } else if (controllers.find(",memory,") != std::string::npos) {
-      narrow(report,
-             {cgroups_ + "/memory",
-              "memory.limit_in_bytes",
-              "memory.usage_in_bytes",
-              {"total_inactive_file ", "total_active_file ", "total_slab_reclaimable "}},
-             path);
-    }
-  }
+  report.pressure = pressure_in(read_text(root_ + "/proc/pressure/memory"));
+  for (const ControlGroup& group : control_groups(root_, "memory")) narrow(report, group);
   return report;
 }
 

@@ -22,15 +22,14 @@ class MemoryProbe {
   virtual Result<MemoryReport> look() = 0;
 };
 
-// proc: where /proc is; cgroups: where the cgroup file systems are. Versions 1 and 2.
+// root: below which /proc and /sys/fs/cgroup are; the machine's for "".
 class SystemMemoryProbe final : public MemoryProbe {
  public:
-  explicit SystemMemoryProbe(std::string proc = "/proc", std::string cgroups = "/sys/fs/cgroup")
-      : proc_(std::move(proc)), cgroups_(std::move(cgroups)) {}
+  explicit SystemMemoryProbe(std::string root = "") : root_(std::move(root)) {}
   Result<MemoryReport> look() override;
 
  private:
-  const std::string proc_, cgroups_;
+  const std::string root_;
 };
 MemoryProbe& system_memory_probe();
 

@@ -23,7 +23,7 @@ class MemoryProbeTest : public ::testing::Test {
     std::filesystem::create_directories((root / path).parent_path());
     std::ofstream(root / path) << text;
   }
-  Result<MemoryReport> look() { return SystemMemoryProbe((root / "proc").string(), (root / "cgroup").string()).look(); }
+  Result<MemoryReport> look() { return SystemMemoryProbe(root.string()).look(); }
   std::filesystem::path root;
 };
 
@@ -39,26 +39,28 @@ TEST_F(MemoryProbeTest, tells_what_the_machine_has) {
 
 TEST_F(MemoryProbeTest, a_limit_of_any_group_above_counts) {
   put("proc/self/cgroup", "0::/outer/inner\n");
-  put("cgroup/outer/memory.max", "2147483648\n");
-  put("cgroup/outer/memory.current", "1610612736\n");
-  put("cgroup/outer/memory.stat", "anon 1073741824\ninactive_file 268435456\nactive_file 268435456\nslab_reclaimable 0\n");
-  put("cgroup/outer/inner/memory.max", "max\n");
-  put("cgroup/outer/inner/memory.current", "1610612736\n");
+  put("sys/fs/cgroup/outer/memory.max", "2147483648\n");
+  put("sys/fs/cgroup/outer/memory.current", "1610612736\n");
+  put("sys/fs/cgroup/outer/memory.stat", "anon 1073741824\ninactive_file 268435456\nactive_file 268435456\nslab_reclaimable 0\n");
+  put("sys/fs/cgroup/outer/inner/memory.max", "max\n");
+  put("sys/fs/cgroup/outer/inner/memory.current", "1610612736\n");
   auto report = look();
   ASSERT_TRUE(report);
   EXPECT_EQ(report->total, 2 * kGiB);
   EXPECT_EQ(report->available, kGiB) << "pages of files can be taken back";
-  put("cgroup/outer/inner/memory.max", "1610612736\n");
+  put("sys/fs/cgroup/outer/inner/memory.max", "1610612736\n");
   report = look();
   EXPECT_EQ(report->total, 1536 * kMiB);
+  put("sys/fs/cgroup/outer/inner/memory.high", "1342177280\n");
+  EXPECT_EQ(look()->total, 1280 * kMiB) << "who takes more is slowed down";
   EXPECT_EQ(report->available, 0u);
 }
 
 TEST_F(MemoryProbeTest, version_1_limits_too) {
   put("proc/self/cgroup", "12:cpu,cpuacct:/x\n7:memory:/docker/1\n");
-  put("cgroup/memory/memory.limit_in_bytes", "1073741824\n");  // as seen inside of a container: the path is that of the host
-  put("cgroup/memory/memory.usage_in_bytes", "536870912\n");
-  put("cgroup/memory/memory.stat", "inactive_file 0\ntotal_inactive_file 268435456\ntotal_active_file 0\n");
+  put("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n");  // as seen inside of a container: the path is that of the host
+  put("sys/fs/cgroup/memory/memory.usage_in_bytes", "536870912\n");
+  put("sys/fs/cgroup/memory/memory.stat", "inactive_file 0\ntotal_inactive_file 268435456\ntotal_active_file 0\n");
   auto report = look();
   ASSERT_TRUE(report);
   EXPECT_EQ(report->total, kGiB);

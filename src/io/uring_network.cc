@@ -9,8 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <deque>
-
 #include "base/log.h"
 #include "io/ring_executor.h"
 
@@ -359,52 +357,43 @@ class UringStream : public Stream {
 
 // ---------------------------------------------------------------- listening
 
-// Multishot accept into a bounded queue. Shared by the listener, the kernel's operation and the waiting accept().
 constexpr Duration kTellAgain = std::chrono::seconds(10);
 
+// One accept at a time; what is not asked for waits in the backlog. Shared by the listener, the kernel's operation and the waiting
+// accept().
 struct Acceptor : RingOp, Counted {
   RingExecutor& ring;
   const int fd;
-  const size_t accepted_max;
   bool closed = false;
   bool armed = false;
-  bool paused = false;  // cancelled by us because the queue is full
   int last_error = 0;
   TimePoint told_at{};  // that there are no descriptors
-  std::deque<int> accepted;
+  int accepted = -1;    // not yet asked for
   std::coroutine_handle<> waiter{};
   std::optional<Ref<Acceptor>> kept;  // while the kernel holds the operation
 
-  Acceptor(RingExecutor& r, int descriptor, size_t limit) : RingOp{&finished}, ring(r), fd(descriptor), accepted_max(limit) {}
+  Acceptor(RingExecutor& r, int descriptor) : RingOp{&finished}, ring(r), fd(descriptor) {}
   ~Acceptor() {
-    for (const int each : accepted) ::close(each);
+    if (accepted >= 0) ::close(accepted);
     ::close(fd);
   }
   void arm(const Ref<Acceptor>& self) {
     if (armed || closed) return;
     armed = true;
-    paused = false;
     kept.emplace(self);
     // Not SOCK_NONBLOCK: the ring would then answer EAGAIN instead of waiting.
     // One at a time: a multishot accept takes all that knock, and with them the descriptors that files and other listeners need, before
     // anybody here can say that it is enough.
     io_uring_prep_accept(ring.prepare(*this), fd, nullptr, nullptr, SOCK_CLOEXEC);
   }
-  static void finished(RingOp& op, int result, uint32_t flags) {
+  static void finished(RingOp& op, int result, uint32_t /*flags*/) {
     auto& acceptor = static_cast<Acceptor&>(op);
-    const Ref<Acceptor> alive = *acceptor.kept;
-    if ((flags & IORING_CQE_F_MORE) == 0) {
-      acceptor.armed = false;
-      acceptor.kept.reset();
-    }
+    const Ref<Acceptor> alive = *std::exchange(acceptor.kept, std::nullopt);
+    acceptor.armed = false;
     if (result >= 0) {
-      acceptor.accepted.push_back(result);
-      if (acceptor.armed && !acceptor.paused && acceptor.accepted.size() >= acceptor.accepted_max) {
-        acceptor.paused = true;
-        acceptor.ring.cancel_op(acceptor);
-      }
+      acceptor.accepted = result;
     } else if (result == -ECANCELED) {
-      if (!acceptor.paused) acceptor.closed = true;  // the loop is ending
+      acceptor.closed = true;  // the loop is ending
     } else {
       acceptor.last_error = -result;
     }
@@ -416,7 +405,6 @@ struct Acceptor : RingOp, Counted {
   void close() {
     if (closed) return;
     closed = true;
-    // Connections that the kernel had completed are in our queue and are closed with it.
     if (armed) ring.cancel_op(*this);
     shutdown(fd, SHUT_RDWR);  // new ones are refused from now on, whenever the descriptor goes
     wake();
@@ -425,8 +413,8 @@ struct Acceptor : RingOp, Counted {
 
 class UringListener : public Listener {
  public:
-  UringListener(RingExecutor& ring, int fd, SocketAddress address, size_t accepted_max)
-      : acceptor_(std::make_unique<Acceptor>(ring, fd, accepted_max)), address_(std::move(address)) {}
+  UringListener(RingExecutor& ring, int fd, SocketAddress address)
+      : acceptor_(std::make_unique<Acceptor>(ring, fd)), address_(std::move(address)) {}
   ~UringListener() override { close(); }
 
   Task<Result<std::unique_ptr<Stream>>> accept() override { return accept(acceptor_); }
@@ -446,10 +434,8 @@ class UringListener : public Listener {
   static Task<Result<std::unique_ptr<Stream>>> accept(Ref<Acceptor> acceptor) {
     for (;;) {
       if (acceptor->closed) co_return fail(Code::cancelled, "accept: the listener was closed");
-      if (!acceptor->accepted.empty()) {
-        const int fd = acceptor->accepted.front();
-        acceptor->accepted.pop_front();
-        std::unique_ptr<Stream> stream = std::make_unique<UringStream>(acceptor->ring, fd);
+      if (acceptor->accepted >= 0) {
+        std::unique_ptr<Stream> stream = std::make_unique<UringStream>(acceptor->ring, std::exchange(acceptor->accepted, -1));
         co_return stream;
       }
       const int error_number = std::exchange(acceptor->last_error, 0);
@@ -539,7 +525,7 @@ Result<std::unique_ptr<Listener>> UringNetwork::listen(const SocketAddress& addr
   sockaddr_storage bound{};
   socklen_t length = sizeof(bound);
   getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &length);
-  return std::make_unique<UringListener>(ring, fd, address_of(bound), options_.accepted_max);
+  return std::make_unique<UringListener>(ring, fd, address_of(bound));
 }
 
 Task<Result<std::unique_ptr<Stream>>> UringNetwork::connect(SocketAddress address, TimePoint deadline) {

@@ -13,8 +13,7 @@ namespace quarry {
 class UringNetwork : public Network {
  public:
   struct Options {
-    int backlog = 4096;         // connections the kernel accepts ahead of us (bounded by net.core.somaxconn)
-    size_t accepted_max = 256;  // accepted and not yet asked for, per listener; beyond it they wait in the backlog
+    int backlog = 4096;  // connections the kernel accepts ahead of us (bounded by net.core.somaxconn)
     size_t lookup_threads = 2;
     Duration keepalive_idle = std::chrono::seconds(60);  // then a probe every quarter of it, four times
   };

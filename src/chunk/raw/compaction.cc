@@ -12,6 +12,20 @@ namespace {
 constexpr double kLiveWhenShort = 0.90;
 
 Task<void> move_item(PackedStream& stream, PackedPut* item, Result<void>* result) { *result = co_await stream.put(*item); }
+
+// Together, so that they share frames.
+Task<Result<void>> move_items(PackedStream& stream, std::deque<PackedPut>& moves) {
+  std::vector<Result<void>> results(moves.size());
+  TaskGroup group;
+  for (size_t i = 0; i < moves.size(); ++i) group.spawn(move_item(stream, &moves[i], &results[i]));
+  co_await group.join();
+  moves.clear();
+  Result<void> result;
+  for (auto& one : results) {
+    if (!one) result = std::move(one);
+  }
+  co_return result;
+}
 }  // namespace
 
 void RawStoreImpl::packed_segment_sealed(uint32_t segment) {
@@ -30,6 +44,8 @@ void RawStoreImpl::packed_segment_sealed(uint32_t segment) {
 }
 
 // Cost and benefit: what is gained (dead bytes) over what must be copied (live bytes). Below the threshold the lowest live share is best.
+// What a segment was not filled with is gained as well, but not where compaction itself filled it: that is as dense as it gets, and only
+// what died there since is gained. Else a full drive would be copied round and round.
 std::optional<uint32_t> RawStoreImpl::worst_packed_segment(double live_below) const {
   std::optional<uint32_t> worst;
   double lowest = live_below;
@@ -37,7 +53,9 @@ std::optional<uint32_t> RawStoreImpl::worst_packed_segment(double live_below) co
     const Segment& s = space_[i];
     if (s.role != Role::packed || s.state == SegmentState::open || s.emptying || s.compacting || s.live == 0 || s.unreadable) continue;
     if (s.suspect) return i;  // a list of it was damaged: its items are better kept elsewhere
-    const double live = static_cast<double>(s.live_bytes + s.live * kFrameItemSize) / static_cast<double>(space_.geometry().data_bytes());
+    const bool dense = s.stream == kStreamCompacted && s.state == SegmentState::sealed;
+    const uint64_t all = dense ? s.used_bytes + uint64_t{s.items} * kFrameItemSize : space_.geometry().data_bytes();
+    const double live = static_cast<double>(s.live_bytes + uint64_t{s.live} * kFrameItemSize) / static_cast<double>(all);
     if (live < lowest) {
       lowest = live;
       worst = i;
@@ -100,9 +118,14 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
   Buffer window;
   uint32_t window_at = 0;
   constexpr uint32_t kWindow = 2 * (kFrameSizeMax / kBlock);
+  std::deque<PackedPut> moves;  // out of the window
+  uint64_t gathered = 0;        // bytes of them
   while (block < end && result && !closing_ && space_[segment].live > 0) {
     if (window.empty() ||
         (block + kFrameSizeMax / kBlock > window_at + window.size() / kBlock && window_at + window.size() / kBlock < end)) {
+      gathered = 0;
+      result = co_await move_items(*streams_[kStreamCompacted], moves);
+      if (!result) break;
       window_at = block;
       window = Buffer(static_cast<size_t>(std::min(kWindow, end - block)) * kBlock);
       const uint64_t at = base + static_cast<uint64_t>(block) * kBlock;
@@ -127,7 +150,6 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
     const uint32_t frame_block = block;
     block += frame->blocks;
     if (frame->kind != FrameKind::items) continue;
-    std::deque<PackedPut> moves;
     for (const auto& item : frame->items) {
       const IndexEntry* entry = index_.find(item.id);
       const uint64_t offset = base + static_cast<uint64_t>(frame_block) * kBlock + item.offset;
@@ -143,15 +165,14 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
       move.moved = true;
       move.from = entry->place;
       moved_bytes += item.size;
+      gathered += item.size;
     }
-    std::vector<Result<void>> results(moves.size());
-    TaskGroup group;
-    for (size_t i = 0; i < moves.size(); ++i) group.spawn(move_item(*streams_[kStreamCompacted], &moves[i], &results[i]));
-    co_await group.join();
-    for (auto& one : results) {
-      if (!one) result = std::move(one);
-    }
+    if (gathered < kFrameSizeMax / 2) continue;
+    gathered = 0;
+    result = co_await move_items(*streams_[kStreamCompacted], moves);
   }
+  auto last = co_await move_items(*streams_[kStreamCompacted], moves);
+  if (result) result = std::move(last);
   if (result && !closing_ && space_[segment].live > 0) result = co_await move_leftovers(segment, &moved_bytes);
   Segment& s = space_[segment];
   s.compacting = false;
@@ -187,10 +208,14 @@ Task<Result<void>> RawStoreImpl::move_leftovers(uint32_t segment, uint64_t* move
 Task<void> RawStoreImpl::reclaim_segments(uint32_t reserve) {
   co_await reclaiming_.acquire();
   while (!may_use_segments(reserve) && !closing_ && health_.state == StoreState::online) {
+    if (compacting_) {  // in the background, and for this: it knows that segments are short
+      co_await sleep_for(std::chrono::microseconds(200));
+      continue;
+    }
     const auto packed = worst_packed_segment(kLiveWhenShort);
     const auto extent = emptiest_extent_segment();
     Result<void> done;
-    if (packed && !compacting_) {
+    if (packed) {
       done = co_await compact_segment(*packed);
     } else if (extent) {
       done = co_await evacuate_segment(*extent);

@@ -107,6 +107,29 @@ TEST_F(RawStoreFaults, a_full_drive_still_reads_removes_and_takes_metadata) {
   expect_all();
 }
 
+// One chunk in each frame, which fills three quarters of it: to copy them together gains a quarter once, and then never again.
+TEST_F(RawStoreFaults, a_drive_full_of_small_frames_is_compacted_once_and_then_full) {
+  uint64_t n = 1;
+  Result<void> result;
+  const auto fill = [](RawStore& into, SimDisk& drive, uint64_t& number, Result<void>& last) -> Task<void> {
+    bool done = false;
+    TaskGroup group;
+    group.spawn([](RawStore& looked_at, SimDisk& away, const bool& over) -> Task<void> {  // else it would never end
+      while (!over && looked_at.stats().segments_compacted < 500) co_await sleep_for(std::chrono::milliseconds(1));
+      if (!over) away.set_gone(true);
+    }(into, drive, done));
+    const std::string text = test_payload(7, 3'000);
+    for (; last; ++number) last = co_await into.put({1, number}, {bytes_of(text)}, {});
+    done = true;
+    co_await group.join();
+  };
+  executor.run(fill(*store, *disk, n, result));
+  EXPECT_EQ(result.error().code(), Code::no_space) << result.error().to_string();
+  EXPECT_GT(n * 3'000, 64 * kMiB * 3 / 4);
+  EXPECT_GT(store->stats().segments_compacted, 5u);
+  EXPECT_LT(store->stats().segments_compacted, 64u);
+}
+
 TEST_F(RawStoreFaults, filling_and_emptying_again_and_again_loses_no_space) {
   uint64_t n = 1;
   uint64_t first_round = 0;
