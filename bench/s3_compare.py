@@ -11,10 +11,12 @@ sync before they acknowledge. Rows:
                 Quarry's cache holds (--cache), so that neither pays for memory that it takes for the first time; then every object is read
                 once. A virtual disk may be cached by the machine below, which nobody here can drop: the row says so.
   get10m-fresh  every object is read once, for the first time after it was written, by the process that wrote it.
-  get10m-set    a set of --set bytes is read round and round, with caches as large as the servers make them by themselves.
+  get10m-set    a set of --set bytes is read round and round, with caches as large as the servers make them by themselves; each server has the
+                machine to itself meanwhile, the other is stopped and the page cache dropped before.
 
---memory puts each server into a memory cgroup of that size, page cache included: with --keys enough, neither has the set in a cache. --peer-keys
-gives MinIO fewer keys, where writing as many would take hours; both numbers are printed. Each server is warmed up before a row is measured.
+--memory puts each server into a memory cgroup of that size, page cache included: with --keys enough, neither has the set in a cache, and a row is
+warmed up for 5 seconds instead of by reading everything twice. --peer-keys gives MinIO fewer keys, where writing as many would take hours; both
+numbers are printed. The rows of one size work on the same objects.
 
 usage: bench/s3_compare.py [--rows put10m,get10m-cold,get10m,put4k,get4k,mixed4k] [--seconds 10] [--drives 6] [--parity 2] [--sign-body]"""
 import argparse
@@ -109,6 +111,11 @@ def free_port():
         return s.getsockname()[1]
 
 
+def drop_page_cache():
+    subprocess.run(["sync"], check=True)
+    open("/proc/sys/vm/drop_caches", "w").write("3")
+
+
 def pinned(cpus, command):
     if args.nice != 0:
         command = ["nice", "-n", str(args.nice), *command]
@@ -169,16 +176,20 @@ class Minio(Server):
         binary = shutil.which("minio") or os.path.join(os.environ.get("QUARRY_TOOLS", os.path.expanduser("~/.cache/quarry-tools")), "bin/minio")
         if not os.path.exists(binary):
             sys.exit("no minio: run tests/conformance/s3/install minio")
+        self.binary, self.work = binary, work
         self.access, self.secret = "benchuser", "benchsecret"
+        self.start()
+
+    def start(self):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         env = dict(os.environ, MINIO_ROOT_USER=self.access, MINIO_ROOT_PASSWORD=self.secret, MINIO_STORAGE_CLASS_STANDARD=f"EC:{args.parity}",
                    MINIO_CI_CD="1", MINIO_BROWSER="off")
         env.pop("AWS_CA_BUNDLE", None)
-        drives = [os.path.join(work, f"minio/d{i + 1}") for i in range(args.drives)]
+        drives = [os.path.join(self.work, f"minio/d{i + 1}") for i in range(args.drives)]
         for drive in drives:
-            os.makedirs(drive)
-        self.process = subprocess.Popen(pinned(args.server_cpus, [binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", *drives]), env=env,
+            os.makedirs(drive, exist_ok=True)
+        self.process = subprocess.Popen(pinned(args.server_cpus, [self.binary, "server", "--quiet", "--address", f"127.0.0.1:{port}", *drives]), env=env,
                                         preexec_fn=self.group.enter if self.group else None, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(300):
             try:
@@ -188,8 +199,7 @@ class Minio(Server):
                 time.sleep(0.1)
 
     def make_cold(self):
-        subprocess.run(["sync"], check=True)
-        open("/proc/sys/vm/drop_caches", "w").write("3")
+        drop_page_cache()
 
 
 class Ceiling(Server):
@@ -235,6 +245,7 @@ def load(server, operation, size, objects, connections, seconds=0, prepare=False
 
 work = tempfile.mkdtemp(prefix="quarry-bench-", dir="/var/tmp")
 servers = []
+prepared = set()  # (server, bucket)
 report = []
 try:
     servers = [Quarry(work), Minio(work)]
@@ -244,20 +255,30 @@ try:
         connections = args.large_connections if size.endswith("MiB") else args.connections
         measured = {}
         for server in servers:
+            if state == "set":
+                for other in servers:
+                    if other is not server and other.process.poll() is None:
+                        other.stop()
+                drop_page_cache()
+                if server.process.poll() is not None:
+                    server.start()
             objects = args.peer_keys if server.name == "minio" and args.peer_keys and size.endswith("KiB") else keys
-            # The data of the row, made by the server itself, each object once; and a warm-up.
-            load(server, "put", size, objects, connections, prepare=True, bucket="bench-" + row)
-            if operation == "put":
-                load(server, "put", size, objects, connections, seconds=2, bucket="bench-" + row)
+            # The data of a size, made by the server itself, each object once. What is read for the first time since is data of its own.
+            bucket = "bench-" + (row if state in ("cold", "fresh", "set") else size.lower())
+            if (server.name, bucket) not in prepared:
+                load(server, "put", size, objects, connections, prepare=True, bucket=bucket)
+                prepared.add((server.name, bucket))
+            if operation == "put" or args.memory and state == "warm":
+                load(server, operation, size, objects, connections, seconds=2 if operation == "put" else 5, bucket=bucket)
             if cold:
                 load(server, "put", "10MiB", 110, 8, prepare=True, bucket="bench-other")
                 server.make_cold()
                 load(server, "get", "10MiB", 110, 8, bucket="bench-other")
-            elif operation != "put" and state != "fresh":
+            elif operation != "put" and state != "fresh" and not args.memory:
                 for _ in range(2 if state == "warm" else 1):
-                    load(server, "get", size, objects, connections, bucket="bench-" + row)
+                    load(server, "get", size, objects, connections, bucket=bucket)
             before = server.cpu_seconds()
-            result = load(server, operation, size, objects, connections, seconds=0 if state in ("cold", "fresh") else args.seconds, bucket="bench-" + row)
+            result = load(server, operation, size, objects, connections, seconds=0 if state in ("cold", "fresh") else args.seconds, bucket=bucket)
             result["keys"] = objects
             result["server_cpu_seconds"] = server.cpu_seconds() - before
             result["server_peak_mib"] = server.peak_memory_mib()
@@ -289,6 +310,10 @@ try:
         print(f"{row:12} {connections:3} connections | quarry {rate(ours):>12} {per_unit(ours):8.2f} {unit} p99 {ours['p99_ms']:.1f} ms, client {ours['client_cpu_seconds'] / ours['seconds']:.2f} cores"
               f" | minio {rate(theirs):>12} {per_unit(theirs):8.2f} {unit} p99 {theirs['p99_ms']:.1f} ms"
               f" | rate x{line['rate_ratio']:.2f}, CPU x{line['cpu_ratio']:.3f}{ceiling}{notes}", flush=True)
+        if state == "set":
+            for server in servers:
+                if server.process.poll() is not None:
+                    server.start()
     print("peak memory: " + ", ".join(f"{s.name} {s.peak_memory_mib():.0f} MiB" for s in servers))
     if args.json:
         print(json.dumps(report, indent=1))

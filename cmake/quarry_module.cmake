@@ -80,13 +80,14 @@ function(quarry_module NAME)
       target_precompile_headers(${fuzz_name} REUSE_FROM base)
       target_link_options(${fuzz_name} PRIVATE -fsanitize=fuzzer)
       target_link_libraries(${fuzz_name} PRIVATE ${target} quarry_warnings)
-      set_property(GLOBAL APPEND PROPERTY QUARRY_FUZZERS ${fuzz_name})
+      add_dependencies(fuzz_targets ${fuzz_name})
     endforeach()
   endif()
 endfunction()
 
-# Target `unit_tests` is all of them. tools/tsan_suppressions excuses foreign code only, line by line with the reason.
+# Targets `unit_tests` and `fuzz_targets` are all of them. tools/tsan_suppressions excuses foreign code only, line by line with the reason.
 add_custom_target(unit_tests)
+add_custom_target(fuzz_targets)
 function(quarry_unit_test name program)
   add_dependencies(unit_tests ${program})
   add_test(NAME ${name} COMMAND ${program} --gtest_brief=1)

@@ -113,9 +113,9 @@ enum class HealthLevel : uint8_t {
   unreadable,  // some data cannot be read now
 };
 std::string_view health_level_name(HealthLevel level);
-inline constexpr std::string_view kHealthCauses[] = {"unreadable",    "redundancy",   "drive_away",   "drive_read_only",
-                                                     "drive_failing", "drive_errors", "drive_full",   "drive_slow",
-                                                     "drive_shrunk",  "damage",       "file_changed", "writes_refused"};
+inline constexpr std::string_view kHealthCauses[] = {"unreadable",   "redundancy",     "drive_away", "drive_read_only", "drive_failing",
+                                                     "drive_errors", "drive_full",     "drive_slow", "drive_shrunk",    "damage",
+                                                     "file_changed", "writes_refused", "index"};
 struct HealthProblem {
   HealthLevel level = HealthLevel::degraded;  // healthy: worth a word, and nothing is endangered
   std::string_view cause;                     // one of kHealthCauses

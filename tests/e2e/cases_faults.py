@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import threading
 import time
@@ -439,13 +440,16 @@ def out_of_descriptors(kinds):
                 client.setblocking(False)
                 client.connect_ex((address.hostname, address.port))
                 idle.append(client)
+            took = []
             for _ in range(20):
                 began = time.time()
                 assert ask_health(node) == 200
+                took.append(time.time() - began)
                 status = node.cli("status", check=False)
                 assert status.returncode in (0, 1), status
                 assert time.time() - began < 5, "health and status do not answer"
                 time.sleep(1)
+            assert statistics.median(took) < 1, f"health answers late: {took}"  # single ones may wait for this busy machine
             assert [node.state(i) for i in range(len(kinds))] == ["active"] * len(kinds), node.cli("status", check=False).stdout
             assert len(node.log_text().splitlines()) < 300, node.log_tail()
         finally:
@@ -456,7 +460,7 @@ def out_of_descriptors(kinds):
         node.put("bkt", "more", random_bytes(150_000, 1))
         node.fsck()
         began = time.time()
-        assert node.stop() == 0 and time.time() - began < 20
+        assert node.stop() == 0 and time.time() - began < 5
 
 
 def test_descriptors_run_out():

@@ -49,9 +49,6 @@ void print_status(const JsonValue& json, const std::string& root) {
     if (number(*repair, "lost_writes") > 0) fmt::print(", {} LOST", number(*repair, "lost_writes"));
     fmt::print("\n");
   }
-  if (const JsonValue* metadata = json.find("metadata"); metadata != nullptr && !text(*metadata, "index_trouble").empty()) {
-    fmt::print("index   {}\n", text(*metadata, "index_trouble"));
-  }
   if (const JsonValue* scrub = json.find("scrub")) {
     fmt::print("scrub   {}, {} checked, {} damaged, {} repaired\n\n", text(*scrub, "state"), format_size(number(*scrub, "bytes_checked")),
                number(*scrub, "damaged"), number(*scrub, "repaired"));

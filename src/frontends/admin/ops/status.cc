@@ -5,8 +5,13 @@ namespace quarry::frontends::admin {
 
 cluster::HealthStatus health_of(const cluster::DataPlane& data, const meta::MetaStore& metadata) {
   auto health = data.health();
-  if (const std::string failure = metadata.stats().failure; !failure.empty())
-    health.problems.push_back({cluster::HealthLevel::degraded, "writes_refused", "writes are refused, the store is read-only: " + failure});
+  const auto stats = metadata.stats();
+  if (!stats.failure.empty()) {
+    health.problems.push_back(
+        {cluster::HealthLevel::degraded, "writes_refused", "writes are refused, the store is read-only: " + stats.failure});
+  }
+  if (!stats.index_trouble.empty())
+    health.problems.push_back({cluster::HealthLevel::degraded, "index", "the index of the metadata is in trouble: " + stats.index_trouble});
   return health;
 }
 
