@@ -328,6 +328,42 @@ class CopiesTest : public ::testing::Test {
       }
     }
   }
+  // Of drives 1 to `count`; the ones there are already as they are.
+  void open(uint32_t count, unsigned copies, uint32_t away = 0) {
+    MetadataLogOptions options;
+    for (uint32_t number = 1; number <= count; ++number) {
+      if (media.size() < number) media.push_back(std::make_shared<MemoryMedium>(number));
+      if (number == away) {
+        options.absent.push_back({number, fmt::format("d{}", number)});
+        continue;
+      }
+      drives.push_back(std::make_unique<Drive>(Drive::Identity{number, fmt::format("mem{}", number), fmt::format("d{}", number)},
+                                               std::make_unique<MemoryChunkStore>(media[number - 1]), executor));
+      options.drives.push_back(drives.back().get());
+    }
+    options.copies = copies;
+    options.blocking_pool = &pool;
+    auto opened = executor.run(MetadataLog::open(std::move(options)));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    log = std::move(*opened);
+  }
+  // While a copy is being put on drive 2.
+  static Task<void> enable_the_other(CopiesTest* self, ChunkKind kind, Call call, ChunkId id) {
+    if (call != Call::put || chunk_name(id).kind != kind || self->unregistered > 0) co_return;
+    co_await sleep_for(std::chrono::milliseconds(20));  // the one on drive 1 is there by now
+    self->unregistered = self->media[0]->chunks.contains(id) && !self->log->uses(1, id);
+    Result<void> added = co_await self->log->add_drive(*self->drives[0]);
+    EXPECT_TRUE(added) << added.error().to_string();
+  }
+  static Task<Result<void>> checkpoint(MetadataLog* log) {
+    const std::string content(100'000, 'x');
+    const auto read = [content](uint64_t offset, size_t length) -> Result<Buffer> {
+      return Buffer::copy_of(bytes_of(content).subspan(offset, length));
+    };
+    CO_TRY_ASSIGN(const meta::CheckpointFile file, co_await log->store_file("f", content.size(), read));
+    meta::CheckpointManifest manifest{.frame = 1, .files = {file}, .extra = ""};
+    co_return co_await log->publish_checkpoint(std::move(manifest));
+  }
   SimExecutor executor;
   ThreadPool pool{"test", 1};
   std::vector<std::shared_ptr<MemoryMedium>> media;
@@ -339,18 +375,7 @@ class CopiesTest : public ::testing::Test {
 // Two copies of a frame are made at once, on two drives; the one that is there first counts when the other is there, too. An audit that
 // comes between finds no leftover.
 TEST_F(CopiesTest, of_metadata_that_are_just_being_made_are_no_orphans) {
-  MetadataLogOptions options;
-  for (uint32_t number = 1; number <= 7; ++number) {
-    media.push_back(std::make_shared<MemoryMedium>(number));
-    drives.push_back(std::make_unique<Drive>(Drive::Identity{number, fmt::format("mem{}", number), fmt::format("d{}", number)},
-                                             std::make_unique<MemoryChunkStore>(media.back()), executor));
-    options.drives.push_back(drives.back().get());
-  }
-  options.copies = 3;
-  options.blocking_pool = &pool;
-  auto opened = executor.run(MetadataLog::open(std::move(options)));
-  ASSERT_TRUE(opened) << opened.error().to_string();
-  log = std::move(*opened);
+  open(7, 3);
   for (uint64_t frame = 1; frame <= 10; ++frame) {
     const std::string text = fmt::format("frame {}", frame);
     ASSERT_TRUE(executor.run(log->append(frame, {bytes_of(text)})));
@@ -370,6 +395,42 @@ TEST_F(CopiesTest, of_metadata_that_are_just_being_made_are_no_orphans) {
   EXPECT_GT(unregistered, 0) << "no look met a copy that was being made: nothing was tested";
   for (auto& medium : media) medium->on_call = nullptr;
   executor.run(log->close());
+}
+
+// A drive that is in use is enabled once more, or taken for use again after its data was to be moved away, while a checkpoint is under way:
+// the copies of pieces and root that it has just got are no leftovers of another time.
+TEST_F(CopiesTest, of_a_checkpoint_that_is_being_made_survive_that_their_drive_is_enabled) {
+  for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+    open(2, 2);
+    const std::string text = "frame 1";
+    ASSERT_TRUE(executor.run(log->append(1, {bytes_of(text)})));
+    const auto before = media[0]->of_kind(kind);
+    media[1]->on_call = [this, kind](Call call, ChunkId id) { return enable_the_other(this, kind, call, id); };
+    ASSERT_TRUE(executor.run(checkpoint(log.get())));
+    media[1]->on_call = nullptr;
+    ASSERT_GT(unregistered, 0) << "the drive was not enabled while a copy on it was being made: nothing was tested";
+    EXPECT_NE(media[0]->of_kind(kind), before);
+    for (const MetadataLog::Entry& entry : log->entries()) {
+      EXPECT_TRUE(media[entry.drives[0] - 1]->chunks.contains(entry.id)) << "drive " << entry.drives[0] << " " << entry.id.to_string();
+    }
+    executor.run(log->close());
+    log.reset();
+    drives.clear();
+    // Each of the two drives alone has all of it.
+    for (const uint32_t away : {1u, 2u}) {
+      open(2, 2, away);
+      const auto found = log->checkpoint();
+      ASSERT_TRUE(found && *found) << "without drive " << away;
+      EXPECT_EQ((*found)->frame, 1u);
+      auto bytes = executor.run(log->read_file((*found)->files[0], 0, (*found)->files[0].size));
+      EXPECT_TRUE(bytes) << bytes.error().to_string();
+      executor.run(log->close());
+      log.reset();
+      drives.clear();
+    }
+    media.clear();
+    unregistered = 0;
+  }
 }
 
 class WidenedTest : public GroundTest {

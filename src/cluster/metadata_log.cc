@@ -594,7 +594,7 @@ bool MetadataLog::in_flight(ChunkId id) const {
   switch (name.kind) {
     case ChunkKind::metadata_frame: return name.serial > durable_frame_ && name.serial <= last_frame_;
     case ChunkKind::metadata_file: return file_sizes_.contains(name.serial) && !pieces_.contains({name.serial, name.stripe});
-    case ChunkKind::metadata_root: return name.serial == epoch_ && name.stripe + 1 == next_root_;
+    case ChunkKind::metadata_root: return name.serial == epoch_ && (name.stripe + 1 == next_root_ || !writable_);
     default: return false;
   }
 }

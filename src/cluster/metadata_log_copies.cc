@@ -141,7 +141,9 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
     const ChunkName name = chunk_name(stat.id);
     Copies* copies = copies_of(name);
     if (copies == nullptr) {
-      obsolete.push_back(stat.id);
+      // The drive may be in use all the while, and a checkpoint under way: what is just being put is not registered before all copies are
+      // there.
+      if (!in_flight(stat.id)) obsolete.push_back(stat.id);
     } else if (std::pair at{drive.number(), name.shard}; std::ranges::find(copies->at, at) == copies->at.end()) {
       copies->at.push_back(at);
     }
