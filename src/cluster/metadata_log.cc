@@ -324,8 +324,7 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
         late_[targets[i]->number()].erase(chunk_id(name));
       } else {
         // It may land all the same: what a drive that hangs was given is done when it goes on.
-        std::set<ChunkId>& late = late_[targets[i]->number()];
-        if (late.size() < kLateMax) late.insert(chunk_id(name));
+        note_late(targets[i]->number(), {chunk_id(name)});
         if (!stall_) {  // else it is told already, and tried over and over
           LOG_WARNING("metadata copy moves to another drive", {"chunk", describe(name)}, {"drive", targets[i]->number()},
                       {"error", done[i].error().to_string()});
@@ -540,12 +539,29 @@ void MetadataLog::add_for_removal(std::map<uint32_t, std::vector<ChunkId>>& by_d
 
 Task<void> MetadataLog::remove_chunks(std::map<uint32_t, std::vector<ChunkId>> by_drive) {
   std::vector<Task<Result<void>>> removals;
-  for (auto& [number, ids] : by_drive) {
+  std::vector<uint32_t> numbers;
+  for (const auto& [number, ids] : by_drive) {
     Drive* drive = find(number);
-    if (drive != nullptr && drive->readable()) removals.push_back(remove_from(drive, std::move(ids)));
+    if (drive == nullptr) continue;
+    if (drive->readable()) {
+      removals.push_back(remove_from(drive, ids));
+      numbers.push_back(number);
+    } else {
+      note_late(number, ids);
+    }
   }
   std::vector<Result<void>> results = co_await when_all(std::move(removals));
-  for (auto& result : results) std::move(result).ignore("what stays is recognised as obsolete and removed when the drive is next opened");
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!results[i]) note_late(numbers[i], by_drive.at(numbers[i]));
+  }
+}
+
+// What stays beyond the limit is recognised as obsolete and removed when the drive is next opened.
+void MetadataLog::note_late(uint32_t number, const std::vector<ChunkId>& ids) {
+  std::set<ChunkId>& late = late_[number];
+  for (const ChunkId id : ids) {
+    if (late.size() < kLateMax) late.insert(id);
+  }
 }
 
 MetadataLog::Status MetadataLog::status() const {

@@ -158,6 +158,7 @@ class MetadataLog : public meta::CommitLog {
   Copies* copies_of(const ChunkName& name);
   const Copies* copies_of(const ChunkName& name) const { return const_cast<MetadataLog*>(this)->copies_of(name); }
   std::vector<ChunkName> names(bool files_too) const;
+  void note_late(uint32_t number, const std::vector<ChunkId>& ids);
   Task<void> remove_chunks(std::map<uint32_t, std::vector<ChunkId>> by_drive);
   static void add_for_removal(std::map<uint32_t, std::vector<ChunkId>>& by_drive, ChunkName name, const Copies& copies);
   Task<Result<uint32_t>> store_piece(ChunkName name, ReadPiece read_piece, uint64_t offset, uint32_t length);
@@ -170,7 +171,7 @@ class MetadataLog : public meta::CommitLog {
   meta::FrameNumber durable_frame_ = 0;
   Event durable_changed_;
   bool writable_ = false;
-  // Copies whose put failed, by drive: they may be there all the same, or come yet.
+  // Copies whose put or removal failed, by drive: they may be there all the same, or come yet.
   std::map<uint32_t, std::set<ChunkId>> late_;
   bool loss_accepted_ = false;  // too many drives are absent, and what only they hold is given up
   // The first frame that has too few copies, and why: nothing after it is durable until it was appended again.
