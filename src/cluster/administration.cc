@@ -144,9 +144,9 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
   if (!sharers.empty())
     LOG_WARNING("the new drive is on the file system of others: they share its space, and die together", {"path", path},
                 {"drives", fmt::format("{}", fmt::join(sharers, ", "))});
-  Result<void> joined = co_await log_.add_drive(drive);
+  Result<void> joined = co_await log_.add_drive(drive, MetadataLog::Named::no);
   if (joined) joined = co_await log_.restore_copies();
-  if (joined) joined = co_await labels_.add({number, row.id, domain, path}, log_.writable_copies_min());
+  if (joined) joined = co_await name({number, row.id, domain, path});
   if (joined) {
     joined = co_await maps_.change([row, sharers, share, also](ClusterMap& map) -> Result<void> {
       for (const uint32_t other : sharers) map.drives.at(other).weight = std::min(map.drives.at(other).weight, share);
@@ -169,6 +169,13 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
   update_read_only();
   LOG_INFO("drive added", {"drive", number}, {"path", path});
   co_return number;
+}
+
+Task<Result<void>> Administration::name(LabelDrive drive) {
+  const uint32_t number = drive.number;
+  CO_TRY(co_await labels_.add(std::move(drive), log_.writable_copies_min()));
+  log_.note_named(number);
+  co_return Result<void>();
 }
 
 // The metadata's copies that went to it lie elsewhere, and no label names it: then it can be closed, and asked for again.
@@ -528,7 +535,7 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at) {
   drive->resume();
   drive->enable();
   Result<void> enabled = co_await drive->check_health();
-  if (enabled) enabled = co_await log_.add_drive(*drive);
+  if (enabled) enabled = co_await admit(known, drive);
   if (enabled && known.state == DriveState::failed) {
     enabled = co_await readmit(number);
   } else if (enabled) {
@@ -574,13 +581,21 @@ Task<Result<void>> Administration::write_down_disabled() {
   co_return Result<void>();
 }
 
+// It may hold metadata from now on. Labels that do not name it any more (it was empty, or given up) have to, before anything relies on
+// that.
+Task<Result<void>> Administration::admit(MapDrive known, Drive* drive) {
+  if (labels_.names(known.number) && labels_.certain()) co_return co_await log_.add_drive(*drive);
+  CO_TRY(co_await log_.add_drive(*drive, MetadataLog::Named::no));
+  CO_TRY(co_await log_.restore_copies());
+  co_return co_await name({known.number, known.id, known.domain, drive->path()});
+}
+
 Task<Result<void>> Administration::readmit(uint32_t number) {
   Drive* drive = drives_.find(number);
   auto topology = drives_.topology();
   const MapDrive known = topology->map.drives.at(number);
-  CO_TRY(co_await log_.add_drive(*drive));
+  CO_TRY(co_await admit(known, drive));
   CO_TRY(co_await log_.restore_copies());
-  CO_TRY(co_await labels_.add({number, known.id, known.domain, drive->path()}, log_.writable_copies_min()));
   CO_TRY(co_await maps_.change([number, path = drive->path()](ClusterMap& map) -> Result<void> {
     map.drives.at(number).path = path;
     map.drives.at(number).state = DriveState::active;

@@ -53,9 +53,12 @@ class Administration {
   // also: what else changes in the map with it, given the new drive's number.
   using AlsoChange = std::function<void(ClusterMap&, uint32_t)>;
   Task<Result<uint32_t>> join(std::string path, bool force, AlsoChange also = nullptr);
+  // The labels name it, and the metadata log knows.
+  Task<Result<void>> name(LabelDrive drive);
   Task<Result<void>> undo_join(Drive* drive);
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
   Task<Result<void>> lose(uint32_t number, std::string reason);
+  Task<Result<void>> admit(MapDrive known, Drive* drive);
   Task<Result<void>> readmit(uint32_t number);
   enum class Scope : uint8_t { all, drives_alone };
   Task<Result<void>> look(Scope scope);

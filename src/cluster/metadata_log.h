@@ -66,10 +66,14 @@ class MetadataLog : public meta::CommitLog {
 
   // How many copies an acknowledged frame has for sure depends on how many drives there are (writable_copies_min), and open relies on it
   // with the number in the newest label. So: a drive is added here, then restore_copies, then the labels name it; and a drive leaves here,
-  // then the labels name it no more, then it is forgotten here.
+  // then the labels name it no more, then it is forgotten here. A start does not look at a drive that no label names: until note_named,
+  // what lies on a new one counts only beside as many copies on the others as would be enough without it.
 
   // A new drive may hold copies from now on. Makes a log that opened for reading writable, if that is enough.
-  Task<Result<void>> add_drive(Drive& drive);
+  enum class Named : uint8_t { no, yes };
+  Task<Result<void>> add_drive(Drive& drive, Named named = Named::yes);
+  // The labels name it.
+  void note_named(uint32_t number) { unnamed_.erase(number); }
   // The drive's copies no longer count (it died, or is being drained): every frame, file and root gets its full number of copies
   // on other drives. When it returns success the drive is not needed any more. Errors: unavailable (no spare drive: the metadata stays
   // at fewer copies), data_lost.
@@ -145,6 +149,10 @@ class MetadataLog : public meta::CommitLog {
   Drive* find(uint32_t number) const;
   bool counts(uint32_t number) const;  // its copies count: up and not leaving
   unsigned counted(const Copies& copies) const;
+  // It survives what it should, whichever labels the next start goes by.
+  bool enough(const Copies& copies) const;
+  // Copies of an acknowledged frame with so many drives.
+  unsigned copies_for_sure(size_t drives) const;
   std::vector<Drive*> candidates(const Copies& have, const std::set<uint32_t>& refused);
   // Puts copies of `name` until `copies` count; moves on to other drives when one fails.
   Task<Spread> spread(ChunkName name, std::vector<ByteView> parts, chunk::Stream stream, Copies copies);
@@ -165,6 +173,7 @@ class MetadataLog : public meta::CommitLog {
 
   MetadataLogOptions options_;
   std::set<uint32_t> leaving_;
+  std::set<uint32_t> unnamed_;  // no label names them yet
   uint64_t epoch_ = 0;
   meta::FrameNumber epoch_first_ = 1;
   meta::FrameNumber last_frame_ = 0;

@@ -1,0 +1,142 @@
+// What a start finds: the metadata is RocksDB on the log on the drives, processes end where it matters, and drives are away when the next
+// one begins.
+#include <gtest/gtest.h>
+
+#include "cluster/testing/cluster_harness.h"
+#include "cluster/testing/stack_harness.h"
+
+namespace quarry::cluster {
+namespace {
+
+using Call = MemoryMedium::Call;
+
+class StartTest : public ::testing::Test, protected ClusterHarness {
+ protected:
+  ~StartTest() override { close(); }
+  ClusterOptions real_options() {
+    ClusterOptions o = options();
+    o.metadata_directory = temporary.sub("meta");
+    o.open_meta = [this](meta::CommitLog& log, std::string directory) { return open_rocksdb(&pool, &log, std::move(directory)); };
+    return o;
+  }
+  static Task<Result<std::unique_ptr<meta::MetaStore>>> open_rocksdb(ThreadPool* pool, meta::CommitLog* log, std::string directory) {
+    meta::RocksdbMetaOptions options;
+    options.directory = std::move(directory);
+    options.pool = pool;
+    options.block_cache_bytes = 4 << 20;
+    options.memtable_bytes = 4 << 20;
+    CO_TRY_ASSIGN(auto store, co_await meta::RocksdbMetaStore::open(std::move(options), *log));
+    co_return std::unique_ptr<meta::MetaStore>(std::move(store));
+  }
+  Result<void> make(std::string redundancy) {
+    CreateOptions what;
+    what.redundancy = std::move(redundancy);
+    what.group_count = 16;
+    auto made = executor.run(Cluster::create(real_options(), what));
+    if (!made) return std::move(made).error();
+    cluster = std::move(*made);
+    return {};
+  }
+  Result<void> start() {
+    close();
+    auto made = executor.run(Cluster::open(real_options()));
+    if (!made) return std::move(made).error();
+    cluster = std::move(*made);
+    return {};
+  }
+  void pass(Duration time) { executor.run(sleep_for(time)); }
+  std::string state(uint32_t number) {
+    for (const DriveStatus& drive : cluster->data().drives()) {
+      if (drive.number == number) return drive.state;
+    }
+    return "?";
+  }
+  size_t recorded(const std::vector<DataLayout>& layouts) {
+    size_t count = 0;
+    for (const DataLayout& layout : layouts) {
+      auto row = executor.run(cluster->meta().get(keys::data(layout)));
+      count += row && row->has_value();
+    }
+    return count;
+  }
+  // Of the last frame.
+  uint64_t last_frame() const {
+    uint64_t last = 0;
+    for (const auto& medium : media) {
+      for (const ChunkId id : medium->of_kind(ChunkKind::metadata_frame)) last = std::max(last, chunk_name(id).serial);
+    }
+    return last;
+  }
+  std::vector<ChunkId> copies_of_frame(size_t medium, uint64_t frame) const {
+    std::vector<ChunkId> ids;
+    for (const ChunkId id : media[medium]->of_kind(ChunkKind::metadata_frame)) {
+      if (chunk_name(id).serial == frame) ids.push_back(id);
+    }
+    return ids;
+  }
+
+  // Before the labels name the drive that is being added.
+  static Task<void> write_and_die(StartTest* self, Call call) {
+    if (call != Call::label || !self->written.empty()) co_return;
+    for (int i = 0; i < 12; ++i) {
+      Result<DataLayout> layout = co_await write_task(self, random_bytes(i, 1000), kTwice, true, 1000);
+      EXPECT_TRUE(layout) << layout.error().to_string();
+      if (layout) self->written.push_back(*layout);
+    }
+    *self->dead = true;
+  }
+
+  static Task<void> die_at_label(StartTest* self, Call call) {
+    if (call == Call::label) *self->dead = true;
+    co_return;
+  }
+
+  static constexpr Redundancy kTwice{RedundancyKind::mirror, 1, 1};
+  TemporaryDirectory temporary;
+  std::vector<DataLayout> written;
+};
+
+// What is acknowledged while a drive is being added must be where a start looks that knows nothing of that drive.
+TEST_F(StartTest, after_a_death_while_a_drive_was_added_and_the_loss_of_another_has_all_that_was_acknowledged) {
+  add_media(3);
+  ASSERT_TRUE(make("mirror:2"));
+  media[0]->on_call = [this](Call call, ChunkId) { return write_and_die(this, call); };
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
+  media[0]->on_call = nullptr;
+  ASSERT_EQ(written.size(), 12u) << "nothing was written while the drive was added: nothing was tested";
+  EXPECT_TRUE(media[3]->label.empty());
+  crash();
+  media[0]->gone = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded(written), written.size());
+}
+
+// A drive that was drained is no place for metadata any more, and no label names it. It comes back to its slot all the same.
+TEST_F(StartTest, after_a_drained_drive_was_pulled_and_put_back_and_the_loss_of_another_has_all_that_was_acknowledged) {
+  add_media(4);
+  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(write(random_bytes(1, 1000), kTwice));
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(2)));
+  settle();
+  pass(std::chrono::seconds(5));
+  ASSERT_EQ(state(2), "draining");
+  media[1]->gone = true;
+  pass(std::chrono::seconds(30));
+  ASSERT_EQ(state(2), "missing");
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  for (int i = 0; i < 20; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  crash();
+  media[0]->gone = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded(written), written.size());
+}
+
+}  // namespace
+}  // namespace quarry::cluster
