@@ -157,6 +157,12 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
       return {};
     });
   }
+  if (!joined && joined.error().code() == Code::unknown_outcome) {
+    half_joined_.push_back(&drive);
+    update_read_only();
+    co_return std::move(joined).error().with(fmt::format(
+        "whether {} was added is known as soon as the metadata can be written; if it was not, what was begun is undone then", path));
+  }
   if (!joined) {
     const Error error = std::move(joined).error();
     const Result<void> undone = co_await undo_join(&drive);
@@ -194,6 +200,19 @@ Task<Result<void>> Administration::undo_join(Drive* drive) {
   Result<void> closed = co_await drive->close();
   std::move(closed).ignore("it is not used");
   co_return Result<void>();
+}
+
+// After what the map says is certain.
+Task<void> Administration::finish_half_join(Drive* drive) {
+  if (drives_.topology()->map.drives.contains(drive->number())) {
+    LOG_INFO("drive added", {"drive", drive->number()}, {"path", drive->path()});
+    std::erase(half_joined_, drive);
+    repairer_.alarm.ring();
+    co_return;
+  }
+  Result<void> undone = co_await undo_join(drive);
+  if (undone) std::erase(half_joined_, drive);
+  if (!undone) std::move(undone).ignore("the metadata's copies on it are needed for now: tried again with the next look");
 }
 
 // A drive of this store, at whatever path it is now: by its identity.
@@ -567,6 +586,29 @@ Task<void> Administration::close_disabled(Drive* drive) {
                 {"error", closed.error().to_string()});
 }
 
+// An addition that was cut short while the labels were written leaves some that name a drive which never had one. As long as they do it
+// counts as a drive that is away.
+Task<Result<void>> Administration::part_from_strangers() {
+  const auto topology = drives_.topology();
+  std::vector<uint32_t> strangers;
+  for (const LabelDrive& named : labels_.label().drives) {
+    if (!topology->map.drives.contains(named.number) && drives_.find(named.number) == nullptr) strangers.push_back(named.number);
+  }
+  for (const uint32_t number : strangers) {
+    Result<void> parted = co_await part(number);
+    if (!parted && parted.error().code() != Code::unavailable) co_return parted;  // unavailable: no drive for the metadata copies yet
+  }
+  co_return Result<void>();
+}
+
+// Where the answer of the change that says so was lost.
+void Administration::disable_as_written() {
+  for (const auto& [number, known] : drives_.topology()->map.drives) {
+    Drive* drive = drives_.find(number);
+    if (known.disabled && drive != nullptr && !drive->disabled()) drive->disable(known.reason);
+  }
+}
+
 // What the guard took out of use, and directories whose store gave up: that is a failing path too, which may come and go with its mount. An
 // operator decides when it is back; but not of what all would need: that is used again by the next start that finds it well.
 Task<Result<void>> Administration::write_down_disabled() {
@@ -655,11 +697,9 @@ Task<Result<void>> Administration::look(Scope scope) {
 // What the map has to say of the drives, as they were found. now: in lived time.
 Task<Result<void>> Administration::tend(TimePoint now) {
   CO_TRY(co_await maps_.settle());
-  if (!half_joined_.empty()) {
-    Result<void> undone = co_await undo_join(half_joined_.back());
-    if (undone) half_joined_.pop_back();
-    if (!undone) std::move(undone).ignore("the metadata's copies on it are needed for now: tried again with the next look");
-  }
+  if (!half_joined_.empty()) co_await finish_half_join(half_joined_.back());
+  disable_as_written();
+  CO_TRY(co_await part_from_strangers());
   CO_TRY(co_await write_down_disabled());
   const auto topology = drives_.topology();
   // What goes wrong with one drive must not keep the others from being looked after: another one may have to be declared lost.

@@ -478,5 +478,127 @@ TEST_F(WidenedTest, a_write_is_repaired_as_it_is_now_and_not_as_it_was_asked_for
   EXPECT_EQ(cluster->data().repair_status().lost_writes, 0u);
 }
 
+class UnknownTest : public WidenedTest {
+ protected:
+  static Task<Result<void>> upload(UnknownTest* self) {
+    WriteOptions options;
+    options.redundancy = self->default_redundancy();
+    CO_TRY_ASSIGN(self->writer, self->cluster->data().begin_write(options));
+    CO_TRY(co_await self->writer->append(Buffer::copy_of(bytes_of(self->bytes))));
+    CO_TRY_ASSIGN(self->layout, co_await self->writer->finish());
+    co_return Result<void>();
+  }
+  // Nobody knows what becomes of it; in truth it is seen later: see land.
+  static Task<Result<meta::Version>> commit_without_answer(UnknownTest* self) {
+    CO_TRY_ASSIGN(auto transaction, co_await self->cluster->meta().begin());
+    self->cluster->data().record(*transaction, self->layout, "test");
+    self->meta_store->plan(meta::CommitFault::unknown_not_applied);
+    co_return co_await transaction->commit();
+  }
+  // The log goes on when the first of the other writes of the group arrives at its new place: then repair has looked for rows.
+  static Task<void> land(UnknownTest* self, Call call, ChunkId id) {
+    const ChunkName name = chunk_name(id);
+    if (call != Call::put || name.kind != ChunkKind::data) co_return;
+    while (!self->go) co_await sleep_for(std::chrono::milliseconds(10));
+    if (name.group != self->layout.group || std::exchange(self->landed, true)) co_return;
+    auto transaction = co_await self->cluster->meta().begin();
+    EXPECT_TRUE(transaction);
+    self->cluster->data().record(**transaction, self->layout, "test");
+    self->meta_store->set_faults({});
+    Result<meta::Version> done = co_await (*transaction)->commit();
+    EXPECT_TRUE(done) << done.error().to_string();
+  }
+  // The map is planned anew before the commit of the widening, whose answer is lost.
+  static Task<Result<void>> widen_without_answer(UnknownTest* self, DataLayout narrow, DataLayout wide, uint32_t drive) {
+    self->layout = wide;
+    CO_TRY(co_await self->cluster->data().drain_drive(drive));
+    CO_TRY_ASSIGN(auto transaction, co_await self->cluster->meta().begin());
+    self->cluster->data().record_widened(*transaction, narrow, wide, "test");
+    self->meta_store->plan(meta::CommitFault::unknown_not_applied);
+    Result<meta::Version> done = co_await transaction->commit();
+    self->meta_store->set_faults({.unavailable_probability = 1});
+    if (!done) co_return std::move(done).error();
+    co_return Result<void>();
+  }
+  static Task<Result<meta::Version>> land_widened(UnknownTest* self, DataLayout narrow) {
+    CO_TRY_ASSIGN(auto transaction, co_await self->cluster->meta().begin());
+    self->cluster->data().record_widened(*transaction, narrow, self->layout, "test");
+    self->meta_store->set_faults({});
+    co_return co_await transaction->commit();
+  }
+  const std::string bytes = random_bytes(7, 60'000);
+  std::unique_ptr<DataWriter> writer;
+  DataLayout layout;
+  bool go = false, landed = false;
+};
+
+// What was begun is undone only when it is certain that the map does not name the drive: what is on it could be the only copy.
+TEST_F(UnknownTest, outcome_of_adding_a_drive_is_found_out) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:1"));
+  fill(40);
+  meta_store->plan(meta::CommitFault::unknown_not_applied);
+  meta_store->plan(meta::CommitFault::unknown_not_applied, 1);
+  EXPECT_EQ(executor.run(cluster->data().add_drive("mem3", false)).error().code(), Code::unknown_outcome);
+  pass(std::chrono::seconds(5));
+  EXPECT_EQ(cluster->data().drives().size(), 3u);
+  EXPECT_TRUE(media[3]->label.empty()) << "it was not added, and was not let go";
+  meta_store->plan(meta::CommitFault::unknown_not_applied);
+  meta_store->plan(meta::CommitFault::unknown_applied, 1);  // nobody knows
+  EXPECT_EQ(executor.run(cluster->data().add_drive("mem3", false)).error().code(), Code::unknown_outcome);
+  pass(std::chrono::seconds(5));
+  ASSERT_EQ(cluster->data().drives().size(), 4u);
+  EXPECT_EQ(cluster->data().drives().back().state, "active");
+  settle();
+  fill(40);
+  check_all();
+  ASSERT_TRUE(open());
+  check_all();
+  EXPECT_EQ(cluster->data().drives().back().state, "active");
+  settle();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
+}
+
+TEST_F(UnknownTest, outcome_of_disabling_a_drive_is_found_out) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  meta_store->plan(meta::CommitFault::unknown_not_applied);
+  meta_store->plan(meta::CommitFault::unknown_applied, 1);
+  EXPECT_EQ(executor.run(cluster->data().disable_drive(2, "", false)).error().code(), Code::unknown_outcome);
+  pass(std::chrono::seconds(5));
+  EXPECT_EQ(state(2), "disabled");
+  EXPECT_FALSE(plane().plane().drives.find(2)->readable()) << "said to be disabled, and in use";
+}
+
+// The metadata's copies on the new drive were needed when adding it failed.
+TEST_F(GroundTest, a_drive_that_could_not_be_added_is_let_go_when_that_can_be) {
+  add_media(2);
+  ASSERT_TRUE(create("mirror:2"));
+  fill(20);
+  media[1]->gone = true;
+  pass(std::chrono::seconds(5));
+  meta_store->set_faults({.unavailable_probability = 1});
+  const auto refused = executor.run(cluster->data().add_drive("mem2", false));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().to_string().find("undone as soon as"), std::string::npos) << refused.error().to_string();
+  meta_store->set_faults({});
+  pass(std::chrono::minutes(2));
+  EXPECT_FALSE(media[2]->label.empty()) << "it was let go at once: nothing was tested";
+  EXPECT_EQ(cluster->data().drives().size(), 2u);
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  pass(std::chrono::minutes(2));
+  EXPECT_TRUE(media[2]->label.empty());
+  EXPECT_EQ(fsck(), "");
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem2", false)));
+  ASSERT_EQ(cluster->data().drives().size(), 3u);
+  EXPECT_EQ(cluster->data().drives().back().state, "active");
+  settle();
+  check_all();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
+}
+
 }  // namespace
 }  // namespace quarry::cluster

@@ -112,6 +112,25 @@ TEST_F(StartTest, after_a_death_while_a_drive_was_added_and_the_loss_of_another_
   EXPECT_EQ(recorded(written), written.size());
 }
 
+// Some labels name the new drive, which never got one. It counts as away, and must not for ever.
+TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_losing_a_drive_later) {
+  add_media(3);
+  ASSERT_TRUE(make("mirror:2"));
+  media[1]->on_call = [this](Call call, ChunkId) -> Task<void> { return die_at_label(this, call); };
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
+  media[1]->on_call = nullptr;
+  EXPECT_TRUE(media[3]->label.empty());
+  crash();
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  pass(std::chrono::seconds(10));
+  EXPECT_EQ(cluster->data().drives().size(), 3u);
+  close();
+  media[2]->gone = true;
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+}
+
 // A drive that was drained is no place for metadata any more, and no label names it. It comes back to its slot all the same.
 TEST_F(StartTest, after_a_drained_drive_was_pulled_and_put_back_and_the_loss_of_another_has_all_that_was_acknowledged) {
   add_media(4);
