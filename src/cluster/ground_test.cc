@@ -532,6 +532,63 @@ class UnknownTest : public WidenedTest {
   bool go = false, landed = false;
 };
 
+// A write placed by the map from before a move is committed; the answer is lost, and the row is seen only after the repair of its group
+// went by. Until that is certain the map must not forget where the write is.
+TEST_F(UnknownTest, outcomes_of_commits_keep_the_places_of_their_writes_in_the_map) {
+  add_media(2);
+  ASSERT_TRUE(create("mirror:1"));
+  fill(40);
+  const auto topology = plane().plane().drives.topology();
+  const auto group = static_cast<GroupId>(topology->map.group_count - 1);  // repaired last, when nobody holds it back any more
+  do {
+    writer.reset();
+    ASSERT_TRUE(executor.run(upload(this)));
+  } while (layout.group != group);
+  fill(60);  // also behind its row
+  const uint32_t drive = topology->map.members(1, group)[0].at.drive;
+  for (auto& medium : media) medium->on_call = [this](Call call, ChunkId id) { return land(this, call, id); };
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(drive)));
+  EXPECT_EQ(executor.run(commit_without_answer(this)).error().code(), Code::unknown_outcome);
+  meta_store->set_faults({.unavailable_probability = 1});
+  writer->settle();
+  writer.reset();
+  pass(std::chrono::seconds(1));
+  go = true;
+  pass(std::chrono::seconds(30));
+  for (auto& medium : media) medium->on_call = nullptr;
+  ASSERT_TRUE(landed) << "no other write of the group was moved: nothing was tested";
+  settle();
+  pass(std::chrono::seconds(30));
+  layouts.push_back(layout);
+  contents.push_back(bytes);
+  check_all();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
+}
+
+// Its copy must stay where both layouts look for it until it is certain which of them counts.
+TEST_F(UnknownTest, outcome_of_a_widening_leaves_the_only_copy_where_it_is) {
+  add_media(5);
+  ASSERT_TRUE(create("mirror:1"));
+  fill(40);
+  const DataLayout narrow = layouts[0];
+  const uint32_t drive = plane().plane().drives.topology()->map.members(1, narrow.group)[0].at.drive;
+  auto commit_rows = [this, narrow, drive](DataLayout wide) { return widen_without_answer(this, narrow, wide, drive); };
+  auto wide = executor.run(cluster->data().widen(narrow, {RedundancyKind::mirror, 1, 1}, commit_rows));
+  ASSERT_FALSE(wide);
+  ASSERT_EQ(wide.error().code(), Code::unknown_outcome) << wide.error().to_string();
+  pass(std::chrono::seconds(30));  // repair moves what the drive holds
+  const auto held = media[drive - 1]->of_kind(ChunkKind::data);
+  EXPECT_TRUE(std::ranges::any_of(held, [&](ChunkId id) { return chunk_name(id).serial == narrow.write_id; }));
+  ASSERT_TRUE(executor.run(land_widened(this, narrow)));
+  pass(std::chrono::seconds(30));
+  settle();
+  layouts[0] = layout;
+  check_all();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
+}
+
 // What was begun is undone only when it is certain that the map does not name the drive: what is on it could be the only copy.
 TEST_F(UnknownTest, outcome_of_adding_a_drive_is_found_out) {
   add_media(3);

@@ -113,6 +113,10 @@ struct Plane {
   }
 };
 
+// Returns when everything that was handed to the metadata before is seen or never will be: a commit that follows it in the log proves that.
+// Tries until the metadata can be written. Errors: cancelled (the store closes before).
+Task<Result<void>> until_commits_are_certain(Plane& plane);
+
 inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned shard, uint16_t term) {
   return {.kind = ChunkKind::data,
           .serial = layout.write_id,
