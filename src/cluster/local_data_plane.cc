@@ -271,7 +271,11 @@ Task<Result<void>> LocalDataPlane::start_scrub() {
   scrubber_.start();
   co_return Result<void>();
 }
-Task<Result<DataPlane::FsckReport>> LocalDataPlane::fsck(bool repair) { return on(plane_.background.home(), auditor_.fsck(repair)); }
+Task<Result<DataPlane::FsckReport>> LocalDataPlane::fsck(bool repair) {
+  if (std::string reason = read_only_reason(); repair && !reason.empty())
+    co_return fail(Code::unavailable, "nothing can be repaired while the store is read-only: {}", reason);
+  co_return co_await on(plane_.background.home(), auditor_.fsck(repair));
+}
 
 Task<Result<std::vector<DataPlane::Reference>>> LocalDataPlane::references(WriteId after, size_t limit) {
   // Rows lie by group: a window of ids is gathered from all groups, and widened until it holds enough.

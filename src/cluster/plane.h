@@ -80,6 +80,9 @@ struct Plane {
   std::function<void()> wake_sweeper = [] {};
   std::function<void()> wake_repair = [] {};
   std::function<std::string()> read_only_reason = [] { return std::string(); };
+  // Chunks are removed for what the metadata says only while it can be written. Else it may end with a commit that nobody was told of, on
+  // one drive: should that die, what the commit retired is referenced again.
+  bool may_remove() const { return read_only_reason().empty(); }
 
   // Shards that were not written: from finish() until record(). By write.
   std::mutex degraded_mutex;

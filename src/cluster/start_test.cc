@@ -157,5 +157,54 @@ TEST_F(StartTest, after_a_drained_drive_was_pulled_and_put_back_and_the_loss_of_
   EXPECT_EQ(recorded(written), written.size());
 }
 
+// A commit that nobody was told of is on one drive, and ends what a start sees that cannot write. That drive dies: what the commit retired
+// is referenced again, and has to be there.
+TEST_F(StartTest, that_cannot_write_removes_nothing) {
+  add_media(4);
+  ASSERT_TRUE(make("mirror:3"));
+  const std::string bytes = random_bytes(1, 50'000);
+  auto layout = write(bytes, {RedundancyKind::mirror, 1, 0});
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  pass(std::chrono::seconds(1));
+  const uint64_t before = last_frame();
+  ASSERT_TRUE(retire(*layout));
+  crash();
+  const uint64_t frame = last_frame();
+  ASSERT_EQ(frame, before + 1);
+  size_t place = media.size(), holder = media.size();  // of the data, of the commit
+  for (size_t i = 0; i < media.size(); ++i) {
+    if (!media[i]->of_kind(ChunkKind::data).empty()) place = i;
+  }
+  ASSERT_LT(place, media.size());
+  for (size_t i = 0; i < media.size(); ++i) {
+    for (const ChunkId id : copies_of_frame(i, frame)) {
+      if (i != place && holder == media.size()) {
+        holder = i;
+        continue;
+      }
+      media[i]->chunks.erase(id);
+      media[i]->ever.erase(id);
+    }
+  }
+  ASSERT_LT(holder, media.size());
+  for (size_t i = 0; i < media.size(); ++i) media[i]->gone = i != place && i != holder;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
+  EXPECT_EQ(recorded({*layout}), 0u) << "the commit is not seen: nothing was tested";
+  pass(std::chrono::minutes(30));
+  EXPECT_FALSE(executor.run(cluster->data().fsck(true)));
+  auto scrubbed = executor.run(plane().scrubber().pass());
+  EXPECT_FALSE(scrubbed);
+  close();
+  for (size_t i = 0; i < media.size(); ++i) media[i]->gone = i == holder;
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded({*layout}), 1u);
+  auto back = read(*layout);
+  ASSERT_TRUE(back) << back.error().to_string();
+  EXPECT_EQ(*back, bytes);
+}
+
 }  // namespace
 }  // namespace quarry::cluster
