@@ -63,6 +63,8 @@ class MetadataLog : public meta::CommitLog {
   unsigned writable_copies_min() const;
   bool writable() const { return writable_; }
   uint64_t epoch() const { return epoch_; }
+  // It may have gone back to an earlier state.
+  bool loss_accepted() const { return loss_accepted_; }
 
   // How many copies an acknowledged frame has for sure depends on how many drives there are (writable_copies_min), and open relies on it
   // with the number in the newest label. So: a drive is added here, then restore_copies, then the labels name it; and a drive leaves here,

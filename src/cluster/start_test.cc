@@ -16,6 +16,7 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
   ClusterOptions real_options() {
     ClusterOptions o = options();
     o.metadata_directory = temporary.sub("meta");
+    o.accept_loss = accept_loss;
     o.open_meta = [this](meta::CommitLog& log, std::string directory) { return open_rocksdb(&pool, &log, std::move(directory)); };
     return o;
   }
@@ -93,6 +94,7 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
 
   static constexpr Redundancy kTwice{RedundancyKind::mirror, 1, 1};
   TemporaryDirectory temporary;
+  bool accept_loss = false;
   std::vector<DataLayout> written;
 };
 
@@ -204,6 +206,50 @@ TEST_F(StartTest, that_cannot_write_removes_nothing) {
   auto back = read(*layout);
   ASSERT_TRUE(back) << back.error().to_string();
   EXPECT_EQ(*back, bytes);
+}
+
+// The metadata goes back; what was written behind that point lies on the drive that is left all the same. Ids are never put twice.
+TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before) {
+  add_media(3);
+  tuning.missing_grace = Duration(0);
+  ASSERT_TRUE(make("mirror:2"));
+  close();  // with a checkpoint
+  for (size_t i = 0; i < 2; ++i) {
+    for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+      for (const ChunkId id : media[i]->of_kind(kind)) {
+        media[2]->chunks.emplace(id, media[i]->chunks.at(id));
+        media[2]->ever.insert(id);
+      }
+    }
+  }
+  const uint64_t kept = last_frame();
+  ASSERT_TRUE(start());
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(write(random_bytes(i, 1000), kTwice));
+  crash();
+  for (const ChunkId id : media[2]->of_kind(ChunkKind::metadata_frame)) {
+    if (chunk_name(id).serial > kept) media[2]->chunks.erase(id);
+  }
+  ASSERT_FALSE(media[2]->of_kind(ChunkKind::data).empty());
+  media[0]->gone = media[1]->gone = true;
+  EXPECT_FALSE(start());
+  accept_loss = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem3", false)));
+  settle();
+  for (int i = 0; i < 30; ++i) {
+    auto layout = write(random_bytes(100 + i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  accept_loss = false;
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  for (int i = 0; i < 30; ++i) {
+    auto back = read(written[static_cast<size_t>(i)]);
+    ASSERT_TRUE(back) << back.error().to_string();
+    EXPECT_EQ(*back, random_bytes(100 + i, 1000));
+  }
 }
 
 }  // namespace
