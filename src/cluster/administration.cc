@@ -391,8 +391,8 @@ Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
     // The map may have waited for this very drive.
     if (const Drive* back = drives_.find(number); back != nullptr && back->readable() && !drive->second.disabled) return {};
     drive->second.state = DriveState::failed;
-    drive->second.reason = reason;
-    drive->second.audit = true;  // what is removed from now on stays on it
+    if (!is_past(drive->second)) drive->second.reason = reason;  // one that was replaced does not come back
+    drive->second.audit = true;                                  // what is removed from now on stays on it
     map.replan();
     return {};
   }));

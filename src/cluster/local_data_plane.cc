@@ -215,7 +215,12 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
     if (known.state == DriveState::active && drive != nullptr && drive->condition() == DriveCondition::read_only)
       status.state = "read-only";
-    if (expected && (drive == nullptr || !drive->readable())) status.state = "missing";
+    if (expected && (drive == nullptr || !drive->readable())) {
+      status.state = "missing";
+      // Why it is away now, not why it was drained before.
+      if (const std::string away = drive != nullptr ? drive->reason() : std::string(); !away.empty() && !known.disabled)
+        status.reason = away;
+    }
     if (expected && drive == nullptr && status.reason.empty()) status.reason = plane_.drives.absence(known.path);
     if (known.disabled && (expected || known.state == DriveState::failed)) status.state = "disabled";
     list.push_back(std::move(status));
