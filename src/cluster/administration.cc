@@ -14,6 +14,7 @@ namespace {
 constexpr Duration kLook = std::chrono::seconds(1);
 constexpr Duration kLookSoonest = std::chrono::milliseconds(100);  // after the last look, however often it is rung
 constexpr Duration kMapPauseMax = std::chrono::seconds(30);        // between attempts to change a map that cannot be changed
+constexpr Duration kCommitsPatience = std::chrono::seconds(5);     // of adding a drive, for commits that stood still
 constexpr Duration kClosingPatience = std::chrono::seconds(8);     // of enabling, for the old store to close
 constexpr std::string_view kRefuses = "it refuses writes";         // start of the reason of a drive that is drained because of that
 constexpr std::string_view kDisabled = "disabled";  // start of the reason of a drive that was given up because it was disabled
@@ -147,6 +148,8 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
   Result<void> joined = co_await log_.add_drive(drive, MetadataLog::Named::no);
   if (joined) joined = co_await log_.restore_copies();
   if (joined) joined = co_await name({number, row.id, domain, path});
+  // Commits may have waited for this very drive, and are taken again a moment after it can hold metadata.
+  if (joined) joined = co_await until_commits_are_certain(plane_, Executor::here().now() + kCommitsPatience);
   if (joined) {
     joined = co_await maps_.change([row, sharers, share, also](ClusterMap& map) -> Result<void> {
       for (const uint32_t other : sharers) map.drives.at(other).weight = std::min(map.drives.at(other).weight, share);

@@ -594,14 +594,14 @@ TEST_F(UnknownTest, outcome_of_adding_a_drive_is_found_out) {
   add_media(3);
   ASSERT_TRUE(create("mirror:1"));
   fill(40);
-  meta_store->plan(meta::CommitFault::unknown_not_applied);
-  meta_store->plan(meta::CommitFault::unknown_not_applied, 1);
+  meta_store->plan(meta::CommitFault::unknown_not_applied, 1);  // behind the commit that shows that there can be one
+  meta_store->plan(meta::CommitFault::unknown_not_applied, 2);
   EXPECT_EQ(executor.run(cluster->data().add_drive("mem3", false)).error().code(), Code::unknown_outcome);
   pass(std::chrono::seconds(5));
   EXPECT_EQ(cluster->data().drives().size(), 3u);
   EXPECT_TRUE(media[3]->label.empty()) << "it was not added, and was not let go";
-  meta_store->plan(meta::CommitFault::unknown_not_applied);
-  meta_store->plan(meta::CommitFault::unknown_applied, 1);  // nobody knows
+  meta_store->plan(meta::CommitFault::unknown_not_applied, 1);
+  meta_store->plan(meta::CommitFault::unknown_applied, 2);  // nobody knows
   EXPECT_EQ(executor.run(cluster->data().add_drive("mem3", false)).error().code(), Code::unknown_outcome);
   pass(std::chrono::seconds(5));
   ASSERT_EQ(cluster->data().drives().size(), 4u);

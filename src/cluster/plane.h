@@ -117,8 +117,9 @@ struct Plane {
 };
 
 // Returns when everything that was handed to the metadata before is seen or never will be: a commit that follows it in the log proves that.
-// Tries until the metadata can be written. Errors: cancelled (the store closes before).
-Task<Result<void>> until_commits_are_certain(Plane& plane);
+// Tries until the metadata can be written, at most until `deadline`. Errors: cancelled (the store closes before), at the deadline those of
+// the last attempt.
+Task<Result<void>> until_commits_are_certain(Plane& plane, std::optional<TimePoint> deadline = std::nullopt);
 
 inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned shard, uint16_t term) {
   return {.kind = ChunkKind::data,

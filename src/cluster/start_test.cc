@@ -133,6 +133,24 @@ TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_losin
   ASSERT_TRUE(started) << started.error().to_string();
 }
 
+// Commits stand still with one of two drives, and are refused after a while. A new drive is what helps.
+TEST_F(StartTest, is_not_needed_where_a_drive_is_added_because_nothing_can_be_written) {
+  add_media(2);
+  ASSERT_TRUE(make("mirror:2"));
+  auto layout = write(random_bytes(1, 1000), kTwice);
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  media[1]->gone = true;
+  pass(std::chrono::seconds(5));
+  EXPECT_FALSE(retire(*layout)) << "it can be written: nothing was tested";
+  pass(std::chrono::seconds(30));
+  auto added = executor.run(cluster->data().add_drive("mem2", false));
+  ASSERT_TRUE(added) << added.error().to_string();
+  EXPECT_EQ(recorded({*layout}), 0u) << "what waited is seen";
+  auto another = write(random_bytes(2, 1000), kTwice);
+  ASSERT_TRUE(another) << another.error().to_string();
+  EXPECT_EQ(*read(*another), random_bytes(2, 1000));
+}
+
 // A drive that was drained is no place for metadata any more, and no label names it. It comes back to its slot all the same.
 TEST_F(StartTest, after_a_drained_drive_was_pulled_and_put_back_and_the_loss_of_another_has_all_that_was_acknowledged) {
   add_media(4);
