@@ -14,10 +14,10 @@ namespace {
 constexpr Duration kLook = std::chrono::seconds(1);
 constexpr Duration kLookSoonest = std::chrono::milliseconds(100);  // after the last look, however often it is rung
 constexpr Duration kMapPauseMax = std::chrono::seconds(30);        // between attempts to change a map that cannot be changed
-constexpr Duration kLookBelow = std::chrono::seconds(5);
-constexpr Duration kClosingPatience = std::chrono::seconds(8);  // of enabling, for the old store to close
-constexpr std::string_view kRefuses = "it refuses writes";      // start of the reason of a drive that is drained because of that
-constexpr std::string_view kDisabled = "disabled";              // start of the reason of a drive that was given up because it was disabled
+constexpr Duration kCommitsPatience = std::chrono::seconds(5);     // of adding a drive, for commits that stood still
+constexpr Duration kClosingPatience = std::chrono::seconds(8);     // of enabling, for the old store to close
+constexpr std::string_view kRefuses = "it refuses writes";         // start of the reason of a drive that is drained because of that
+constexpr std::string_view kDisabled = "disabled";  // start of the reason of a drive that was given up because it was disabled
 constexpr Duration kCleanAgain = std::chrono::minutes(10);
 constexpr std::string_view kReplaced = "replaced by drive";  // start of the reason of a drive whose successor takes its places
 constexpr std::string_view kMissing = "missing";             // start of the reason of a drive that was given up because it was away
@@ -145,9 +145,11 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
   if (!sharers.empty())
     LOG_WARNING("the new drive is on the file system of others: they share its space, and die together", {"path", path},
                 {"drives", fmt::format("{}", fmt::join(sharers, ", "))});
-  Result<void> joined = co_await log_.add_drive(drive);
+  Result<void> joined = co_await log_.add_drive(drive, MetadataLog::Named::no);
   if (joined) joined = co_await log_.restore_copies();
-  if (joined) joined = co_await labels_.add({number, row.id, domain, path}, log_.writable_copies_min());
+  if (joined) joined = co_await name({number, row.id, domain, path});
+  // Commits may have waited for this very drive, and are taken again a moment after it can hold metadata.
+  if (joined) joined = co_await until_commits_are_certain(plane_, Executor::here().now() + kCommitsPatience);
   if (joined) {
     joined = co_await maps_.change([row, sharers, share, also](ClusterMap& map) -> Result<void> {
       for (const uint32_t other : sharers) map.drives.at(other).weight = std::min(map.drives.at(other).weight, share);
@@ -157,6 +159,12 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
       map.replan();
       return {};
     });
+  }
+  if (!joined && joined.error().code() == Code::unknown_outcome) {
+    half_joined_.push_back(&drive);
+    update_read_only();
+    co_return std::move(joined).error().with(fmt::format(
+        "whether {} was added is known as soon as the metadata can be written; if it was not, what was begun is undone then", path));
   }
   if (!joined) {
     const Error error = std::move(joined).error();
@@ -170,6 +178,13 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
   update_read_only();
   LOG_INFO("drive added", {"drive", number}, {"path", path});
   co_return number;
+}
+
+Task<Result<void>> Administration::name(LabelDrive drive) {
+  const uint32_t number = drive.number;
+  CO_TRY(co_await labels_.add(std::move(drive), log_.writable_copies_min()));
+  log_.note_named(number);
+  co_return Result<void>();
 }
 
 // The metadata's copies that went to it lie elsewhere, and no label names it: then it can be closed, and asked for again.
@@ -188,6 +203,19 @@ Task<Result<void>> Administration::undo_join(Drive* drive) {
   Result<void> closed = co_await drive->close();
   std::move(closed).ignore("it is not used");
   co_return Result<void>();
+}
+
+// After what the map says is certain.
+Task<void> Administration::finish_half_join(Drive* drive) {
+  if (drives_.topology()->map.drives.contains(drive->number())) {
+    LOG_INFO("drive added", {"drive", drive->number()}, {"path", drive->path()});
+    std::erase(half_joined_, drive);
+    repairer_.alarm.ring();
+    co_return;
+  }
+  Result<void> undone = co_await undo_join(drive);
+  if (undone) std::erase(half_joined_, drive);
+  if (!undone) std::move(undone).ignore("the metadata's copies on it are needed for now: tried again with the next look");
 }
 
 // A drive of this store, at whatever path it is now: by its identity.
@@ -366,8 +394,8 @@ Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
     // The map may have waited for this very drive.
     if (const Drive* back = drives_.find(number); back != nullptr && back->readable() && !drive->second.disabled) return {};
     drive->second.state = DriveState::failed;
-    drive->second.reason = reason;
-    drive->second.audit = true;  // what is removed from now on stays on it
+    if (!is_past(drive->second)) drive->second.reason = reason;  // one that was replaced does not come back
+    drive->second.audit = true;                                  // what is removed from now on stays on it
     map.replan();
     return {};
   }));
@@ -529,7 +557,7 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at) {
   drive->resume();
   drive->enable();
   Result<void> enabled = co_await drive->check_health();
-  if (enabled) enabled = co_await log_.add_drive(*drive);
+  if (enabled) enabled = co_await admit(known, drive);
   if (enabled && known.state == DriveState::failed) {
     enabled = co_await readmit(number);
   } else if (enabled) {
@@ -561,6 +589,29 @@ Task<void> Administration::close_disabled(Drive* drive) {
                 {"error", closed.error().to_string()});
 }
 
+// An addition that was cut short while the labels were written leaves some that name a drive which never had one. As long as they do it
+// counts as a drive that is away.
+Task<Result<void>> Administration::part_from_strangers() {
+  const auto topology = drives_.topology();
+  std::vector<uint32_t> strangers;
+  for (const LabelDrive& named : labels_.label().drives) {
+    if (!topology->map.drives.contains(named.number) && drives_.find(named.number) == nullptr) strangers.push_back(named.number);
+  }
+  for (const uint32_t number : strangers) {
+    Result<void> parted = co_await part(number);
+    if (!parted && parted.error().code() != Code::unavailable) co_return parted;  // unavailable: no drive for the metadata copies yet
+  }
+  co_return Result<void>();
+}
+
+// Where the answer of the change that says so was lost.
+void Administration::disable_as_written() {
+  for (const auto& [number, known] : drives_.topology()->map.drives) {
+    Drive* drive = drives_.find(number);
+    if (known.disabled && drive != nullptr && !drive->disabled()) drive->disable(known.reason);
+  }
+}
+
 // What the guard took out of use, and directories whose store gave up: that is a failing path too, which may come and go with its mount. An
 // operator decides when it is back; but not of what all would need: that is used again by the next start that finds it well.
 Task<Result<void>> Administration::write_down_disabled() {
@@ -575,13 +626,21 @@ Task<Result<void>> Administration::write_down_disabled() {
   co_return Result<void>();
 }
 
+// It may hold metadata from now on. Labels that do not name it any more (it was empty, or given up) have to, before anything relies on
+// that.
+Task<Result<void>> Administration::admit(MapDrive known, Drive* drive) {
+  if (labels_.names(known.number) && labels_.certain()) co_return co_await log_.add_drive(*drive);
+  CO_TRY(co_await log_.add_drive(*drive, MetadataLog::Named::no));
+  CO_TRY(co_await log_.restore_copies());
+  co_return co_await name({known.number, known.id, known.domain, drive->path()});
+}
+
 Task<Result<void>> Administration::readmit(uint32_t number) {
   Drive* drive = drives_.find(number);
   auto topology = drives_.topology();
   const MapDrive known = topology->map.drives.at(number);
-  CO_TRY(co_await log_.add_drive(*drive));
+  CO_TRY(co_await admit(known, drive));
   CO_TRY(co_await log_.restore_copies());
-  CO_TRY(co_await labels_.add({number, known.id, known.domain, drive->path()}, log_.writable_copies_min()));
   CO_TRY(co_await maps_.change([number, path = drive->path()](ClusterMap& map) -> Result<void> {
     map.drives.at(number).path = path;
     map.drives.at(number).state = DriveState::active;
@@ -619,58 +678,6 @@ Task<Result<void>> Administration::clean(uint32_t number) {
   });
 }
 
-// A drive is slow when its median read takes many times as long as the median of its peers: reads go around it, and look again now and
-// then.
-void Administration::judge_speed() {
-  constexpr int kSlowFactor = 8;
-  constexpr Duration kSlowMin = std::chrono::milliseconds(10);
-  constexpr Duration kSlowAgain = std::chrono::seconds(30);
-  const std::vector<Drive*> all = drives_.all();
-  std::vector<Duration> medians;
-  for (Drive* drive : all) {
-    const Duration median = drive->read_latency.quantile(0.5, Duration(0));
-    if (drive->readable() && median.count() > 0) medians.push_back(median);
-  }
-  if (medians.size() < 2) return;
-  std::nth_element(medians.begin(), medians.begin() + (medians.size() - 1) / 2, medians.end());
-  const Duration usual = medians[(medians.size() - 1) / 2];
-  for (Drive* drive : all) {
-    const Duration median = drive->read_latency.quantile(0.5, Duration(0));
-    const bool slow = median > kSlowMin && median > usual * kSlowFactor;
-    if (slow && !drive->slow.exchange(true)) {
-      LOG_WARNING("drive is slow: reads go around it", {"drive", drive->number()}, {"median_us", median.count() / 1000},
-                  {"peers_us", usual.count() / 1000});
-    }
-    if (!slow) {
-      drive->slow.store(false);
-      slow_since_.erase(drive->number());
-      continue;
-    }
-    // Nobody reads from it any more, so nothing would show that it recovered: now and then its past is forgotten.
-    const TimePoint now = Executor::here().now();
-    if (now - slow_since_.try_emplace(drive->number(), now).first->second < kSlowAgain) continue;
-    drive->read_latency.reset();
-    drive->slow.store(false);
-    slow_since_.erase(drive->number());
-  }
-}
-
-// What lies below files that stand for drives: their holes are filled from one space.
-void Administration::look_below(TimePoint now) {
-  const std::vector<Drive*> all = drives_.all();
-  if (now - looked_below_at_ >= kLookBelow) {
-    looked_below_at_ = now;
-    for (Drive* drive : all) {
-      if (drive->readable()) drive->look_below();
-    }
-  }
-  std::map<std::string, unsigned> sharers;
-  for (Drive* drive : all) {
-    if (const std::string below = drive->file_system_below(); !below.empty() && !drive->closing()) ++sharers[below];
-  }
-  for (Drive* drive : all) drive->share_below(sharers[drive->file_system_below()]);
-}
-
 Task<Result<void>> Administration::look() { return look(Scope::all); }
 
 Task<Result<void>> Administration::look(Scope scope) {
@@ -693,11 +700,9 @@ Task<Result<void>> Administration::look(Scope scope) {
 // What the map has to say of the drives, as they were found. now: in lived time.
 Task<Result<void>> Administration::tend(TimePoint now) {
   CO_TRY(co_await maps_.settle());
-  if (!half_joined_.empty()) {
-    Result<void> undone = co_await undo_join(half_joined_.back());
-    if (undone) half_joined_.pop_back();
-    if (!undone) std::move(undone).ignore("the metadata's copies on it are needed for now: tried again with the next look");
-  }
+  if (!half_joined_.empty()) co_await finish_half_join(half_joined_.back());
+  disable_as_written();
+  CO_TRY(co_await part_from_strangers());
   CO_TRY(co_await write_down_disabled());
   const auto topology = drives_.topology();
   // What goes wrong with one drive must not keep the others from being looked after: another one may have to be declared lost.

@@ -48,14 +48,20 @@ class Administration {
   Task<Result<void>> enable(uint32_t number, std::string at);
   Task<Result<bool>> take_back(std::string path);
   Task<Result<void>> write_down_disabled();
+  void disable_as_written();
+  Task<Result<void>> part_from_strangers();
   Task<void> close_disabled(Drive* drive);
   Error needed(const Topology& topology, uint32_t number) const;
   // also: what else changes in the map with it, given the new drive's number.
   using AlsoChange = std::function<void(ClusterMap&, uint32_t)>;
   Task<Result<uint32_t>> join(std::string path, bool force, AlsoChange also = nullptr);
+  // The labels name it, and the metadata log knows.
+  Task<Result<void>> name(LabelDrive drive);
   Task<Result<void>> undo_join(Drive* drive);
+  Task<void> finish_half_join(Drive* drive);
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
   Task<Result<void>> lose(uint32_t number, std::string reason);
+  Task<Result<void>> admit(MapDrive known, Drive* drive);
   Task<Result<void>> readmit(uint32_t number);
   enum class Scope : uint8_t { all, drives_alone };
   Task<Result<void>> look(Scope scope);
@@ -83,7 +89,7 @@ class Administration {
   Semaphore turn_{1};
   DriveGuard guard_;
   TimePoint looked_below_at_{};
-  std::vector<Drive*> half_joined_;                                          // joining failed in the middle, and could not be undone yet
+  std::vector<Drive*> half_joined_;                                          // joining failed in the middle, and was not undone yet
   std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;  // in lived time
   std::map<uint32_t, TimePoint> slow_since_;
   mutable std::mutex mutex_;

@@ -288,6 +288,37 @@ TEST_F(DriveStatesTest, a_drive_that_was_replaced_while_it_was_away_is_not_taken
 }
 
 // Puts, reads and checks do not come back. The parts of a put are looked at when it does: the memory must still be there.
+// It was still being emptied when it went away.
+TEST_F(DriveStatesTest, a_drive_that_vanishes_while_it_is_replaced_does_not_come_back_by_itself) {
+  add_media(4);
+  tuning.missing_grace = std::chrono::seconds(10);
+  tuning.repair_bytes_per_second = 20'000;
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  std::vector<DataLayout> layouts;
+  for (int i = 0; i < 20; ++i) {
+    auto layout = write(random_bytes(i, 50'000), twice);
+    ASSERT_TRUE(layout);
+    layouts.push_back(*layout);
+  }
+  ASSERT_TRUE(executor.run(cluster->data().replace_drive(1, "mem4", false)));
+  media[0]->gone = true;
+  pass(std::chrono::seconds(2));
+  ASSERT_EQ(state(1), "missing") << "it was empty already: nothing was tested";
+  pass(std::chrono::minutes(5));
+  settle();
+  pass(std::chrono::minutes(1));
+  EXPECT_EQ(state(1), "removed") << reason(1);
+  media[0]->gone = false;
+  pass(std::chrono::minutes(5));
+  EXPECT_EQ(state(1), "removed") << reason(1);
+  ASSERT_TRUE(open());
+  settle();
+  EXPECT_EQ(state(1), "removed") << reason(1);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(*read(layouts[static_cast<size_t>(i)]), random_bytes(i, 50'000));
+  EXPECT_EQ(fsck(), "");
+}
+
 TEST_F(DriveStatesTest, a_drive_that_hangs_is_given_up_and_the_others_go_on) {
   add_media(4);
   ASSERT_TRUE(create("mirror:2"));
@@ -360,6 +391,20 @@ TEST_F(DriveStatesTest, a_drive_that_refused_writes_is_opened_anew_when_it_is_en
   const uint64_t puts = media[1]->puts;
   for (int i = 0; i < 20; ++i) ASSERT_TRUE(write(random_bytes(i, 50'000), {RedundancyKind::mirror, 1, 1}));
   EXPECT_GT(media[1]->puts, puts);
+}
+
+TEST_F(DriveStatesTest, a_drive_that_is_away_says_why_now_and_not_why_it_was_drained) {
+  add_media(4);
+  tuning.missing_grace = std::chrono::seconds(10);
+  ASSERT_TRUE(create("mirror:2"));
+  media[1]->read_only = true;
+  pass(std::chrono::minutes(1));
+  ASSERT_EQ(state(2), "draining");
+  EXPECT_NE(reason(2).find("refuses writes"), std::string::npos) << reason(2);
+  media[1]->gone = true;
+  pass(std::chrono::seconds(5));
+  ASSERT_EQ(state(2), "missing");
+  EXPECT_NE(reason(2).find("gone"), std::string::npos) << reason(2);
 }
 
 TEST_F(DriveStatesTest, a_disabled_drive_is_closed_so_that_its_file_system_can_be_unmounted) {

@@ -81,7 +81,7 @@ class AdoptWriter final : public DataWriter {
       plane_.file_names.erase(layout_.write_id);
     }
     if (!decided_) plane_.background.spawn(undo(plane_, layout_, std::move(id_)));
-    plane_.writes.end(topology_->map.epoch);
+    if (!handed_over_) plane_.writes.end(topology_->map.epoch);
   }
   Task<Result<void>> append(Buffer) override { co_return fail(Code::internal, "an adopted file takes no bytes"); }
   Task<Result<DataLayout>> finish() override { co_return layout_; }
@@ -89,18 +89,27 @@ class AdoptWriter final : public DataWriter {
     decided_ = true;
     id_->set_decided();
   }
-  void settle() override { decided_ = true; }  // the id is left open: the next start looks whether it was committed
+  // The id is left open: the next start looks whether it was committed. Until that is certain the map does not forget where it lies.
+  void settle() override {
+    decided_ = handed_over_ = true;
+    plane_.background.spawn(end_when_certain(plane_, topology_));
+  }
 
  private:
   static Task<void> undo(Plane& plane, DataLayout layout, std::unique_ptr<TakenId> id) {
     Result<void> gone = co_await let_go(plane, layout);
     id->set_decided(gone.has_value());
   }
+  static Task<void> end_when_certain(Plane& plane, std::shared_ptr<const Topology> topology) {
+    Result<void> certain = co_await until_commits_are_certain(plane);
+    std::move(certain).ignore("the store closes: nothing is moved any more");
+    plane.writes.end(topology->map.epoch);
+  }
   Plane& plane_;
   const std::shared_ptr<const Topology> topology_;
   const DataLayout layout_;
   std::unique_ptr<TakenId> id_;
-  bool decided_ = false;
+  bool decided_ = false, handed_over_ = false;
 };
 
 }  // namespace

@@ -328,6 +328,42 @@ class CopiesTest : public ::testing::Test {
       }
     }
   }
+  // Of drives 1 to `count`; the ones there are already as they are.
+  void open(uint32_t count, unsigned copies, uint32_t away = 0) {
+    MetadataLogOptions options;
+    for (uint32_t number = 1; number <= count; ++number) {
+      if (media.size() < number) media.push_back(std::make_shared<MemoryMedium>(number));
+      if (number == away) {
+        options.absent.push_back({number, fmt::format("d{}", number)});
+        continue;
+      }
+      drives.push_back(std::make_unique<Drive>(Drive::Identity{number, fmt::format("mem{}", number), fmt::format("d{}", number)},
+                                               std::make_unique<MemoryChunkStore>(media[number - 1]), executor));
+      options.drives.push_back(drives.back().get());
+    }
+    options.copies = copies;
+    options.blocking_pool = &pool;
+    auto opened = executor.run(MetadataLog::open(std::move(options)));
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    log = std::move(*opened);
+  }
+  // While a copy is being put on drive 2.
+  static Task<void> enable_the_other(CopiesTest* self, ChunkKind kind, Call call, ChunkId id) {
+    if (call != Call::put || chunk_name(id).kind != kind || self->unregistered > 0) co_return;
+    co_await sleep_for(std::chrono::milliseconds(20));  // the one on drive 1 is there by now
+    self->unregistered = self->media[0]->chunks.contains(id) && !self->log->uses(1, id);
+    Result<void> added = co_await self->log->add_drive(*self->drives[0]);
+    EXPECT_TRUE(added) << added.error().to_string();
+  }
+  static Task<Result<void>> checkpoint(MetadataLog* log) {
+    const std::string content(100'000, 'x');
+    const auto read = [content](uint64_t offset, size_t length) -> Result<Buffer> {
+      return Buffer::copy_of(bytes_of(content).subspan(offset, length));
+    };
+    CO_TRY_ASSIGN(const meta::CheckpointFile file, co_await log->store_file("f", content.size(), read));
+    meta::CheckpointManifest manifest{.frame = 1, .files = {file}, .extra = ""};
+    co_return co_await log->publish_checkpoint(std::move(manifest));
+  }
   SimExecutor executor;
   ThreadPool pool{"test", 1};
   std::vector<std::shared_ptr<MemoryMedium>> media;
@@ -339,18 +375,7 @@ class CopiesTest : public ::testing::Test {
 // Two copies of a frame are made at once, on two drives; the one that is there first counts when the other is there, too. An audit that
 // comes between finds no leftover.
 TEST_F(CopiesTest, of_metadata_that_are_just_being_made_are_no_orphans) {
-  MetadataLogOptions options;
-  for (uint32_t number = 1; number <= 7; ++number) {
-    media.push_back(std::make_shared<MemoryMedium>(number));
-    drives.push_back(std::make_unique<Drive>(Drive::Identity{number, fmt::format("mem{}", number), fmt::format("d{}", number)},
-                                             std::make_unique<MemoryChunkStore>(media.back()), executor));
-    options.drives.push_back(drives.back().get());
-  }
-  options.copies = 3;
-  options.blocking_pool = &pool;
-  auto opened = executor.run(MetadataLog::open(std::move(options)));
-  ASSERT_TRUE(opened) << opened.error().to_string();
-  log = std::move(*opened);
+  open(7, 3);
   for (uint64_t frame = 1; frame <= 10; ++frame) {
     const std::string text = fmt::format("frame {}", frame);
     ASSERT_TRUE(executor.run(log->append(frame, {bytes_of(text)})));
@@ -370,6 +395,42 @@ TEST_F(CopiesTest, of_metadata_that_are_just_being_made_are_no_orphans) {
   EXPECT_GT(unregistered, 0) << "no look met a copy that was being made: nothing was tested";
   for (auto& medium : media) medium->on_call = nullptr;
   executor.run(log->close());
+}
+
+// A drive that is in use is enabled once more, or taken for use again after its data was to be moved away, while a checkpoint is under way:
+// the copies of pieces and root that it has just got are no leftovers of another time.
+TEST_F(CopiesTest, of_a_checkpoint_that_is_being_made_survive_that_their_drive_is_enabled) {
+  for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+    open(2, 2);
+    const std::string text = "frame 1";
+    ASSERT_TRUE(executor.run(log->append(1, {bytes_of(text)})));
+    const auto before = media[0]->of_kind(kind);
+    media[1]->on_call = [this, kind](Call call, ChunkId id) { return enable_the_other(this, kind, call, id); };
+    ASSERT_TRUE(executor.run(checkpoint(log.get())));
+    media[1]->on_call = nullptr;
+    ASSERT_GT(unregistered, 0) << "the drive was not enabled while a copy on it was being made: nothing was tested";
+    EXPECT_NE(media[0]->of_kind(kind), before);
+    for (const MetadataLog::Entry& entry : log->entries()) {
+      EXPECT_TRUE(media[entry.drives[0] - 1]->chunks.contains(entry.id)) << "drive " << entry.drives[0] << " " << entry.id.to_string();
+    }
+    executor.run(log->close());
+    log.reset();
+    drives.clear();
+    // Each of the two drives alone has all of it.
+    for (const uint32_t away : {1u, 2u}) {
+      open(2, 2, away);
+      const auto found = log->checkpoint();
+      ASSERT_TRUE(found && *found) << "without drive " << away;
+      EXPECT_EQ((*found)->frame, 1u);
+      auto bytes = executor.run(log->read_file((*found)->files[0], 0, (*found)->files[0].size));
+      EXPECT_TRUE(bytes) << bytes.error().to_string();
+      executor.run(log->close());
+      log.reset();
+      drives.clear();
+    }
+    media.clear();
+    unregistered = 0;
+  }
 }
 
 class WidenedTest : public GroundTest {
@@ -415,6 +476,185 @@ TEST_F(WidenedTest, a_write_is_repaired_as_it_is_now_and_not_as_it_was_asked_for
   EXPECT_EQ(fsck(), "");
   check_chunks();
   EXPECT_EQ(cluster->data().repair_status().lost_writes, 0u);
+}
+
+class UnknownTest : public WidenedTest {
+ protected:
+  static Task<Result<void>> upload(UnknownTest* self) {
+    WriteOptions options;
+    options.redundancy = self->default_redundancy();
+    CO_TRY_ASSIGN(self->writer, self->cluster->data().begin_write(options));
+    CO_TRY(co_await self->writer->append(Buffer::copy_of(bytes_of(self->bytes))));
+    CO_TRY_ASSIGN(self->layout, co_await self->writer->finish());
+    co_return Result<void>();
+  }
+  // Nobody knows what becomes of it; in truth it is seen later: see land.
+  static Task<Result<meta::Version>> commit_without_answer(UnknownTest* self) {
+    CO_TRY_ASSIGN(auto transaction, co_await self->cluster->meta().begin());
+    self->cluster->data().record(*transaction, self->layout, "test");
+    self->meta_store->plan(meta::CommitFault::unknown_not_applied);
+    co_return co_await transaction->commit();
+  }
+  // The log goes on when the first of the other writes of the group arrives at its new place: then repair has looked for rows.
+  static Task<void> land(UnknownTest* self, Call call, ChunkId id) {
+    const ChunkName name = chunk_name(id);
+    if (call != Call::put || name.kind != ChunkKind::data) co_return;
+    while (!self->go) co_await sleep_for(std::chrono::milliseconds(10));
+    if (name.group != self->layout.group || std::exchange(self->landed, true)) co_return;
+    auto transaction = co_await self->cluster->meta().begin();
+    EXPECT_TRUE(transaction);
+    self->cluster->data().record(**transaction, self->layout, "test");
+    self->meta_store->set_faults({});
+    Result<meta::Version> done = co_await (*transaction)->commit();
+    EXPECT_TRUE(done) << done.error().to_string();
+  }
+  // The map is planned anew before the commit of the widening, whose answer is lost.
+  static Task<Result<void>> widen_without_answer(UnknownTest* self, DataLayout narrow, DataLayout wide, uint32_t drive) {
+    self->layout = wide;
+    CO_TRY(co_await self->cluster->data().drain_drive(drive));
+    CO_TRY_ASSIGN(auto transaction, co_await self->cluster->meta().begin());
+    self->cluster->data().record_widened(*transaction, narrow, wide, "test");
+    self->meta_store->plan(meta::CommitFault::unknown_not_applied);
+    Result<meta::Version> done = co_await transaction->commit();
+    self->meta_store->set_faults({.unavailable_probability = 1});
+    if (!done) co_return std::move(done).error();
+    co_return Result<void>();
+  }
+  static Task<Result<meta::Version>> land_widened(UnknownTest* self, DataLayout narrow) {
+    CO_TRY_ASSIGN(auto transaction, co_await self->cluster->meta().begin());
+    self->cluster->data().record_widened(*transaction, narrow, self->layout, "test");
+    self->meta_store->set_faults({});
+    co_return co_await transaction->commit();
+  }
+  const std::string bytes = random_bytes(7, 60'000);
+  std::unique_ptr<DataWriter> writer;
+  DataLayout layout;
+  bool go = false, landed = false;
+};
+
+// A write placed by the map from before a move is committed; the answer is lost, and the row is seen only after the repair of its group
+// went by. Until that is certain the map must not forget where the write is.
+TEST_F(UnknownTest, outcomes_of_commits_keep_the_places_of_their_writes_in_the_map) {
+  add_media(2);
+  ASSERT_TRUE(create("mirror:1"));
+  fill(40);
+  const auto topology = plane().plane().drives.topology();
+  const auto group = static_cast<GroupId>(topology->map.group_count - 1);  // repaired last, when nobody holds it back any more
+  do {
+    writer.reset();
+    ASSERT_TRUE(executor.run(upload(this)));
+  } while (layout.group != group);
+  fill(60);  // also behind its row
+  const uint32_t drive = topology->map.members(1, group)[0].at.drive;
+  for (auto& medium : media) medium->on_call = [this](Call call, ChunkId id) { return land(this, call, id); };
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(drive)));
+  EXPECT_EQ(executor.run(commit_without_answer(this)).error().code(), Code::unknown_outcome);
+  meta_store->set_faults({.unavailable_probability = 1});
+  writer->settle();
+  writer.reset();
+  pass(std::chrono::seconds(1));
+  go = true;
+  pass(std::chrono::seconds(30));
+  for (auto& medium : media) medium->on_call = nullptr;
+  ASSERT_TRUE(landed) << "no other write of the group was moved: nothing was tested";
+  settle();
+  pass(std::chrono::seconds(30));
+  layouts.push_back(layout);
+  contents.push_back(bytes);
+  check_all();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
+}
+
+// Its copy must stay where both layouts look for it until it is certain which of them counts.
+TEST_F(UnknownTest, outcome_of_a_widening_leaves_the_only_copy_where_it_is) {
+  add_media(5);
+  ASSERT_TRUE(create("mirror:1"));
+  fill(40);
+  const DataLayout narrow = layouts[0];
+  const uint32_t drive = plane().plane().drives.topology()->map.members(1, narrow.group)[0].at.drive;
+  auto commit_rows = [this, narrow, drive](DataLayout wide) { return widen_without_answer(this, narrow, wide, drive); };
+  auto wide = executor.run(cluster->data().widen(narrow, {RedundancyKind::mirror, 1, 1}, commit_rows));
+  ASSERT_FALSE(wide);
+  ASSERT_EQ(wide.error().code(), Code::unknown_outcome) << wide.error().to_string();
+  pass(std::chrono::seconds(30));  // repair moves what the drive holds
+  const auto held = media[drive - 1]->of_kind(ChunkKind::data);
+  EXPECT_TRUE(std::ranges::any_of(held, [&](ChunkId id) { return chunk_name(id).serial == narrow.write_id; }));
+  ASSERT_TRUE(executor.run(land_widened(this, narrow)));
+  pass(std::chrono::seconds(30));
+  settle();
+  layouts[0] = layout;
+  check_all();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
+}
+
+// What was begun is undone only when it is certain that the map does not name the drive: what is on it could be the only copy.
+TEST_F(UnknownTest, outcome_of_adding_a_drive_is_found_out) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:1"));
+  fill(40);
+  meta_store->plan(meta::CommitFault::unknown_not_applied, 1);  // behind the commit that shows that there can be one
+  meta_store->plan(meta::CommitFault::unknown_not_applied, 2);
+  EXPECT_EQ(executor.run(cluster->data().add_drive("mem3", false)).error().code(), Code::unknown_outcome);
+  pass(std::chrono::seconds(5));
+  EXPECT_EQ(cluster->data().drives().size(), 3u);
+  EXPECT_TRUE(media[3]->label.empty()) << "it was not added, and was not let go";
+  meta_store->plan(meta::CommitFault::unknown_not_applied, 1);
+  meta_store->plan(meta::CommitFault::unknown_applied, 2);  // nobody knows
+  EXPECT_EQ(executor.run(cluster->data().add_drive("mem3", false)).error().code(), Code::unknown_outcome);
+  pass(std::chrono::seconds(5));
+  ASSERT_EQ(cluster->data().drives().size(), 4u);
+  EXPECT_EQ(cluster->data().drives().back().state, "active");
+  settle();
+  fill(40);
+  check_all();
+  ASSERT_TRUE(open());
+  check_all();
+  EXPECT_EQ(cluster->data().drives().back().state, "active");
+  settle();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
+}
+
+TEST_F(UnknownTest, outcome_of_disabling_a_drive_is_found_out) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  meta_store->plan(meta::CommitFault::unknown_not_applied);
+  meta_store->plan(meta::CommitFault::unknown_applied, 1);
+  EXPECT_EQ(executor.run(cluster->data().disable_drive(2, "", false)).error().code(), Code::unknown_outcome);
+  pass(std::chrono::seconds(5));
+  EXPECT_EQ(state(2), "disabled");
+  EXPECT_FALSE(plane().plane().drives.find(2)->readable()) << "said to be disabled, and in use";
+}
+
+// The metadata's copies on the new drive were needed when adding it failed.
+TEST_F(GroundTest, a_drive_that_could_not_be_added_is_let_go_when_that_can_be) {
+  add_media(2);
+  ASSERT_TRUE(create("mirror:2"));
+  fill(20);
+  media[1]->gone = true;
+  pass(std::chrono::seconds(5));
+  meta_store->set_faults({.unavailable_probability = 1});
+  const auto refused = executor.run(cluster->data().add_drive("mem2", false));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().to_string().find("undone as soon as"), std::string::npos) << refused.error().to_string();
+  meta_store->set_faults({});
+  pass(std::chrono::minutes(2));
+  EXPECT_FALSE(media[2]->label.empty()) << "it was let go at once: nothing was tested";
+  EXPECT_EQ(cluster->data().drives().size(), 2u);
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  pass(std::chrono::minutes(2));
+  EXPECT_TRUE(media[2]->label.empty());
+  EXPECT_EQ(fsck(), "");
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem2", false)));
+  ASSERT_EQ(cluster->data().drives().size(), 3u);
+  EXPECT_EQ(cluster->data().drives().back().state, "active");
+  settle();
+  check_all();
+  EXPECT_EQ(fsck(), "");
+  check_chunks();
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ bool LabelKeeper::names(uint32_t number) const {
 
 Task<Result<void>> LabelKeeper::write(unsigned needed) {
   ++label_.epoch;
+  certain_ = false;
   unsigned written = 0;
   std::string problems;
   for (const LabelDrive& each : label_.drives) {
@@ -24,7 +25,8 @@ Task<Result<void>> LabelKeeper::write(unsigned needed) {
       problems += fmt::format("; drive {}: {}", each.number, set.error().to_string());
     }
   }
-  if (written >= needed) co_return Result<void>();
+  certain_ = written >= needed;
+  if (certain_) co_return Result<void>();
   co_return fail(Code::unavailable, "labels could be written to {} drives, {} are needed{}", written, needed, problems);
 }
 

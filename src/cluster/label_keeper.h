@@ -13,6 +13,8 @@ class LabelKeeper {
   LabelKeeper(DriveSet& drives, DriveLabel newest) : drives_(drives), label_(std::move(newest)) {}
   const DriveLabel& label() const { return label_; }
   bool names(uint32_t number) const;
+  // false: the last attempt to write them failed, and some may say something newer than label().
+  bool certain() const { return certain_; }
   // The list of drives that may hold needed metadata, from now on. Durable on every listed drive that is there, at least `needed` of them.
   // Errors: unavailable.
   Task<Result<void>> add(LabelDrive drive, unsigned needed);
@@ -22,6 +24,7 @@ class LabelKeeper {
  private:
   DriveSet& drives_;
   DriveLabel label_;
+  bool certain_ = true;
 };
 
 }  // namespace quarry::cluster

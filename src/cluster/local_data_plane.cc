@@ -20,7 +20,9 @@ LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore
       repairer_(plane_, maps),
       auditor_(plane_, log),
       scrubber_(plane_, repairer_, auditor_, log, clock),
-      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)) {
+      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)),
+      loss_accepted_(log.loss_accepted()) {
+  if (loss_accepted_) plane_.ids.skip_lost();
   plane_.register_width = [this](uint8_t width) { return administration_.register_width(width); };
   plane_.wake_sweeper = [this] { sweeper_.alarm.ring(); };
   plane_.wake_repair = [this] { repairer_.alarm.ring(); };
@@ -45,6 +47,20 @@ void LocalDataPlane::start() {
   plane_.background.spawn_here(sweeper_.run_recovery());
   plane_.background.spawn_here(repairer_.run());
   plane_.background.spawn_here(scrubber_.run());
+  if (loss_accepted_) plane_.background.spawn_here(skip_lost_ids());
+}
+
+// At once, and not when somebody writes: the next start knows nothing of the loss.
+Task<void> LocalDataPlane::skip_lost_ids() {
+  constexpr Duration kAgain = std::chrono::milliseconds(250);
+  while (!plane_.background.stopping()) {
+    if (plane_.may_remove()) {
+      const Result<void> leased = co_await plane_.ids.lease_some();
+      if (leased) co_return;
+      LOG_WARNING("write ids that may have been given out cannot be skipped yet", {"error", leased.error().to_string()});
+    }
+    co_await sleep_for(kAgain);
+  }
 }
 
 Task<Result<void>> LocalDataPlane::settle() {
@@ -199,7 +215,12 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
     if (known.state == DriveState::active && drive != nullptr && drive->condition() == DriveCondition::read_only)
       status.state = "read-only";
-    if (expected && (drive == nullptr || !drive->readable())) status.state = "missing";
+    if (expected && (drive == nullptr || !drive->readable())) {
+      status.state = "missing";
+      // Why it is away now, not why it was drained before.
+      if (const std::string away = drive != nullptr ? drive->reason() : std::string(); !away.empty() && !known.disabled)
+        status.reason = away;
+    }
     if (expected && drive == nullptr && status.reason.empty()) status.reason = plane_.drives.absence(known.path);
     if (known.disabled && (expected || known.state == DriveState::failed)) status.state = "disabled";
     list.push_back(std::move(status));
@@ -271,7 +292,11 @@ Task<Result<void>> LocalDataPlane::start_scrub() {
   scrubber_.start();
   co_return Result<void>();
 }
-Task<Result<DataPlane::FsckReport>> LocalDataPlane::fsck(bool repair) { return on(plane_.background.home(), auditor_.fsck(repair)); }
+Task<Result<DataPlane::FsckReport>> LocalDataPlane::fsck(bool repair) {
+  if (std::string reason = read_only_reason(); repair && !reason.empty())
+    co_return fail(Code::unavailable, "nothing can be repaired while the store is read-only: {}", reason);
+  co_return co_await on(plane_.background.home(), auditor_.fsck(repair));
+}
 
 Task<Result<std::vector<DataPlane::Reference>>> LocalDataPlane::references(WriteId after, size_t limit) {
   // Rows lie by group: a window of ids is gathered from all groups, and widened until it holds enough.

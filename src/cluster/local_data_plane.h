@@ -76,6 +76,8 @@ class LocalDataPlane final : public DataPlane {
   Plane& plane() { return plane_; }
 
  private:
+  Task<void> skip_lost_ids();
+
   Plane plane_;
   Sweeper sweeper_;
   CacheKeeper cache_keeper_;
@@ -83,6 +85,7 @@ class LocalDataPlane final : public DataPlane {
   Auditor auditor_;
   Scrubber scrubber_;
   Administration administration_;
+  const bool loss_accepted_;
 };
 
 }  // namespace quarry::cluster

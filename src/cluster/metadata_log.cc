@@ -42,11 +42,12 @@ Task<Result<std::unique_ptr<MetadataLog>>> MetadataLog::open(MetadataLogOptions 
   co_return log;
 }
 
-unsigned MetadataLog::writable_copies_min() const {
-  const size_t drives = options_.drives.size() + options_.absent.size();
+unsigned MetadataLog::copies_for_sure(size_t drives) const {
   if (options_.copies >= 3 && drives <= options_.copies) return options_.copies - 1;
   return options_.copies;
 }
+
+unsigned MetadataLog::writable_copies_min() const { return copies_for_sure(options_.drives.size() + options_.absent.size()); }
 
 Drive* MetadataLog::find(uint32_t number) const {
   for (Drive* drive : options_.drives) {
@@ -66,6 +67,14 @@ unsigned MetadataLog::counted(const Copies& copies) const {
     if (counts(number)) drives.insert(number);
   }
   return static_cast<unsigned>(drives.size());
+}
+
+bool MetadataLog::enough(const Copies& copies) const {
+  if (counted(copies) < writable_copies_min()) return false;
+  if (unnamed_.empty()) return true;
+  Copies named = copies;
+  std::erase_if(named.at, [this](const auto& at) { return unnamed_.contains(at.first); });
+  return counted(named) >= copies_for_sure(options_.drives.size() + options_.absent.size() - unnamed_.size());
 }
 
 // An acknowledged frame has at least writable_copies_min() copies in as many domains, so with fewer domains absent it can be seen.
@@ -257,7 +266,7 @@ Task<Result<void>> MetadataLog::establish() {
   // From here on the recovered tail counts as committed: it must survive what any acknowledged frame survives.
   CO_TRY(co_await restore_all(false));
   for (const auto& [number, frame] : frames_) {
-    if (counted(frame.second) >= writable_copies_min()) continue;
+    if (enough(frame.second)) continue;
     co_return fail(Code::unavailable, "metadata frame {} cannot be brought to {} copies", number, writable_copies_min());
   }
   CO_TRY(co_await put_root(kSequenceEstablished, root_of_now(kSequenceEstablished, checkpoint_)));
@@ -281,16 +290,21 @@ std::vector<Drive*> MetadataLog::candidates(const Copies& have, const std::set<u
     holding.insert(number);
     if (counts(number)) domains.insert(find(number)->domain());
   }
-  std::vector<Drive*> first, second;
+  std::vector<Drive*> first, second, last;
   const size_t count = options_.drives.size();
   const uint64_t start = rotation_++;
   for (size_t i = 0; i < count; ++i) {
     Drive* drive = options_.drives[(start + i) % count];
     if (!drive->writable() || leaving_.contains(drive->number()) || holding.contains(drive->number()) || refused.contains(drive->number()))
       continue;
-    (domains.insert(drive->domain()).second ? first : second).push_back(drive);
+    if (unnamed_.contains(drive->number())) {
+      last.push_back(drive);
+    } else {
+      (domains.insert(drive->domain()).second ? first : second).push_back(drive);
+    }
   }
   first.insert(first.end(), second.begin(), second.end());
+  first.insert(first.end(), last.begin(), last.end());
   return first;
 }
 
@@ -310,10 +324,10 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
   std::set<uint32_t> refused;
   for (;;) {
     result.counted = counted(result.copies);
-    if (result.counted >= options_.copies) break;
+    if (result.counted >= options_.copies && enough(result.copies)) break;
     std::vector<Drive*> targets = candidates(result.copies, refused);
     if (targets.empty()) break;
-    targets.resize(std::min<size_t>(targets.size(), options_.copies - result.counted));
+    targets.resize(std::min<size_t>(targets.size(), options_.copies - std::min(result.counted, options_.copies - 1)));
     std::vector<Task<Result<void>>> puts;
     for (Drive* drive : targets) puts.push_back(drive->put(chunk_id(name), parts, chunk::PutOptions{.stream = stream}, held));
     std::vector<Result<void>> done = co_await when_all(std::move(puts));
@@ -324,8 +338,7 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
         late_[targets[i]->number()].erase(chunk_id(name));
       } else {
         // It may land all the same: what a drive that hangs was given is done when it goes on.
-        std::set<ChunkId>& late = late_[targets[i]->number()];
-        if (late.size() < kLateMax) late.insert(chunk_id(name));
+        note_late(targets[i]->number(), {chunk_id(name)});
         if (!stall_) {  // else it is told already, and tried over and over
           LOG_WARNING("metadata copy moves to another drive", {"chunk", describe(name)}, {"drive", targets[i]->number()},
                       {"error", done[i].error().to_string()});
@@ -380,7 +393,7 @@ Task<Result<void>> MetadataLog::append(meta::FrameNumber number, std::vector<Byt
   Copies& copies = frames_[number].second;
   copies.size = result.copies.size;
   copies.at.insert(copies.at.end(), result.copies.at.begin() + static_cast<ptrdiff_t>(before.at.size()), result.copies.at.end());
-  const auto enough = [&] { return counted(copies) >= writable_copies_min(); };
+  const auto has_enough = [&] { return enough(copies); };
   const auto stall = [&] {
     if (stall_ && stall_->frame < number) return;
     const Code code = result.error && result.error->code() == Code::no_space ? Code::no_space : Code::unavailable;
@@ -388,16 +401,16 @@ Task<Result<void>> MetadataLog::append(meta::FrameNumber number, std::vector<Byt
                                 result.error ? result.error->to_string() : "no further drive")};
     durable_changed_.pulse();
   };
-  if (!enough()) stall();
+  if (!has_enough()) stall();
   while (durable_frame_ + 1 < number && !(stall_ && stall_->frame < number)) co_await durable_changed_.wait();
   --appends_;
-  if (durable_frame_ + 1 == number && enough()) {
+  if (durable_frame_ + 1 == number && has_enough()) {
     durable_frame_ = number;
     if (stall_ && stall_->frame <= number) stall_.reset();
     durable_changed_.pulse();
     co_return Result<void>();
   }
-  if (!enough()) stall();  // also when a drive went away while it waited
+  if (!has_enough()) stall();  // also when a drive went away while it waited
   if (stall_) co_return stall_->error;
   co_return fail(Code::unavailable, "a metadata frame before frame {} has too few copies", number);
 }
@@ -430,11 +443,11 @@ Task<Result<uint32_t>> MetadataLog::store_piece(ChunkName name, ReadPiece read_p
   if (bytes->size() != length) co_return fail(Code::io_error, "{}: {} bytes were read where {} are", describe(name), bytes->size(), length);
   std::vector<ByteView> parts{bytes->view()};
   Spread result = co_await spread(name, std::move(parts), chunk::Stream::metadata, Copies{});
-  const unsigned copies = result.counted;
+  const bool is_enough = enough(result.copies);
   pieces_[{name.serial, name.stripe}] = std::move(result.copies);
-  if (copies < writable_copies_min()) {
+  if (!is_enough) {
     co_return result.error ? std::move(*result.error).with(describe(name))
-                           : fail(Code::unavailable, "{} reached {} copies", describe(name), copies);
+                           : fail(Code::unavailable, "{} reached {} copies", describe(name), result.counted);
   }
   co_return length;
 }
@@ -494,8 +507,9 @@ Task<Result<Buffer>> MetadataLog::read_file(const meta::CheckpointFile& file, ui
 Task<Result<void>> MetadataLog::put_root(uint32_t sequence, std::string payload) {
   std::vector<ByteView> parts{bytes_of(payload)};
   Spread result = co_await spread(root_name(epoch_, sequence), std::move(parts), chunk::Stream::log, Copies{});
+  const bool is_enough = enough(result.copies);
   roots_[{epoch_, sequence}] = std::move(result.copies);
-  if (result.counted >= writable_copies_min()) co_return Result<void>();
+  if (is_enough) co_return Result<void>();
   co_return fail(Code::unavailable, "metadata root {}.{} reached {} of {} copies ({})", epoch_, sequence, result.counted,
                  writable_copies_min(), result.error ? result.error->to_string() : "no further drive");
 }
@@ -540,12 +554,29 @@ void MetadataLog::add_for_removal(std::map<uint32_t, std::vector<ChunkId>>& by_d
 
 Task<void> MetadataLog::remove_chunks(std::map<uint32_t, std::vector<ChunkId>> by_drive) {
   std::vector<Task<Result<void>>> removals;
-  for (auto& [number, ids] : by_drive) {
+  std::vector<uint32_t> numbers;
+  for (const auto& [number, ids] : by_drive) {
     Drive* drive = find(number);
-    if (drive != nullptr && drive->readable()) removals.push_back(remove_from(drive, std::move(ids)));
+    if (drive == nullptr) continue;
+    if (drive->readable()) {
+      removals.push_back(remove_from(drive, ids));
+      numbers.push_back(number);
+    } else {
+      note_late(number, ids);
+    }
   }
   std::vector<Result<void>> results = co_await when_all(std::move(removals));
-  for (auto& result : results) std::move(result).ignore("what stays is recognised as obsolete and removed when the drive is next opened");
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!results[i]) note_late(numbers[i], by_drive.at(numbers[i]));
+  }
+}
+
+// What stays beyond the limit is recognised as obsolete and removed when the drive is next opened.
+void MetadataLog::note_late(uint32_t number, const std::vector<ChunkId>& ids) {
+  std::set<ChunkId>& late = late_[number];
+  for (const ChunkId id : ids) {
+    if (late.size() < kLateMax) late.insert(id);
+  }
 }
 
 MetadataLog::Status MetadataLog::status() const {
@@ -594,7 +625,7 @@ bool MetadataLog::in_flight(ChunkId id) const {
   switch (name.kind) {
     case ChunkKind::metadata_frame: return name.serial > durable_frame_ && name.serial <= last_frame_;
     case ChunkKind::metadata_file: return file_sizes_.contains(name.serial) && !pieces_.contains({name.serial, name.stripe});
-    case ChunkKind::metadata_root: return name.serial == epoch_ && name.stripe + 1 == next_root_;
+    case ChunkKind::metadata_root: return name.serial == epoch_ && (name.stripe + 1 == next_root_ || !writable_);
     default: return false;
   }
 }

@@ -63,13 +63,19 @@ class MetadataLog : public meta::CommitLog {
   unsigned writable_copies_min() const;
   bool writable() const { return writable_; }
   uint64_t epoch() const { return epoch_; }
+  // It may have gone back to an earlier state.
+  bool loss_accepted() const { return loss_accepted_; }
 
   // How many copies an acknowledged frame has for sure depends on how many drives there are (writable_copies_min), and open relies on it
   // with the number in the newest label. So: a drive is added here, then restore_copies, then the labels name it; and a drive leaves here,
-  // then the labels name it no more, then it is forgotten here.
+  // then the labels name it no more, then it is forgotten here. A start does not look at a drive that no label names: until note_named,
+  // what lies on a new one counts only beside as many copies on the others as would be enough without it.
 
   // A new drive may hold copies from now on. Makes a log that opened for reading writable, if that is enough.
-  Task<Result<void>> add_drive(Drive& drive);
+  enum class Named : uint8_t { no, yes };
+  Task<Result<void>> add_drive(Drive& drive, Named named = Named::yes);
+  // The labels name it.
+  void note_named(uint32_t number) { unnamed_.erase(number); }
   // The drive's copies no longer count (it died, or is being drained): every frame, file and root gets its full number of copies
   // on other drives. When it returns success the drive is not needed any more. Errors: unavailable (no spare drive: the metadata stays
   // at fewer copies), data_lost.
@@ -145,6 +151,10 @@ class MetadataLog : public meta::CommitLog {
   Drive* find(uint32_t number) const;
   bool counts(uint32_t number) const;  // its copies count: up and not leaving
   unsigned counted(const Copies& copies) const;
+  // It survives what it should, whichever labels the next start goes by.
+  bool enough(const Copies& copies) const;
+  // Copies of an acknowledged frame with so many drives.
+  unsigned copies_for_sure(size_t drives) const;
   std::vector<Drive*> candidates(const Copies& have, const std::set<uint32_t>& refused);
   // Puts copies of `name` until `copies` count; moves on to other drives when one fails.
   Task<Spread> spread(ChunkName name, std::vector<ByteView> parts, chunk::Stream stream, Copies copies);
@@ -158,19 +168,21 @@ class MetadataLog : public meta::CommitLog {
   Copies* copies_of(const ChunkName& name);
   const Copies* copies_of(const ChunkName& name) const { return const_cast<MetadataLog*>(this)->copies_of(name); }
   std::vector<ChunkName> names(bool files_too) const;
+  void note_late(uint32_t number, const std::vector<ChunkId>& ids);
   Task<void> remove_chunks(std::map<uint32_t, std::vector<ChunkId>> by_drive);
   static void add_for_removal(std::map<uint32_t, std::vector<ChunkId>>& by_drive, ChunkName name, const Copies& copies);
   Task<Result<uint32_t>> store_piece(ChunkName name, ReadPiece read_piece, uint64_t offset, uint32_t length);
 
   MetadataLogOptions options_;
   std::set<uint32_t> leaving_;
+  std::set<uint32_t> unnamed_;  // no label names them yet
   uint64_t epoch_ = 0;
   meta::FrameNumber epoch_first_ = 1;
   meta::FrameNumber last_frame_ = 0;
   meta::FrameNumber durable_frame_ = 0;
   Event durable_changed_;
   bool writable_ = false;
-  // Copies whose put failed, by drive: they may be there all the same, or come yet.
+  // Copies whose put or removal failed, by drive: they may be there all the same, or come yet.
   std::map<uint32_t, std::set<ChunkId>> late_;
   bool loss_accepted_ = false;  // too many drives are absent, and what only they hold is given up
   // The first frame that has too few copies, and why: nothing after it is durable until it was appended again.

@@ -39,7 +39,7 @@ std::vector<ChunkName> MetadataLog::names(bool files_too) const {
 
 Task<Result<void>> MetadataLog::restore(ChunkName name) {
   const Copies* now = copies_of(name);
-  if (now == nullptr || counted(*now) >= options_.copies) co_return Result<void>();
+  if (now == nullptr || (counted(*now) >= options_.copies && enough(*now))) co_return Result<void>();
   if (candidates(*now, {}).empty()) co_return Result<void>();  // as good as it gets; the caller counts
   const Copies before = *now;
   CO_TRY_ASSIGN(SharedBytes bytes, co_await fetch(name, before, 0, before.size, describe(name)));
@@ -65,7 +65,7 @@ Task<Result<void>> MetadataLog::restore_all(bool files_too) {
     std::vector<Task<Result<void>>> tasks;
     for (size_t i = begin; i < std::min(begin + kRestoreParallel, all.size()); ++i) {
       const Copies* copies = copies_of(all[i]);
-      if (copies != nullptr && counted(*copies) < options_.copies) tasks.push_back(restore(all[i]));
+      if (copies != nullptr && (counted(*copies) < options_.copies || !enough(*copies))) tasks.push_back(restore(all[i]));
     }
     if (tasks.empty()) continue;
     std::vector<Result<void>> results = co_await when_all(std::move(tasks));
@@ -90,7 +90,10 @@ Task<Result<void>> MetadataLog::leave_drive(uint32_t number) {
   unsigned least = options_.copies;
   for (const ChunkName& name : names(true)) {
     const Copies* copies = copies_of(name);
-    if (copies != nullptr) least = std::min(least, counted(*copies));
+    if (copies == nullptr) continue;
+    Copies named = *copies;
+    std::erase_if(named.at, [this](const auto& at) { return unnamed_.contains(at.first); });
+    least = std::min(least, counted(named));
   }
   if (least < options_.copies) {
     co_return fail(Code::unavailable, "without drive {} the metadata has {} of {} copies: add a drive first", number, least,
@@ -103,13 +106,14 @@ void MetadataLog::forget_drive(uint32_t number) {
   std::erase_if(options_.absent, [&](const AbsentDrive& drive) { return drive.number == number; });
   std::erase_if(options_.drives, [&](Drive* drive) { return drive->number() == number; });
   leaving_.erase(number);
+  unnamed_.erase(number);
   auto forget = [&](Copies& copies) { std::erase_if(copies.at, [&](const auto& at) { return at.first == number; }); };
   for (auto& [key, frame] : frames_) forget(frame.second);
   for (auto& [key, copies] : pieces_) forget(copies);
   for (auto& [key, copies] : roots_) forget(copies);
 }
 
-Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
+Task<Result<void>> MetadataLog::add_drive(Drive& drive, Named named) {
   CO_TRY_ASSIGN(std::vector<chunk::ChunkStat> listing, co_await list_all(&drive));
   for (const chunk::ChunkStat& stat : listing) {
     const ChunkName name = chunk_name(stat.id);
@@ -119,6 +123,12 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
     }
   }
   leaving_.erase(drive.number());
+  // Where too few are there to write without it, no frame has been written that others would have to hold.
+  if (named == Named::yes || !writable_) {
+    unnamed_.erase(drive.number());
+  } else {
+    unnamed_.insert(drive.number());
+  }
   std::erase_if(options_.absent, [&](const AbsentDrive& absent) { return absent.number == drive.number(); });
   Drive* before = find(drive.number());
   if (before != &drive) {  // new, or opened again: only what is on it now counts
@@ -141,7 +151,9 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive) {
     const ChunkName name = chunk_name(stat.id);
     Copies* copies = copies_of(name);
     if (copies == nullptr) {
-      obsolete.push_back(stat.id);
+      // The drive may be in use all the while, and a checkpoint under way: what is just being put is not registered before all copies are
+      // there.
+      if (!in_flight(stat.id)) obsolete.push_back(stat.id);
     } else if (std::pair at{drive.number(), name.shard}; std::ranges::find(copies->at, at) == copies->at.end()) {
       copies->at.push_back(at);
     }

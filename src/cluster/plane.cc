@@ -41,6 +41,21 @@ size_t RepairRequests::size() const {
   return wanted_.size();
 }
 
+Task<Result<void>> until_commits_are_certain(Plane& plane, std::optional<TimePoint> deadline) {
+  constexpr Duration kAgain = std::chrono::milliseconds(250);
+  const auto body = [](meta::Transaction& transaction) -> Task<Result<void>> {
+    transaction.put("cx", "");
+    co_return Result<void>();
+  };
+  for (;;) {
+    Result<meta::Version> later = co_await meta::transact(plane.meta, body);
+    if (later) co_return Result<void>();
+    if (deadline && Executor::here().now() >= *deadline) co_return std::move(later).error();
+    if (plane.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
+    co_await sleep_for(kAgain);
+  }
+}
+
 Task<void> forget_cached(Plane& plane, DataLayout layout) {
   ReadCache& cache = plane.cache;
   if (!cache.enabled()) co_return;

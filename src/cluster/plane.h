@@ -80,6 +80,9 @@ struct Plane {
   std::function<void()> wake_sweeper = [] {};
   std::function<void()> wake_repair = [] {};
   std::function<std::string()> read_only_reason = [] { return std::string(); };
+  // Chunks are removed for what the metadata says only while it can be written. Else it may end with a commit that nobody was told of, on
+  // one drive: should that die, what the commit retired is referenced again.
+  bool may_remove() const { return read_only_reason().empty(); }
 
   // Shards that were not written: from finish() until record(). By write.
   std::mutex degraded_mutex;
@@ -112,6 +115,11 @@ struct Plane {
     return true;
   }
 };
+
+// Returns when everything that was handed to the metadata before is seen or never will be: a commit that follows it in the log proves that.
+// Tries until the metadata can be written, at most until `deadline`. Errors: cancelled (the store closes before), at the deadline those of
+// the last attempt.
+Task<Result<void>> until_commits_are_certain(Plane& plane, std::optional<TimePoint> deadline = std::nullopt);
 
 inline ChunkName shard_name(const DataLayout& layout, uint32_t stripe, unsigned shard, uint16_t term) {
   return {.kind = ChunkKind::data,

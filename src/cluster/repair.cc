@@ -128,7 +128,8 @@ Task<Result<void>> Repairer::look_at_lost() {
 
 Task<void> Repairer::run() {
   while (!plane_.background.stopping()) {
-    Result<bool> done = co_await round();
+    Result<bool> done = true;
+    if (plane_.may_remove()) done = co_await round();
     if (!done && !plane_.background.stopping())
       LOG_WARNING("repair round failed; it will be tried again", {"error", done.error().to_string()});
     co_await alarm.wait(done && !*done ? Duration(std::chrono::milliseconds(200)) : kIdle);

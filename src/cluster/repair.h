@@ -89,6 +89,8 @@ class Repairer {
   };
   Task<Result<bool>> plan_the_rest();
   Task<Result<bool>> lead(uint8_t width, GroupId group, Place first);
+  void end_widening();
+  Task<void> end_when_certain(std::unique_ptr<OneAtATime> alone);
   Task<Result<bool>> has_retired(GroupKey key);
   // As its data row says now; none: it is referenced no more.
   Task<Result<std::optional<DataLayout>>> present_layout(DataLayout layout);

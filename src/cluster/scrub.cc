@@ -145,6 +145,7 @@ Task<Result<void>> Scrubber::scrub_drive(Drive* drive) {
       CO_TRY(co_await store(drive->number(), position));
     }
   }
+  if (!plane_.may_remove()) co_return fail(Code::unavailable, "nothing is removed while the metadata cannot be written");
   CO_TRY_ASSIGN(Auditor::Leftovers leftovers, co_await auditor_.remove_leftovers(*drive));
   if (leftovers.removed > 0) LOG_INFO("removed chunks that no record explains", {"drive", drive->number()}, {"chunks", leftovers.removed});
   position = {.next = {}, .last_complete = clock_.wall_now()};

@@ -289,6 +289,11 @@ Task<Result<Repairer::Outcome>> Repairer::settle_shards(DataLayout layout, std::
     if (outcome.repaired_shards > 0) CO_TRY(co_await remove_everywhere(topology, layout));
     co_return outcome;
   }
+  if (*still != layout) {  // what the narrower layout left behind may be what the wider one goes by
+    outcome.again = true;
+    if (error) co_return std::move(*error);
+    co_return outcome;
+  }
   outcome.changed = outcome.changed && outcome.lost;
   if (outcome.lost || !error) note_lost(layout, outcome);
   if (error) co_return std::move(*error);

@@ -293,19 +293,15 @@ Task<void> discard(StatePointer state) {
   co_await home.enter();
 }
 
+// Until it is certain what became of the commit, the write counts as one under way: what the map says of its group is not forgotten, since
+// the row may come to light behind a repair that looked for rows.
 Task<void> decide(StatePointer state) {
   Plane& plane = state->plane;
   const std::string key = keys::data(state->layout);
-  // A commit that follows in the log proves whether the one before it happened.
-  auto body = [](meta::Transaction& transaction) -> Task<Result<void>> {
-    return [](meta::Transaction* t) -> Task<Result<void>> {
-      t->put("cx", "");
-      co_return Result<void>();
-    }(&transaction);
-  };
-  Result<meta::Version> later = co_await meta::transact(plane.meta, body);
+  const Result<void> certain = co_await until_commits_are_certain(plane);
+  if (!certain) co_return;  // left open: the next start looks
   Result<std::optional<std::string>> row = co_await plane.meta.get(key);
-  if (!later || !row) co_return;  // left open: the next start looks
+  if (!row) co_return;
   if (*row) {
     state->id->set_decided();
   } else {
@@ -358,6 +354,7 @@ class StripeWriter final : public DataWriter {
 
   void settle() override {
     decided_ = true;
+    if (state_->permit > 0) state_->plane.write_memory.release(std::exchange(state_->permit, 0));
     state_->plane.background.spawn(decide(state_));
   }
 

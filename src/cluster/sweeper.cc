@@ -30,7 +30,8 @@ Task<void> Sweeper::run() {
   while (!plane_.background.stopping()) {
     const TimePoint begin = Executor::here().now();
     const uint64_t before = removed_;
-    Result<size_t> left = co_await sweep();
+    Result<size_t> left = size_t{0};
+    if (plane_.may_remove()) left = co_await sweep();
     if (!left && !plane_.background.stopping()) LOG_WARNING("sweep failed; it will be tried again", {"error", left.error().to_string()});
     // Each pass looks at all rows. With a drive away they grow, and few can go.
     const Duration took = Executor::here().now() - begin - std::exchange(waited_, Duration(0));
@@ -49,7 +50,8 @@ Task<void> Sweeper::pause(Duration duration) {
 
 Task<void> Sweeper::run_recovery() {
   while (!plane_.background.stopping() && !plane_.sessions_recovered.load()) {
-    Result<size_t> removed = co_await recover_sessions();
+    Result<size_t> removed = size_t{0};
+    if (plane_.may_remove()) removed = co_await recover_sessions();
     if (!removed && !plane_.background.stopping())
       LOG_WARNING("orphan recovery failed; it will be tried again", {"error", removed.error().to_string()});
     if (!plane_.sessions_recovered.load()) co_await pause(plane_.tuning.sweep_interval);  // a drive is away: it may be back

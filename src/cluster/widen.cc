@@ -10,7 +10,7 @@
 //
 // What is there must not move between the look at it and the commit: moves of groups wait meanwhile (widening_), and a widening does not
 // begin while groups are moved; the write itself is not repaired meanwhile (OneAtATime). Should the map be planned anew before the commit,
-// both widths remember the places where the copies are.
+// both widths remember the places where the copies are. All that lasts until it is certain what became of the commit.
 #include "cluster/keys.h"
 #include "cluster/repair.h"
 
@@ -61,8 +61,8 @@ Task<Result<DataLayout>> Repairer::widen(DataLayout layout, Redundancy wanted, D
   CO_TRY_ASSIGN(const DataLayout wide, widened(layout, wanted));
   const auto width = static_cast<uint8_t>(wanted.width());
   if (!plane_.drives.topology()->map.knows_width(width)) CO_TRY(co_await plane_.register_width(width));
-  OneAtATime alone(*this, layout.write_id);
-  co_await alone.enter();
+  auto alone = std::make_unique<OneAtATime>(*this, layout.write_id);
+  co_await alone->enter();
   // Several may widen at once; moves exclude them all.
   if (moving_ || leading_) co_return fail(Code::busy, "data is being moved between drives: try again when that is done (`quarry status`)");
   ++widening_;
@@ -96,9 +96,24 @@ Task<Result<DataLayout>> Repairer::widen(DataLayout layout, Redundancy wanted, D
     Result<void> committed = co_await commit(wide);
     if (!committed) result = std::move(committed).error();
   }
-  if (--widening_ == 0) widened_.pulse();
+  if (!result && result.error().code() == Code::unknown_outcome) {
+    plane_.background.spawn_here(end_when_certain(std::move(alone)));
+  } else {
+    end_widening();
+  }
   if (result) alarm.ring();
   co_return result;
+}
+
+void Repairer::end_widening() {
+  if (--widening_ == 0) widened_.pulse();
+}
+
+Task<void> Repairer::end_when_certain(std::unique_ptr<OneAtATime> alone) {
+  Result<void> certain = co_await until_commits_are_certain(plane_);
+  std::move(certain).ignore("the store closes: nothing is moved any more");
+  alone.reset();
+  end_widening();
 }
 
 }  // namespace quarry::cluster

@@ -6,13 +6,14 @@
 namespace quarry::cluster {
 namespace {
 
-Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint32_t block, WriteId* first) {
+Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint32_t block, uint64_t skip, WriteId* first) {
   CO_TRY_ASSIGN(std::optional<std::string> row, co_await transaction.get(keys::next_write_id()));
   WriteId next = 1;
   if (row) {
     if (row->size() != 8) co_return fail(Code::corrupt, "row of the next write id has {} bytes", row->size());
     next = load_le<uint64_t>(bytes_of(*row).data());
   }
+  next += skip;
   if ((next + block) >> 56 != 0) co_return fail(Code::no_space, "all 2^56 write ids are used up");
   *first = next;
   std::string value;
@@ -56,7 +57,8 @@ Task<Result<void>> WriteIds::refill() {
   WriteId first = 0;
   const uint64_t session = session_;
   const uint32_t block = block_;
-  auto body = [session, block, &first](meta::Transaction& transaction) { return lease(transaction, session, block, &first); };
+  const uint64_t skip = skip_;
+  auto body = [=, &first](meta::Transaction& transaction) { return lease(transaction, session, block, skip, &first); };
   Result<meta::Version> version = co_await meta::transact(meta_, body);
   if (!version && version.error().code() == Code::unknown_outcome) {  // the ids may be leased: skip them
     const WriteId skipped = first;
@@ -64,6 +66,7 @@ Task<Result<void>> WriteIds::refill() {
     if (version && skipped != first) background_.spawn(retire(skipped));
   }
   if (!version) co_return std::move(version).error();
+  skip_ = 0;
   if (!add_block(first)) background_.spawn(retire(first));
   co_return Result<void>();
 }

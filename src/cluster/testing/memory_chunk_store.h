@@ -78,7 +78,7 @@ struct MemoryMedium {
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
   // For stopping exactly between two steps of what is tested: awaited when a call reaches the store, before it does anything. id: of the
   // first chunk; of a list: where it begins.
-  enum class Call : uint8_t { put, get, stat, list, remove };
+  enum class Call : uint8_t { put, get, stat, list, remove, label };
   std::function<Task<void>(Call call, ChunkId id)> on_call;
   // Of all drives that share it: so many further puts and removals of a chunk land, then the process is dead and none does.
   std::shared_ptr<uint64_t> steps_left;
@@ -266,6 +266,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   Task<Result<void>> set_label(std::string label) override {
+    co_await reached(MemoryMedium::Call::label, {});
     co_await Executor::here().yield();
     CO_TRY(usable());
     m_->label = std::move(label);

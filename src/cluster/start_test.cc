@@ -1,0 +1,274 @@
+// What a start finds: the metadata is RocksDB on the log on the drives, processes end where it matters, and drives are away when the next
+// one begins.
+#include <gtest/gtest.h>
+
+#include "cluster/testing/cluster_harness.h"
+#include "cluster/testing/stack_harness.h"
+
+namespace quarry::cluster {
+namespace {
+
+using Call = MemoryMedium::Call;
+
+class StartTest : public ::testing::Test, protected ClusterHarness {
+ protected:
+  ~StartTest() override { close(); }
+  ClusterOptions real_options() {
+    ClusterOptions o = options();
+    o.metadata_directory = temporary.sub("meta");
+    o.accept_loss = accept_loss;
+    o.open_meta = [this](meta::CommitLog& log, std::string directory) { return open_rocksdb(&pool, &log, std::move(directory)); };
+    return o;
+  }
+  static Task<Result<std::unique_ptr<meta::MetaStore>>> open_rocksdb(ThreadPool* pool, meta::CommitLog* log, std::string directory) {
+    meta::RocksdbMetaOptions options;
+    options.directory = std::move(directory);
+    options.pool = pool;
+    options.block_cache_bytes = 4 << 20;
+    options.memtable_bytes = 4 << 20;
+    CO_TRY_ASSIGN(auto store, co_await meta::RocksdbMetaStore::open(std::move(options), *log));
+    co_return std::unique_ptr<meta::MetaStore>(std::move(store));
+  }
+  Result<void> make(std::string redundancy) {
+    CreateOptions what;
+    what.redundancy = std::move(redundancy);
+    what.group_count = 16;
+    auto made = executor.run(Cluster::create(real_options(), what));
+    if (!made) return std::move(made).error();
+    cluster = std::move(*made);
+    return {};
+  }
+  Result<void> start() {
+    close();
+    auto made = executor.run(Cluster::open(real_options()));
+    if (!made) return std::move(made).error();
+    cluster = std::move(*made);
+    return {};
+  }
+  void pass(Duration time) { executor.run(sleep_for(time)); }
+  std::string state(uint32_t number) {
+    for (const DriveStatus& drive : cluster->data().drives()) {
+      if (drive.number == number) return drive.state;
+    }
+    return "?";
+  }
+  size_t recorded(const std::vector<DataLayout>& layouts) {
+    size_t count = 0;
+    for (const DataLayout& layout : layouts) {
+      auto row = executor.run(cluster->meta().get(keys::data(layout)));
+      count += row && row->has_value();
+    }
+    return count;
+  }
+  // Of the last frame.
+  uint64_t last_frame() const {
+    uint64_t last = 0;
+    for (const auto& medium : media) {
+      for (const ChunkId id : medium->of_kind(ChunkKind::metadata_frame)) last = std::max(last, chunk_name(id).serial);
+    }
+    return last;
+  }
+  std::vector<ChunkId> copies_of_frame(size_t medium, uint64_t frame) const {
+    std::vector<ChunkId> ids;
+    for (const ChunkId id : media[medium]->of_kind(ChunkKind::metadata_frame)) {
+      if (chunk_name(id).serial == frame) ids.push_back(id);
+    }
+    return ids;
+  }
+
+  // Before the labels name the drive that is being added.
+  static Task<void> write_and_die(StartTest* self, Call call) {
+    if (call != Call::label || !self->written.empty()) co_return;
+    for (int i = 0; i < 12; ++i) {
+      Result<DataLayout> layout = co_await write_task(self, random_bytes(i, 1000), kTwice, true, 1000);
+      EXPECT_TRUE(layout) << layout.error().to_string();
+      if (layout) self->written.push_back(*layout);
+    }
+    *self->dead = true;
+  }
+
+  static Task<void> die_at_label(StartTest* self, Call call) {
+    if (call == Call::label) *self->dead = true;
+    co_return;
+  }
+
+  static constexpr Redundancy kTwice{RedundancyKind::mirror, 1, 1};
+  TemporaryDirectory temporary;
+  bool accept_loss = false;
+  std::vector<DataLayout> written;
+};
+
+// What is acknowledged while a drive is being added must be where a start looks that knows nothing of that drive.
+TEST_F(StartTest, after_a_death_while_a_drive_was_added_and_the_loss_of_another_has_all_that_was_acknowledged) {
+  add_media(3);
+  ASSERT_TRUE(make("mirror:2"));
+  media[0]->on_call = [this](Call call, ChunkId) { return write_and_die(this, call); };
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
+  media[0]->on_call = nullptr;
+  ASSERT_EQ(written.size(), 12u) << "nothing was written while the drive was added: nothing was tested";
+  EXPECT_TRUE(media[3]->label.empty());
+  crash();
+  media[0]->gone = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded(written), written.size());
+}
+
+// Some labels name the new drive, which never got one. It counts as away, and must not for ever.
+TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_losing_a_drive_later) {
+  add_media(3);
+  ASSERT_TRUE(make("mirror:2"));
+  media[1]->on_call = [this](Call call, ChunkId) -> Task<void> { return die_at_label(this, call); };
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
+  media[1]->on_call = nullptr;
+  EXPECT_TRUE(media[3]->label.empty());
+  crash();
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  pass(std::chrono::seconds(10));
+  EXPECT_EQ(cluster->data().drives().size(), 3u);
+  close();
+  media[2]->gone = true;
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+}
+
+// Commits stand still with one of two drives, and are refused after a while. A new drive is what helps.
+TEST_F(StartTest, is_not_needed_where_a_drive_is_added_because_nothing_can_be_written) {
+  add_media(2);
+  ASSERT_TRUE(make("mirror:2"));
+  auto layout = write(random_bytes(1, 1000), kTwice);
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  media[1]->gone = true;
+  pass(std::chrono::seconds(5));
+  EXPECT_FALSE(retire(*layout)) << "it can be written: nothing was tested";
+  pass(std::chrono::seconds(30));
+  auto added = executor.run(cluster->data().add_drive("mem2", false));
+  ASSERT_TRUE(added) << added.error().to_string();
+  EXPECT_EQ(recorded({*layout}), 0u) << "what waited is seen";
+  auto another = write(random_bytes(2, 1000), kTwice);
+  ASSERT_TRUE(another) << another.error().to_string();
+  EXPECT_EQ(*read(*another), random_bytes(2, 1000));
+}
+
+// A drive that was drained is no place for metadata any more, and no label names it. It comes back to its slot all the same.
+TEST_F(StartTest, after_a_drained_drive_was_pulled_and_put_back_and_the_loss_of_another_has_all_that_was_acknowledged) {
+  add_media(4);
+  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(write(random_bytes(1, 1000), kTwice));
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(2)));
+  settle();
+  pass(std::chrono::seconds(5));
+  ASSERT_EQ(state(2), "draining");
+  media[1]->gone = true;
+  pass(std::chrono::seconds(30));
+  ASSERT_EQ(state(2), "missing");
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  for (int i = 0; i < 20; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  crash();
+  media[0]->gone = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded(written), written.size());
+}
+
+// A commit that nobody was told of is on one drive, and ends what a start sees that cannot write. That drive dies: what the commit retired
+// is referenced again, and has to be there.
+TEST_F(StartTest, that_cannot_write_removes_nothing) {
+  add_media(4);
+  ASSERT_TRUE(make("mirror:3"));
+  const std::string bytes = random_bytes(1, 50'000);
+  auto layout = write(bytes, {RedundancyKind::mirror, 1, 0});
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  pass(std::chrono::seconds(1));
+  const uint64_t before = last_frame();
+  ASSERT_TRUE(retire(*layout));
+  crash();
+  const uint64_t frame = last_frame();
+  ASSERT_EQ(frame, before + 1);
+  size_t place = media.size(), holder = media.size();  // of the data, of the commit
+  for (size_t i = 0; i < media.size(); ++i) {
+    if (!media[i]->of_kind(ChunkKind::data).empty()) place = i;
+  }
+  ASSERT_LT(place, media.size());
+  for (size_t i = 0; i < media.size(); ++i) {
+    for (const ChunkId id : copies_of_frame(i, frame)) {
+      if (i != place && holder == media.size()) {
+        holder = i;
+        continue;
+      }
+      media[i]->chunks.erase(id);
+      media[i]->ever.erase(id);
+    }
+  }
+  ASSERT_LT(holder, media.size());
+  for (size_t i = 0; i < media.size(); ++i) media[i]->gone = i != place && i != holder;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
+  EXPECT_EQ(recorded({*layout}), 0u) << "the commit is not seen: nothing was tested";
+  pass(std::chrono::minutes(30));
+  EXPECT_FALSE(executor.run(cluster->data().fsck(true)));
+  auto scrubbed = executor.run(plane().scrubber().pass());
+  EXPECT_FALSE(scrubbed);
+  close();
+  for (size_t i = 0; i < media.size(); ++i) media[i]->gone = i == holder;
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded({*layout}), 1u);
+  auto back = read(*layout);
+  ASSERT_TRUE(back) << back.error().to_string();
+  EXPECT_EQ(*back, bytes);
+}
+
+// The metadata goes back; what was written behind that point lies on the drive that is left all the same. Ids are never put twice.
+TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before) {
+  add_media(3);
+  tuning.missing_grace = Duration(0);
+  ASSERT_TRUE(make("mirror:2"));
+  close();  // with a checkpoint
+  for (size_t i = 0; i < 2; ++i) {
+    for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+      for (const ChunkId id : media[i]->of_kind(kind)) {
+        media[2]->chunks.emplace(id, media[i]->chunks.at(id));
+        media[2]->ever.insert(id);
+      }
+    }
+  }
+  const uint64_t kept = last_frame();
+  ASSERT_TRUE(start());
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(write(random_bytes(i, 1000), kTwice));
+  crash();
+  for (const ChunkId id : media[2]->of_kind(ChunkKind::metadata_frame)) {
+    if (chunk_name(id).serial > kept) media[2]->chunks.erase(id);
+  }
+  ASSERT_FALSE(media[2]->of_kind(ChunkKind::data).empty());
+  media[0]->gone = media[1]->gone = true;
+  EXPECT_FALSE(start());
+  accept_loss = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem3", false)));
+  settle();
+  for (int i = 0; i < 30; ++i) {
+    auto layout = write(random_bytes(100 + i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  accept_loss = false;
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  for (int i = 0; i < 30; ++i) {
+    auto back = read(written[static_cast<size_t>(i)]);
+    ASSERT_TRUE(back) << back.error().to_string();
+    EXPECT_EQ(*back, random_bytes(100 + i, 1000));
+  }
+}
+
+}  // namespace
+}  // namespace quarry::cluster
