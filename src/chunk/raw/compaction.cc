@@ -120,7 +120,7 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
     const ByteView bytes = window.view().subspan(static_cast<size_t>(block - window_at) * kBlock);
     uint32_t crc = 0, needed = 0;
     auto frame = decode_frame_header(bytes, expectation, &crc, &needed);
-    if (!frame) {
+    if (!frame || static_cast<size_t>(frame->blocks) * kBlock > bytes.size()) {
       ++block;  // a damaged frame: see move_leftovers
       continue;
     }
