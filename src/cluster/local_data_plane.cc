@@ -161,6 +161,11 @@ Task<Result<bool>> LocalDataPlane::awaits_repair(DataLayout layout) {
   co_return false;
 }
 
+Task<Result<bool>> LocalDataPlane::was_retired(meta::Transaction& transaction, DataLayout layout) {
+  CO_TRY_ASSIGN(const auto row, co_await transaction.get(keys::retired(layout.write_id)));
+  co_return row.has_value();
+}
+
 std::vector<DriveStatus> LocalDataPlane::drives() const {
   auto topology = plane_.drives.topology();
   const std::vector<bool> holding = holders(topology->map);

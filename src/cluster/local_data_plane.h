@@ -66,6 +66,7 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<DataLayout>> widen(DataLayout layout, Redundancy redundancy, CommitLayout commit) override;
   void record_widened(meta::Transaction& transaction, const DataLayout& before, const DataLayout& layout, std::string owner) override;
   Task<Result<bool>> awaits_repair(DataLayout layout) override;
+  Task<Result<bool>> was_retired(meta::Transaction& transaction, DataLayout layout) override;
   Task<Result<void>> start_scrub() override;
   Task<Result<FsckReport>> fsck(bool repair) override;
   Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit) override;
