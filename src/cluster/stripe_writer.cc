@@ -305,7 +305,8 @@ Task<void> decide(StatePointer state) {
   };
   Result<meta::Version> later = co_await meta::transact(plane.meta, body);
   Result<std::optional<std::string>> row = co_await plane.meta.get(key);
-  if (!later || !row) co_return;  // left open: the next start looks
+  const bool proven = later.has_value(), looked = row.has_value();
+  if (!proven || !looked) co_return;  // left open: the next start looks
   if (*row) {
     state->id->set_decided();
   } else {
