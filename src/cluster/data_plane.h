@@ -267,6 +267,9 @@ class DataPlane {
   // would not be readable without it, unless forced. Enabling opens the drive anew if that is needed.
   virtual Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force);
   virtual Task<Result<void>> enable_drive(uint32_t number);
+  // For who enables by himself a drive that was away and is there again, at `path`. Errors: precondition_failed (by now it is out of use
+  // for another reason: an operator's, or another node has it).
+  virtual Task<Result<void>> take_back_drive(uint32_t number, std::string path);
   virtual Task<Result<void>> start_scrub() = 0;
 
   // Checks the design's invariants over drives and data rows. `violations` name each breach; `repair` also removes orphans.
@@ -301,6 +304,9 @@ inline Task<Result<bool>> DataPlane::was_retired(meta::Transaction&, DataLayout)
 inline Task<Result<void>> DataPlane::let_go(DataLayout) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
 inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) {
   co_return fail(Code::unsupported, "this data plane has no drives to disable");
+}
+inline Task<Result<void>> DataPlane::take_back_drive(uint32_t, std::string) {
+  co_return fail(Code::unsupported, "this data plane has no drives to take back");
 }
 inline Task<Result<void>> DataPlane::enable_drive(uint32_t) {
   co_return fail(Code::unsupported, "this data plane has no drives to enable");

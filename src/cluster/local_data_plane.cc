@@ -261,6 +261,9 @@ Task<Result<void>> LocalDataPlane::disable_drive(uint32_t number, std::string re
 Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number) {
   return on(plane_.background.home(), administration_.enable_drive(number));
 }
+Task<Result<void>> LocalDataPlane::take_back_drive(uint32_t number, std::string path) {
+  return on(plane_.background.home(), administration_.take_back_drive(number, std::move(path)));
+}
 
 void LocalDataPlane::set_file_judge(FileJudge judge) {
   std::lock_guard lock(plane_.files_mutex);
