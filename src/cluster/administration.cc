@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "chunk/fencing.h"
 #include "cluster/drive_path.h"
 #include "cluster/exposure.h"
 #include "observe/metrics.h"
@@ -524,6 +525,22 @@ Task<Result<void>> Administration::enable_drive(uint32_t number) {
   co_await turn_.acquire();
   Turn turn{turn_};
   co_return co_await enable(number, "");
+}
+
+// Whoever found the drive looked for it for a while. What became of it meanwhile may say otherwise.
+Task<Result<void>> Administration::take_back_drive(uint32_t number, std::string path) {
+  co_await turn_.acquire();
+  Turn turn{turn_};
+  const auto topology = drives_.topology();
+  const auto found = topology->map.drives.find(number);
+  if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return no_drive(number);
+  const MapDrive& known = found->second;
+  const Drive* drive = drives_.find(number);
+  const std::string why = known.reason.empty() && drive != nullptr ? drive->reason() : known.reason;
+  const bool given_up = known.state == DriveState::failed && !known.reason.starts_with(kMissing);
+  if (known.disabled || given_up || why.find(chunk::kTakenByAnother) != std::string::npos)
+    co_return fail(Code::precondition_failed, "drive {} is out of use ({}): `quarry device enable {}`", number, why, number);
+  co_return co_await enable(number, std::move(path));
 }
 
 // at: where the drive is now, if not where it was.

@@ -32,6 +32,7 @@ class Administration {
   Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force);
   Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force);
   Task<Result<void>> enable_drive(uint32_t number);
+  Task<Result<void>> take_back_drive(uint32_t number, std::string path);
   Task<Result<void>> register_width(uint8_t width);
 
   Task<void> run();

@@ -243,6 +243,11 @@ class DataPlane {
   // Some shards of the write are known to be missing and wait for repair.
   virtual Task<Result<bool>> awaits_repair(DataLayout layout);
 
+  // Whether the layout was recorded, and retired after that. For an owner who does not know whether his own commit happened: a later one
+  // may have undone it, and what he has written is being removed then. Told for sure only where a ReadGuard of his keeps the write since
+  // before that commit.
+  virtual Task<Result<bool>> was_retired(meta::Transaction& transaction, DataLayout layout);
+
   // After the transaction committed: start removing (a hint; a periodic sweep finds what was not hinted).
   virtual void retired() = 0;
 
@@ -262,6 +267,9 @@ class DataPlane {
   // would not be readable without it, unless forced. Enabling opens the drive anew if that is needed.
   virtual Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force);
   virtual Task<Result<void>> enable_drive(uint32_t number);
+  // For who enables by himself a drive that was away and is there again, at `path`. Errors: precondition_failed (by now it is out of use
+  // for another reason: an operator's, or another node has it).
+  virtual Task<Result<void>> take_back_drive(uint32_t number, std::string path);
   virtual Task<Result<void>> start_scrub() = 0;
 
   // Checks the design's invariants over drives and data rows. `violations` name each breach; `repair` also removes orphans.
@@ -292,9 +300,13 @@ inline Task<Result<DataLayout>> DataPlane::widen(DataLayout, Redundancy, CommitL
 }
 inline void DataPlane::record_widened(meta::Transaction&, const DataLayout&, const DataLayout&, std::string) {}
 inline Task<Result<bool>> DataPlane::awaits_repair(DataLayout) { co_return false; }
+inline Task<Result<bool>> DataPlane::was_retired(meta::Transaction&, DataLayout) { co_return false; }
 inline Task<Result<void>> DataPlane::let_go(DataLayout) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
 inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) {
   co_return fail(Code::unsupported, "this data plane has no drives to disable");
+}
+inline Task<Result<void>> DataPlane::take_back_drive(uint32_t, std::string) {
+  co_return fail(Code::unsupported, "this data plane has no drives to take back");
 }
 inline Task<Result<void>> DataPlane::enable_drive(uint32_t) {
   co_return fail(Code::unsupported, "this data plane has no drives to enable");

@@ -248,6 +248,30 @@ TEST_F(DriveStatesTest, a_drive_that_vanished_and_is_back_is_opened_again) {
   EXPECT_EQ(*read(*meanwhile), random_bytes(2, 200'000));
 }
 
+// Looking for a drive takes a while; an operator may come first.
+TEST_F(DriveStatesTest, a_drive_that_was_disabled_while_it_was_looked_for_is_not_taken_back_by_itself) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[0]->gone = true;
+  pass(std::chrono::seconds(3));
+  EXPECT_EQ(state(1), "missing");
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(1, "on the bench", true)));
+  media[0]->gone = false;
+  const auto taken = executor.run(cluster->data().take_back_drive(1, "elsewhere/mem0"));
+  ASSERT_FALSE(taken);
+  EXPECT_EQ(taken.error().code(), Code::precondition_failed) << taken.error().to_string();
+  EXPECT_EQ(state(1), "disabled");
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(1)));
+  EXPECT_EQ(state(1), "active");
+  media[1]->gone = true;
+  pass(std::chrono::seconds(3));
+  EXPECT_EQ(state(2), "missing");
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().take_back_drive(2, "elsewhere/mem1")));
+  EXPECT_EQ(state(2), "active");
+  EXPECT_EQ(executor.run(cluster->data().take_back_drive(9, "mem9")).error().code(), Code::not_found);
+}
+
 TEST_F(DriveStatesTest, a_drive_that_is_at_another_path_now_is_taken_back_by_its_identity) {
   add_media(3);
   ASSERT_TRUE(create("mirror:2"));

@@ -177,6 +177,11 @@ Task<Result<bool>> LocalDataPlane::awaits_repair(DataLayout layout) {
   co_return false;
 }
 
+Task<Result<bool>> LocalDataPlane::was_retired(meta::Transaction& transaction, DataLayout layout) {
+  CO_TRY_ASSIGN(const auto row, co_await transaction.get(keys::retired(layout.write_id)));
+  co_return row.has_value();
+}
+
 std::vector<DriveStatus> LocalDataPlane::drives() const {
   auto topology = plane_.drives.topology();
   const std::vector<bool> holding = holders(topology->map);
@@ -276,6 +281,9 @@ Task<Result<void>> LocalDataPlane::disable_drive(uint32_t number, std::string re
 }
 Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number) {
   return on(plane_.background.home(), administration_.enable_drive(number));
+}
+Task<Result<void>> LocalDataPlane::take_back_drive(uint32_t number, std::string path) {
+  return on(plane_.background.home(), administration_.take_back_drive(number, std::move(path)));
 }
 
 void LocalDataPlane::set_file_judge(FileJudge judge) {

@@ -46,6 +46,7 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force) override;
   Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force) override;
   Task<Result<void>> enable_drive(uint32_t number) override;
+  Task<Result<void>> take_back_drive(uint32_t number, std::string path) override;
   bool has_file_drives() const override { return plane_.drives.any_files(); }
   bool whole_objects() const override { return plane_.drives.all_files(); }
   Task<Result<bool>> show_file(DataLayout layout, FileAttributes attributes) override {
@@ -66,6 +67,7 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<DataLayout>> widen(DataLayout layout, Redundancy redundancy, CommitLayout commit) override;
   void record_widened(meta::Transaction& transaction, const DataLayout& before, const DataLayout& layout, std::string owner) override;
   Task<Result<bool>> awaits_repair(DataLayout layout) override;
+  Task<Result<bool>> was_retired(meta::Transaction& transaction, DataLayout layout) override;
   Task<Result<void>> start_scrub() override;
   Task<Result<FsckReport>> fsck(bool repair) override;
   Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit) override;

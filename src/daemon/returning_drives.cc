@@ -35,7 +35,7 @@ std::vector<std::string> block_devices() {
 }
 
 // Where the drive is now; empty: nowhere.
-Task<std::string> find_drive(Executor* home, const Event* stopping, cluster::DriveStatus drive, bool everywhere) {
+Task<std::string> find_drive(Executor* home, cluster::DriveStatus drive, bool everywhere, const Event* stopping) {
   auto spec = parse_drive_spec(drive.path);
   if (!spec) co_return std::string();
   const bool in_place = co_await is_at(home, *spec, drive.id);
@@ -85,13 +85,12 @@ Task<void> ReturningDrives::look() {
     if (now < wait.next) continue;
     const bool everywhere = now >= wait.search;
     if (everywhere) wait.search = now + kSearch;
-    const std::string path = co_await find_drive(&home_, &stopping_, drive, everywhere);
+    const std::string path = co_await find_drive(&home_, drive, everywhere, &stopping_);
     if (path.empty() || stopping_.is_set()) continue;
     wait.pause = std::min(wait.pause.count() == 0 ? kAgain : 2 * wait.pause, kAgainMax);
     wait.next = now + wait.pause;
     LOG_INFO("a drive that was away is there again", {"drive", drive.number}, {"path", path});
-    Task<Result<void>> taking = path == drive.path ? data_.enable_drive(drive.number) : data_.add_drive(path, false);
-    const Result<void> back = co_await std::move(taking);
+    const Result<void> back = co_await data_.take_back_drive(drive.number, path);
     if (!back) LOG_WARNING("it cannot be taken back yet", {"drive", drive.number}, {"path", path}, {"error", back.error().to_string()});
   }
 }

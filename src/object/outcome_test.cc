@@ -117,6 +117,43 @@ TEST(Outcomes, nobody_can_tell_when_another_write_came_between) {
   }
 }
 
+// The commit whose answer was lost did happen, and what it made was deleted before the put came to look: the key is as it was before, and
+// the data is being removed. It must not be published a second time.
+TEST(Outcomes, a_put_that_was_deleted_before_its_outcome_was_known_is_not_made_again_of_removed_data) {
+  for (const Versioning versioning : {Versioning::off, Versioning::enabled}) {
+    Harness h;
+    h.data.notes_retired = true;
+    ASSERT_TRUE(h.make_bucket("b", versioning));
+    h.meta->plan(CommitFault::unknown_applied);
+    const std::string bytes(20'000, 'm');
+    // The pause before the retry leaves time for the other client, and for the sweep.
+    auto put = h.executor.run([](Harness& harness, std::string content) -> Task<Result<ObjectInfo>> {
+      TaskGroup group;
+      std::optional<Result<ObjectInfo>> done;
+      group.spawn([](Harness& inner, std::string text, std::optional<Result<ObjectInfo>>* result) -> Task<void> {
+        *result = co_await inner.put_task("b", "k", std::move(text));
+      }(harness, std::move(content), &done));
+      co_await sleep_for(std::chrono::microseconds(10));
+      auto seen = co_await harness.engine->head(harness.ctx, "b", "k", "");
+      EXPECT_TRUE(seen && !done) << "they did not meet";
+      if (seen) {
+        auto removed = co_await harness.engine->remove(harness.ctx, "b", {.key = "k", .version_id = seen->version_id});
+        EXPECT_TRUE(removed && !done) << "they did not meet";
+      }
+      auto swept = co_await harness.data.collect();
+      EXPECT_TRUE(swept);
+      co_await group.join();
+      swept = co_await harness.data.collect();
+      EXPECT_TRUE(swept);
+      co_return std::move(*done);
+    }(h, bytes));
+    auto got = h.get("b", "k");
+    EXPECT_TRUE(got ? *got == bytes : code_of(got) == Code::not_found) << "a published object has no data";
+    if (put) EXPECT_TRUE(got);
+    EXPECT_THAT(h.violations(), IsEmpty());
+  }
+}
+
 TEST(Outcomes, with_versions_the_trace_stays_and_the_answer_is_definite) {
   Harness h;
   ASSERT_TRUE(h.make_bucket("b", Versioning::enabled));

@@ -64,6 +64,13 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
     co_return fail(Code::already_exists, "the object '{}' of bucket '{}' is the file {} already: delete that object first", adoption.name,
                    adoption.directory, full(other->path));
   }
+  // Of two that write a record into one file the later one's stays.
+  if (!adopting_.insert(adoption.path).second) co_return fail(Code::busy, "{} is just being adopted", full(adoption.path));
+  struct Adopting {
+    std::unordered_set<std::string>& paths;
+    const std::string path;
+    ~Adopting() { paths.erase(path); }
+  } adopting{adopting_, adoption.path};
   Adopted adopted;
   FileRecord record;
   FileInfo info;
@@ -141,6 +148,12 @@ Task<Result<DirStore::Adopted>> DirStoreImpl::adopt(Adoption adoption) {
     co_return error;
   }
   co_await naming_.acquire();
+  // A key that is shown moves aside what is in its way and is not in the index yet.
+  const auto still = co_await blocking(*pool_, [this, path = adoption.path] { return files_->info(path); });
+  if (!still || still->inode != info.inode) {
+    naming_.release();
+    co_return fail(Code::busy, "{} was moved or replaced while it was adopted: try again", full(adoption.path));
+  }
   const bool taken = index_.find(adoption.first) || index_.file(adoption.first) != nullptr || index_.shown_at(adoption.path) != nullptr ||
                      index_.shown_as(adoption.directory, adoption.name) != nullptr;
   if (!taken) {

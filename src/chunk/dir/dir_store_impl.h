@@ -103,12 +103,14 @@ class DirStoreImpl : public DirStore {
   Task<Result<Lies>> look_at(const FileEntry& entry);
   Task<Result<std::string>> find_place(BucketAndKey key, int depth);
   Task<Result<void>> make_way(std::string path, int depth);
-  Task<Result<void>> place_file(ChunkId first);
+  Task<Result<void>> place_file(ChunkId first, std::optional<ChunkId>* took_from);
+  void forget_leaving(ChunkId first, const std::shared_ptr<DirectorySync::Taken>& leaving);  // it has left, durably
   Task<Result<void>> update_attributes(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes);
   void note_removed_directories(const std::vector<std::string>& paths);
   Task<Result<void>> sync_new_directories(std::string path);
 
   // remove.cc
+  Task<Result<void>> remove_those_there(std::vector<ChunkId> ids);
   Task<Result<void>> remove_chunks(std::vector<ChunkId> ids);
   Task<Result<void>> remove_of_file(ChunkId first, std::vector<uint32_t> indexes);
   Task<void> punch_out(ChunkId first, std::vector<uint32_t> indexes);
@@ -140,7 +142,11 @@ class DirStoreImpl : public DirStore {
   StoreHealth health_;
   FileIndex index_;
   std::unordered_set<ChunkId, ChunkIdHash> putting_;  // anonymous chunks on their way
-  std::unordered_set<std::string> shelves_;           // directories under .quarry that are there, durably
+  // Ids that are just being removed: they are not put again before that is done, nor removed twice at once.
+  std::unordered_set<ChunkId, ChunkIdHash> removing_;
+  Event removed_;
+  std::unordered_set<std::string> adopting_;  // paths
+  std::unordered_set<std::string> shelves_;   // directories under .quarry that are there, durably
   uint64_t unfinished_ = 0;
 
   std::list<std::pair<ChunkId, std::shared_ptr<ReadableFile>>> open_files_;  // latest use first

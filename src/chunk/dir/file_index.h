@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "chunk/chunk_store.h"
+#include "chunk/dir/directory_sync.h"
 #include "chunk/dir/escape.h"
 #include "chunk/dir/file_system.h"
 #include "chunk/dir/format.h"
@@ -47,6 +48,7 @@ struct FileEntry {
   bool record_in_side_file = false;
   std::string path;                                          // where it lies now
   std::unique_ptr<BucketAndKey> name;                        // null: it is what the path says
+  std::shared_ptr<DirectorySync::Taken> leaving;             // the readable name that it had, until that is gone for good
   std::shared_ptr<Unfinished> unfinished;                    // while it is written
   std::unique_ptr<std::vector<bool>> absent;                 // chunks that were removed while others were not
   std::unique_ptr<std::pair<int64_t, std::string>> verdict;  // found wrong as of that ctime: what is wrong

@@ -33,6 +33,7 @@ Task<Result<void>> DirStoreImpl::put(ChunkId id, std::vector<ByteView> parts, Pu
   uint64_t size = 0;
   for (const ByteView part : parts) size += part.size();
   if (size > kChunkSizeMax) co_return fail(Code::too_large, "a chunk of {} bytes: at most {}", size, kChunkSizeMax);
+  if (removing_.contains(id)) co_return fail(Code::already_exists, "chunk {} is just being removed", id.to_string());
   if (options.file) {
     auto result = co_await put_in_file(id, std::move(parts), static_cast<uint32_t>(size), *options.file);
     co_return result;

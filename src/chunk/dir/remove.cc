@@ -10,6 +10,19 @@ namespace quarry::chunk::dir {
 Task<Result<void>> DirStoreImpl::remove(std::vector<ChunkId> ids) {
   CO_TRY(readable());
   Use use(*this);
+  const auto is_removing = [this](const ChunkId& id) { return removing_.contains(id); };
+  while (std::ranges::any_of(ids, is_removing)) co_await removed_.wait();
+  std::erase_if(ids, [this](const ChunkId& id) { return !index_.find(id); });
+  removing_.insert(ids.begin(), ids.end());
+  Result<void> removed = co_await remove_those_there(ids);
+  for (const ChunkId id : ids) removing_.erase(id);
+  removed_.pulse();
+  if (removed) co_return Result<void>{};
+  Error error = co_await noted(std::move(removed).error(), true);
+  co_return error;
+}
+
+Task<Result<void>> DirStoreImpl::remove_those_there(std::vector<ChunkId> ids) {
   std::vector<ChunkId> chunks;
   std::map<ChunkId, std::vector<uint32_t>> of_files;
   for (const ChunkId id : ids) {
@@ -27,10 +40,7 @@ Task<Result<void>> DirStoreImpl::remove(std::vector<ChunkId> ids) {
   if (!chunks.empty()) tasks.push_back(remove_chunks(std::move(chunks)));
   for (auto& [first, indexes] : of_files) tasks.push_back(remove_of_file(first, std::move(indexes)));
   auto results = co_await when_all(std::move(tasks));
-  Result<void> removed = first_error(results);
-  if (removed) co_return Result<void>{};
-  Error error = co_await noted(std::move(removed).error(), true);
-  co_return error;
+  co_return first_error(results);
 }
 
 Task<Result<void>> DirStoreImpl::remove_chunks(std::vector<ChunkId> ids) {
@@ -151,6 +161,7 @@ Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
   const std::string path = entry->path;
   const bool shown = entry->state == FileState::shown;
   const bool listed = entry->absent != nullptr;
+  const auto leaving = entry->leaving;
   const Expected expected = entry->expected();
   const RecordPlace place = entry->record_in_side_file ? RecordPlace::side_file : RecordPlace::attribute;
   std::vector<std::string> gone;  // directories
@@ -193,6 +204,8 @@ Task<Result<void>> DirStoreImpl::remove_file(ChunkId first) {
   auto synced = co_await directory_sync_->sync_taken(taken);
   // It was hidden before it was shown, and nobody has waited until that name was gone for good.
   if (synced && shown) synced = co_await directory_sync_->sync_taken(parent_of(place_of(kHidden, first)));
+  // Or the other way round.
+  if (synced && leaving) synced = co_await directory_sync_->sync_taken(*leaving);
   if (!synced) co_return synced;
   co_await blocking(*pool_, [this, first, place, listed] {
     records_.forget(first, place);

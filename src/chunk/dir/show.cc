@@ -169,11 +169,18 @@ Task<Result<void>> DirStoreImpl::make_way(std::string path, int depth) {
   co_return co_await directory_sync_->sync_moved(parent_of(path), parent_of(to));
 }
 
-Task<Result<void>> DirStoreImpl::place_file(ChunkId first) {
+// took_from: the file whose name it took, if there is one.
+Task<Result<void>> DirStoreImpl::place_file(ChunkId first, std::optional<ChunkId>* took_from) {
   FileEntry* entry = index_.file(first);
   if (entry == nullptr) co_return fail(Code::not_found, "no file {}", first.to_string());
   if (entry->unfinished) co_return fail(Code::precondition_failed, "file {} is not finished", first.to_string());
   if (entry->state == FileState::shown) co_return Result<void>{};
+  if (const auto leaving = entry->leaving) {  // else two of its names could be on their way out
+    CO_TRY(co_await directory_sync_->sync_taken(*leaving));
+    forget_leaving(first, leaving);
+    entry = index_.file(first);
+    CHECK(entry != nullptr, "a file went while its name was held");
+  }
   const BucketAndKey key = entry->key();
   FileEntry* older = index_.shown_as(key.bucket, key.key);
   if (older != nullptr) {
@@ -240,6 +247,7 @@ Task<Result<void>> DirStoreImpl::place_file(ChunkId first) {
   if (older != nullptr) {
     index_.hide(*older, aside);
     forget_open(older_first);
+    *took_from = older_first;
   }
   entry = index_.file(first);
   CHECK(entry != nullptr, "a file went while its name was held");
@@ -276,18 +284,28 @@ Task<Result<void>> DirStoreImpl::show_file(ChunkId first, std::vector<std::pair<
   Use use(*this);
   if (index_.file(first) == nullptr) co_return fail(Code::not_found, "no file {}", first.to_string());
   co_await naming_.acquire();
-  auto result = co_await place_file(first);
-  std::string parent;
-  if (result) parent = parent_of(index_.file(first)->path);
+  std::optional<ChunkId> older;
+  auto result = co_await place_file(first, &older);
+  // What one file's name comes to, another's may leave. And should both leave it and the directory go, before this comes to its sync, there
+  // is nothing to make durable but that.
+  std::shared_ptr<DirectorySync::Taken> name;
+  if (result) name = std::make_shared<DirectorySync::Taken>(*directory_sync_, parent_of(index_.file(first)->path));
+  if (FileEntry* entry = older ? index_.file(*older) : nullptr; entry != nullptr) entry->leaving = name;
   if (result && !attributes.empty()) result = co_await update_attributes(first, std::move(attributes));
   naming_.release();
   // Also of a file that was shown before: whoever showed it may not have come to its sync yet.
-  if (result) result = co_await directory_sync_->sync(parent);
+  if (result) result = co_await directory_sync_->sync_taken(*name);
+  if (result && older) forget_leaving(*older, name);
   if (!result) {
     Error error = co_await noted(std::move(result).error(), true);
     co_return error;
   }
   co_return result;
+}
+
+void DirStoreImpl::forget_leaving(ChunkId first, const std::shared_ptr<DirectorySync::Taken>& leaving) {
+  FileEntry* entry = index_.file(first);
+  if (entry != nullptr && entry->leaving == leaving) entry->leaving = nullptr;
 }
 
 Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
@@ -298,10 +316,11 @@ Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
   FileEntry* entry = index_.file(first);
   const bool there = entry != nullptr && !entry->unfinished;
   const std::string shelf = fmt::format("{}/{}", kHidden, shelf_of(first));
-  std::optional<DirectorySync::Taken> taken;
+  // Of a file that is hidden already: whoever did it may not have come to its sync yet.
+  std::shared_ptr<DirectorySync::Taken> leaving = there ? entry->leaving : nullptr;
   if (result && there && entry->state == FileState::shown) {
     const std::string from = entry->path;
-    taken.emplace(*directory_sync_, parent_of(from));
+    leaving = std::make_shared<DirectorySync::Taken>(*directory_sync_, parent_of(from));
     const std::string to = place_of(kHidden, first);
     const Expected expected = entry->expected();
     std::vector<std::string> removed;
@@ -316,12 +335,14 @@ Task<Result<void>> DirStoreImpl::hide_file(ChunkId first) {
     entry = index_.file(first);
     if (result && entry != nullptr) {
       index_.hide(*entry, to);
+      entry->leaving = leaving;
       forget_open(first);
     }
   }
   naming_.release();
   if (result && there) result = co_await directory_sync_->sync(shelf);
-  if (result && taken) result = co_await directory_sync_->sync_taken(*taken);
+  if (result && leaving) result = co_await directory_sync_->sync_taken(*leaving);
+  if (result && leaving) forget_leaving(first, leaving);
   if (!result) {
     Error error = co_await noted(std::move(result).error(), true);
     co_return error;

@@ -126,9 +126,12 @@ Result<void> BucketSet::visit(uint8_t bucket, std::string_view from, const Visit
       }
       status = at.status();
     }
-    for (const auto& [name, header] : page) {
-      if (!visit(name, header)) return {};
+    bool goes_on = true;
+    for (auto& [name, header] : page) {
+      goes_on = goes_on && visit(name, header);
+      std::move(header).ignore("whom it concerns has looked");
     }
+    if (!goes_on) return {};
     if (!status.ok()) return note_read_error(from_status(status, bucket_title(bucket)));
     if (!more) return {};
   }

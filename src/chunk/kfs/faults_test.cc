@@ -8,6 +8,7 @@
 #include <map>
 #include <thread>
 
+#include "base/coding.h"
 #include "chunk/kfs/bucket_set.h"
 #include "chunk/kfs/directory.h"
 #include "chunk/kfs/kfs_chunk_store.h"
@@ -30,6 +31,8 @@ class FaultyFiles : public Files {
   std::atomic<int> write_error{0};             // a Code: every change fails with it
   std::atomic<int64_t> bytes_left{INT64_MAX};  // then appends fail with no_space, half done
   std::atomic<int> read_error{0};
+  std::atomic<bool> hold_reads{false};  // of tables: they wait until it is taken back
+  mutable std::atomic<int> held_reads{0};
 
   Result<std::unique_ptr<Writable>> create(const std::string& path) override {
     TRY(may_write(path));
@@ -92,6 +95,10 @@ class FaultyFiles : public Files {
     Result<size_t> read(uint64_t offset, MutableByteView into) const override {
       if (files_.read_error != 0 && path_.ends_with(".ldb"))
         return fail(static_cast<Code>(files_.read_error.load()), "{}: injected", path_);
+      if (files_.hold_reads && path_.ends_with(".ldb")) {
+        ++files_.held_reads;
+        while (files_.hold_reads) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
       return inner_->read(offset, into);
     }
 
@@ -103,7 +110,7 @@ class FaultyFiles : public Files {
 };
 
 class KfsFaults : public testing::Test {
- protected:
+ public:
   void SetUp() override {
     options.tuning = {.write_buffer_bytes = 256 * kKiB, .table_bytes = 256 * kKiB, .compact_after_bytes = kMiB, .reserve_bytes = 0};
     options.tuning.files = &files;
@@ -125,6 +132,7 @@ class KfsFaults : public testing::Test {
   void TearDown() override {
     files.write_error = 0;
     files.read_error = 0;
+    files.hold_reads = false;
     close();
   }
   Result<void> put(uint64_t n, size_t size) {
@@ -470,6 +478,62 @@ TEST_F(KfsFaults, a_flipped_bit_costs_one_chunk_and_scrub_names_it) {
   EXPECT_TRUE(remove(7));
   EXPECT_TRUE(put(7, 100'000));
   EXPECT_EQ(get(7), Code{0});
+}
+
+// Two removals of one chunk are under way; it is put again when one of them has returned (repair does that). The other is not meant for it.
+TEST_F(KfsFaults, a_removal_takes_nothing_that_was_put_after_another_removal_had_returned) {
+  options.tuning.cache_bytes = 0;  // what lies in a table is read from the file
+  options.threads = 4;
+  create();
+  const auto hash_of = [](uint64_t n) {  // its high byte chooses the bucket
+    std::string bytes;
+    Encoder(bytes).key_u64(1).key_u64(n);
+    return hash64(bytes_of(bytes)) >> 56;
+  };
+  const uint64_t early = 1;
+  uint64_t late = 2;
+  while (hash_of(late) != hash_of(early)) ++late;
+  ASSERT_TRUE(put(early, 3000));
+  close();
+  open();  // now that one is in a table
+  ASSERT_TRUE(put(late, 3000));
+  using Done = std::optional<Result<void>>;
+  const auto meet = [](KfsFaults& t, uint64_t slow, uint64_t n) -> Task<void> {
+    const auto begin = [](KfsChunkStore& on, std::vector<ChunkId> ids, Done* done) -> Task<void> { *done = co_await on.remove(ids); };
+    const auto comes = [](std::function<bool()> what, int milliseconds) -> Task<bool> {
+      for (int i = 0; i < milliseconds && !what(); ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        co_await Executor::here().yield();
+      }
+      co_return what();
+    };
+    TaskGroup group;
+    Done first, second;
+    t.files.hold_reads = true;
+    group.spawn(begin(*t.store, {{1, slow}, {1, n}}, &first));  // it has to read of the first before it comes to the other
+    const bool held = co_await comes([&] { return t.files.held_reads > 0; }, 10'000);
+    EXPECT_TRUE(held && !first) << "they did not meet";
+    group.spawn(begin(*t.store, {{1, n}}, &second));
+    const bool early_end = co_await comes([&] { return second.has_value(); }, 100);
+    const std::string text = test_payload(n, 2000);
+    std::vector<ByteView> parts = {bytes_of(text)};
+    if (!early_end) {
+      t.files.hold_reads = false;
+      co_await group.join();
+    }
+    auto stored = co_await t.store->put({1, n}, parts, {});
+    EXPECT_TRUE(stored);
+    t.files.hold_reads = false;
+    co_await group.join();
+    EXPECT_TRUE(*first && *second);
+  };
+  executor.run(meet(*this, early, late));
+  sizes = {{late, 2000}};
+  EXPECT_EQ(get(late), Code{0}) << "an acknowledged chunk is lost";
+  close();
+  open();
+  EXPECT_EQ(get(late), Code{0}) << "an acknowledged chunk is lost";
+  EXPECT_EQ(get(early), Code::not_found);
 }
 
 }  // namespace

@@ -185,13 +185,17 @@ class Store : public KfsChunkStore {
   Task<Result<void>> remove(std::vector<ChunkId> ids) override {
     Call call(*this);
     CO_TRY(call.permitted());
+    // Not twice at once: what is put again after the first removal is not the second one's.
+    while (std::ranges::any_of(ids, [this](const ChunkId& id) { return being_removed_.contains(id); })) co_await removed_.wait();
+    std::erase_if(ids, [this](const ChunkId& id) { return table_.find(id) == nullptr; });
+    being_removed_.insert(ids.begin(), ids.end());
     std::map<uint8_t, std::vector<ChunkId>> by_bucket;
-    for (const auto& id : ids) {
-      if (table_.find(id) != nullptr) by_bucket[bucket_of(id)].push_back(id);
-    }
+    for (const auto& id : ids) by_bucket[bucket_of(id)].push_back(id);
     std::vector<Task<Result<void>>> removing;
     for (const auto& [bucket, some] : by_bucket) removing.push_back(remove_in(bucket, some));
     auto removed = co_await when_all(std::move(removing));
+    for (const auto& id : ids) being_removed_.erase(id);
+    removed_.pulse();
     co_return first_error(removed);
   }
 
@@ -473,7 +477,8 @@ class Store : public KfsChunkStore {
   std::unique_ptr<BucketSet> set_;
   ThreadPool pool_;  // ends before the set does
   kfs::ChunkTable table_;
-  std::set<ChunkId> being_put_;
+  std::set<ChunkId> being_put_, being_removed_;
+  Event removed_;
   uint64_t payload_ = 0;
   size_t calls_ = 0;
   bool closed_ = false;

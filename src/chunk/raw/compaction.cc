@@ -105,8 +105,11 @@ Task<Result<void>> RawStoreImpl::compact() {
 
 Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
   CO_TRY(co_await look_at_owner());
-  // Somebody else's choice, or emptied, meanwhile.
-  if (space_[segment].role != Role::packed || space_[segment].compacting || space_[segment].emptying) co_return Result<void>{};
+  // Somebody else's choice, or emptied, meanwhile; or another one by now.
+  if (space_[segment].role != Role::packed || space_[segment].state == SegmentState::open || space_[segment].compacting ||
+      space_[segment].emptying) {
+    co_return Result<void>{};
+  }
   space_[segment].compacting = true;  // it is not freed before this is done, so it needs no reader's ticket
   const uint64_t base = space_.geometry().offset_of(segment);
   const FrameExpectation expectation{drive_id(), segment, space_[segment].generation, supers_.superblock().salt,
@@ -143,7 +146,7 @@ Task<Result<void>> RawStoreImpl::compact_segment(uint32_t segment) {
     const ByteView bytes = window.view().subspan(static_cast<size_t>(block - window_at) * kBlock);
     uint32_t crc = 0, needed = 0;
     auto frame = decode_frame_header(bytes, expectation, &crc, &needed);
-    if (!frame) {
+    if (!frame || static_cast<size_t>(frame->blocks) * kBlock > bytes.size()) {
       ++block;  // a damaged frame: see move_leftovers
       continue;
     }

@@ -451,6 +451,34 @@ TEST_F(RawStoreCorruption, a_lost_log_is_rebuilt_from_payload_headers) {
   EXPECT_EQ(outcome.lost, 0u);
 }
 
+// Where a log is rebuilt, old headers that no slot lists are of removed chunks; but not where the slot itself is lost.
+TEST_F(RawStoreCorruption, chunks_of_a_lost_slot_survive_a_damaged_log_however_old_they_are) {
+  auto opened = executor.run(RawStore::open(running->open(), {}));
+  ASSERT_TRUE(opened);
+  store = std::move(*opened);
+  for (int i = 0; i < 6; ++i) ASSERT_TRUE(executor.run(store->checkpoint()));
+  for (uint64_t n = 2000; n < 2003; ++n) put(n, 200'000);  // a frame of the log each
+  const auto cut = running->stable_copy();
+  ASSERT_TRUE(executor.run(store->close()));
+  store.reset();
+  const auto all = structures(cut);
+  const auto slot = std::ranges::find(all, "slot of extents", &Structure::name);
+  ASSERT_NE(slot, all.end());
+  ASSERT_GE(log_frames.size(), 4u);
+  auto device = copy_of(cut)->open();
+  auto set = executor.run(SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  executor.run(device->close());
+  const Geometry geometry(set->superblock());
+  const uint32_t segment = geometry.segment_at(slot->offset);
+  auto victim = copy_of(cut);
+  for (const uint32_t which : {0u, 1u}) victim->poke(geometry.slot_offset(segment, which), bytes_of(garbage_));
+  damage(*victim, log_frames[2], Damage::garbage_block);
+  const Outcome outcome = check(victim, "both slots of a segment, and a frame of the log");
+  EXPECT_TRUE(outcome.noticed);
+  EXPECT_EQ(outcome.lost, 0u);
+}
+
 TEST_F(RawStoreCorruption, any_two_zones_can_go) {
   auto device = copy_of(closed)->open();
   auto set = executor.run(SuperblockSet::load(*device));

@@ -172,6 +172,7 @@ Task<void> Journal::wait_settled(uint64_t sequence) {
 
 void Journal::lane_freed() {
   other_free_ = true;
+  lane_changed_.pulse();  // who waits for room asks once more: a checkpoint that was wished for while one ran was not begun
   failed_.erase(failed_.begin(), failed_.lower_bound(epoch_first_));
 }
 

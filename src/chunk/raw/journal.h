@@ -60,7 +60,7 @@ class Journal {
   Task<Result<void>> append(Entry& entry);
   // Begins the next epoch in the other lane, which must be free.
   Task<void> rotate();
-  void lane_freed();  // the other lane's records are no longer needed
+  void lane_freed();  // the other lane's records are no longer needed. The next checkpoint may be asked for at once.
   Task<void> drain();
 
   uint64_t durable() const { return position_.sequence - 1; }  // sequence of the last durable record

@@ -1,5 +1,6 @@
 // What is decided before a wait and carried out after it, when something changed in between: slots and the table of a checkpoint, two
-// removals of one chunk, segments emptied while their last chunks are being removed. Each test counts that the two sides met.
+// removals of one chunk, segments emptied while their last chunks are being removed, a lane that fills behind a checkpoint. Each test sees
+// that the two sides met.
 #include <gtest/gtest.h>
 
 #include "chunk/raw/geometry.h"
@@ -220,6 +221,57 @@ TEST_F(RawStoreOutlived, an_unreadable_sector_ends_no_compaction) {
   const uint64_t before = store->space().free_bytes;
   ASSERT_TRUE(executor.run(remove(10)));
   EXPECT_GE(store->space().free_bytes, before + geometry.data_bytes());
+}
+
+// A checkpoint waits for slow slot writes; meanwhile the lane that it began is filled. Whoever waits for room in it needs one checkpoint
+// more, and the one under way was not done when that was asked for. (Nothing was ever written again.)
+TEST_F(RawStoreOutlived, a_lane_that_fills_during_a_checkpoint_is_left_by_the_next) {
+  create({.size = 64 * kMiB}, {.background = false});
+  static constexpr uint64_t kChunks = 1000;
+  const auto put_all = [](RawStoreOutlived& t) -> Task<void> {
+    for (uint64_t n = 1; n <= kChunks; ++n) {
+      auto stored = co_await t.put(n, 100);
+      EXPECT_TRUE(stored);
+    }
+  };
+  executor.run(put_all(*this));
+  int slow_slots = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind != SimRequestKind::write || request.durability == Durability::durable || slot_of(request) == raw::kNoSegment)
+      return fault;
+    fault.delay = milliseconds(500);
+    ++slow_slots;
+    return fault;
+  });
+  const uint64_t before = store->stats().checkpoints;
+  uint64_t removed = 0;
+  const auto remove_all = [](RawStoreOutlived& t, uint64_t* count) -> Task<void> {
+    for (uint64_t n = 1; n <= kChunks; ++n) {  // a log frame each
+      auto done = co_await t.remove(n);
+      EXPECT_TRUE(done);
+      ++*count;
+    }
+  };
+  const auto meet = [&remove_all](RawStoreOutlived& t, uint64_t begun, uint64_t* count, int* slots) -> Task<void> {
+    TaskGroup group;
+    group.spawn(remove_all(t, count));
+    co_await sleep_for(milliseconds(100));
+    EXPECT_GE(*slots, 1);
+    EXPECT_EQ(t.store->stats().checkpoints, begun);
+    EXPECT_LT(*count, kChunks) << "they did not meet: the lane is not full";
+    co_await sleep_for(std::chrono::seconds(60));
+    EXPECT_EQ(*count, kChunks) << "the log stands still";
+    if (*count < kChunks) {
+      auto helped = co_await t.store->checkpoint();
+      EXPECT_TRUE(helped);
+    }
+    co_await group.join();
+  };
+  executor.run(meet(*this, before, &removed, &slow_slots));
+  EXPECT_GE(store->stats().checkpoints, before + 2);
+  cut_power();
+  for (uint64_t n = 1; n <= kChunks; n += 37) EXPECT_FALSE(has(n)) << n;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Whose drive it is. A lock keeps two processes of one machine apart; two machines that see one drive (a shared LUN, a guest's disk given
 // to two guests) have none in common. So each open raises the fencing epoch in the superblock, and whoever has the drive open looks at the
-// superblock: before a write when the last look is older than owner_look, before a checkpoint, a label and a superblock always.
+// superblock: before a write when the last look is older than owner_look, also of one that has waited in the store, before a checkpoint, a
+// label and a superblock always.
 //
 // The newcomer, where a device was not closed, raises the epoch, waits longer than owner_look and only then reads. So the older owner has
 // noticed, and what it acknowledged is found. What is left: a request that it issued before it noticed and that reaches the media only
@@ -46,7 +47,8 @@ Task<Result<void>> RawStoreImpl::look_at_owner_now() {
 Task<Result<void>> RawStoreImpl::look_at_owner() {
   if (!owner_look_due()) co_return Result<void>{};
   co_await super_turn_.acquire();
-  Result<void> result = readable();
+  Result<void> result;
+  if (health_.state == StoreState::failed) result = fail(Code::device_gone, "{}: {}", device_->info().path, health_.reason);
   if (result && owner_look_due()) result = co_await look_at_owner_now();  // else somebody else has looked meanwhile
   super_turn_.release();
   co_return result;

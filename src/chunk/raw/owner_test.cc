@@ -133,6 +133,50 @@ TEST_F(RawStoreOwner, a_newcomer_finds_all_that_the_older_owner_acknowledged_whi
   EXPECT_TRUE(executor.run((*after)->close()));
 }
 
+// What was accepted after a look, and waits in the store itself until the next is due, is written after another look or not at all.
+TEST_F(RawStoreOwner, what_waits_for_its_turn_while_a_newcomer_opens_is_not_acknowledged) {
+  auto quiet = executor.run(RawStore::open(handle(), {.background = false}));  // nobody looks in its stead
+  ASSERT_TRUE(quiet);
+  auto older = std::move(*quiet);
+  disk->set_fault_hook([](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::write && request.length >= 512 * kKiB) fault.delay = milliseconds(200);
+    return fault;
+  });
+  std::vector<uint64_t> acknowledged;
+  std::optional<Result<std::unique_ptr<RawStore>>> opened;
+  static constexpr uint64_t kPuts = 400;
+  const auto put_one = [](RawStore& store, uint64_t n, std::vector<uint64_t>& numbers) -> Task<void> {
+    const std::string text = test_payload(n, 60'000);
+    std::vector<ByteView> parts = {bytes_of(text)};
+    auto stored = co_await store.put({1, n}, std::move(parts), {});
+    if (stored) numbers.push_back(n);
+  };
+  const auto meet = [&put_one](RawStoreOwner& t, RawStore& store, std::vector<uint64_t>& numbers,
+                               std::optional<Result<std::unique_ptr<RawStore>>>& newer) -> Task<void> {
+    TaskGroup group;
+    for (uint64_t n = 1; n <= kPuts; ++n) group.spawn(put_one(store, n, numbers));
+    co_await sleep_for(milliseconds(100));
+    EXPECT_LT(numbers.size(), kPuts) << "they did not meet";
+    group.spawn(keep_open(t.handle(), newer));
+    co_await group.join();
+  };
+  executor.run(meet(*this, *older, acknowledged, opened));
+  EXPECT_GT(acknowledged.size(), 0u);
+  EXPECT_LT(acknowledged.size(), kPuts);
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  ASSERT_TRUE(opened && *opened) << (*opened).error().to_string();
+  auto newer = std::move(**opened);
+  EXPECT_TRUE(newer->open_report().damage.empty());
+  for (const uint64_t n : acknowledged) {
+    auto got = executor.run(newer->get({1, n}, 0, kChunkSizeMax));
+    ASSERT_TRUE(got) << "an acknowledged chunk is lost: " << n;
+    EXPECT_TRUE(text_of(got->view()) == test_payload(n, 60'000)) << n;
+  }
+  executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run(newer->close()));
+}
+
 TEST_F(RawStoreOwner, an_older_owner_without_writes_is_told_by_its_health) {
   auto older = open();
   auto newer = open();

@@ -76,6 +76,7 @@ Task<Result<void>> PackedStream::ensure_segment() {
 }
 
 Task<Result<void>> PackedStream::write_items() {
+  if (store_.owner_look_due()) CO_TRY(co_await store_.look_at_owner());  // the items may have waited for a segment, or for their turn
   const Geometry& geometry = store_.space_.geometry();
   const uint64_t segment_size = geometry.segment_size();
   FrameHeader header;

@@ -191,6 +191,12 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
     } else {
       CO_TRY_ASSIGN(record.runs, co_await allocate_runs(blocks, stream));
     }
+    Result<void> ours;
+    if (owner_look_due()) ours = co_await look_at_owner();  // room may have been made for it first
+    if (!ours) {
+      abandon_runs(record.runs, false);
+      co_return std::move(ours).error();
+    }
     header.runs = record.runs;
     header.after = journal_.durable();
     header.epoch = journal_.epoch();

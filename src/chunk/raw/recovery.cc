@@ -282,14 +282,18 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
   std::vector<std::optional<SegmentContents>> contents;
   CO_TRY(co_await read_segments(work, log, log.damaged || !log.has_table, contents));
   Known known;
-  for (const auto& one : contents) {
-    if (one) known.add(one->known_record, one->known_epoch);
-  }
+  const auto know = [&] {
+    for (const auto& one : contents) {
+      if (one) known.add(one->known_record, one->known_epoch);
+    }
+  };
+  know();
   const uint64_t promised = std::max(last_sequence, superblock.clean_sequence);
   if (!log.damaged && known.record > promised) {
     log.damaged = true;
     log.damage = fmt::format("it ends at record {}, but record {} was durable", last_sequence, known.record);
     CO_TRY(co_await read_segments(work, log, true, contents));
+    know();
   }
   // After a clean close the slots hold everything, whatever became of the log.
   out.report.clean = superblock.clean && last_sequence == superblock.clean_sequence && !log.damaged;
@@ -308,6 +312,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     std::vector<std::pair<uint32_t, uint32_t>> gaps;
     if (one->segment.role == Role::extent && (one->scan_headers || out.report.log_rebuilt)) gaps = uncovered(*one, geometry.data_blocks());
     const uint32_t index = one->index;
+    const bool slot_lost = one->scan_headers;  // what lies here may be listed nowhere, however old it is
     assembler.add_contents(*one);
     one.reset();
     co_await Executor::here().yield();
@@ -317,7 +322,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
         known.add(header.after, header.epoch);
         // Older than what the last two epochs can have lost: it was removed, and its space was not used since. (One more: a mount that was
         // cut short may have passed over a number.)
-        if (out.report.log_rebuilt && header.epoch + 3 < current_epoch) continue;
+        if (out.report.log_rebuilt && !slot_lost && header.epoch + 3 < current_epoch) continue;
         assembler.add_chunk(header.id, header.size, crc, header.stream, header.runs, header.after);
       }
     }

@@ -77,6 +77,7 @@ Task<Result<void>> RawStoreImpl::write_slot(uint32_t index) {
 }
 
 Task<Result<uint32_t>> RawStoreImpl::open_segment(Role role, uint8_t stream) {
+  CO_TRY(co_await look_at_owner());  // room may have been made for it first
   for (uint32_t attempt = 0; attempt < kPutAttempts; ++attempt) {
     uint32_t index = space_.take_segment();
     // Those that are free are held back while their slots are written or they are discarded.
@@ -139,10 +140,11 @@ Task<Result<void>> RawStoreImpl::write_claimed_slots(std::vector<uint32_t> segme
     if (space_[i].role == Role::extent) listing_->add_segment(i);
   }
   if (!listing_->empty()) co_await list_extents();
+  Result<void> result = co_await look_at_owner();  // that took a while
   std::vector<SlotWrite> writes(segments.size());
   Semaphore permits(kSlotWritesMax);
   TaskGroup group;
-  for (size_t k = 0; k < segments.size(); ++k) {
+  for (size_t k = 0; k < segments.size() && result; ++k) {
     co_await permits.acquire();
     const uint32_t i = segments[k];
     SegmentSlot slot = make_slot(i);
@@ -155,13 +157,13 @@ Task<Result<void>> RawStoreImpl::write_claimed_slots(std::vector<uint32_t> segme
   }
   co_await group.join();
   listing_.reset();
-  auto result = co_await device_->flush();
-  for (auto& write : writes) {
-    Segment& s = space_[write.segment];
+  if (result) result = co_await device_->flush();
+  for (size_t k = 0; k < segments.size(); ++k) {
+    Segment& s = space_[segments[k]];
     s.writing_slot = false;
-    if (write.result && result) {
-      s.slot_sequence = write.sequence;
-      s.slot_crc = write.crc;
+    if (writes[k].result && result) {
+      s.slot_sequence = writes[k].sequence;
+      s.slot_crc = writes[k].crc;
     } else {
       s.dirty = true;
     }

@@ -100,7 +100,8 @@ Task<Result<void>> Pass::check_buckets() {
     if (row == nullptr) break;
     auto name = parse_bucket_name_key(row->key);
     auto record = decode_bucket(row->value);
-    if (!name || !record) {
+    const bool named = name.has_value(), sound = record.has_value();
+    if (!named || !sound) {
       violation("bucket row {}: {}", to_hex(bytes_of(row->key)), (name ? record.error() : name.error()).to_string());
     } else if (record->info.name != *name) {
       violation("bucket '{}': its row holds '{}'", *name, record->info.name);
@@ -304,7 +305,8 @@ Task<Result<void>> Pass::check_uploads() {
     if (row == nullptr) break;
     const auto parsed = parse_part_key(row->key);
     const auto record = decode_part(row->value);
-    if (!parsed || !record) {
+    const bool named = parsed.has_value(), sound = record.has_value();
+    if (!named || !sound) {
       violation("part row {}: {}", to_hex(bytes_of(row->key)), (parsed ? record.error() : parsed.error()).to_string());
     } else {
       if (record->number != parsed->number) violation("row of part {} holds part {}", parsed->number, record->number);

@@ -29,6 +29,11 @@ Task<Result<Applied>> PublishVersion::apply(ChangeContext& context) {
     tried_.push_back(record_.sequence);
     CO_TRY_ASSIGN(const bool happened, co_await find_own(rows));
     if (happened) co_return Applied::nothing_to_write;
+    // Done, and undone since? Then the key may look as it did, and the data is on its way out.
+    if (record_.layout) {
+      CO_TRY_ASSIGN(const bool undone, co_await context.data.was_retired(context.transaction, *record_.layout));
+      if (undone) co_return fail(Code::unknown_outcome, "key '{}': it was written, and overwritten or deleted at once", key_);
+    }
   }
   const Versioning versioning = context.bucket.versioning;
   CO_TRY_ASSIGN(const Sequence sequence, co_await rows.next_sequence(context.now, versioning != Versioning::off));

@@ -22,6 +22,15 @@ class PublishBody : public PublishVersion {
   ByteView inline_bytes_;
 };
 
+// While it lives, nothing of the record's data is removed: should the outcome of its commit be unknown, and the version be gone when it is
+// looked for, what retired it is found.
+std::unique_ptr<cluster::ReadGuard> keep_in_doubt(Engine& engine, const VersionRecord& record) {
+  if (!record.layout) return nullptr;
+  auto guard = engine.data().guard_reads();
+  if (guard != nullptr) guard->narrow({record.layout->write_id});
+  return guard;
+}
+
 class PutWriter final : public ObjectWriter {
  public:
   PutWriter(Engine& engine, const RequestContext& ctx, BucketRef bucket, std::string key, PutOptions options, BodyLimits limits)
@@ -51,6 +60,7 @@ class PutWriter final : public ObjectWriter {
     record.metadata = std::move(options_.metadata);
     record.tags = std::move(options_.tags);
 
+    const auto kept = keep_in_doubt(engine_, record);
     PublishBody change(key_, std::move(record), std::move(options_.conditions), body_.inline_bytes());
     auto done = co_await engine_.run_change(ctx_, bucket_->info.name, bucket_->info.id, key_, change);
     if (!done) {
@@ -148,6 +158,7 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
   record.payload = PayloadKind::data;
   record.layout = adoption.layout;
   record.owner = std::move(source.owner);
+  const auto kept = keep_in_doubt(*this, record);
   PublishBody change(key, std::move(record), std::move(conditions), {});
   auto done = co_await run_change(context, bucket->info.name, bucket->info.id, key, change);
   if (!done) {

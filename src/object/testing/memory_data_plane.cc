@@ -11,6 +11,16 @@ std::string row_key(cluster::WriteId id) {
   Encoder(key).key_u64(id);
   return key;
 }
+std::string retired_key(cluster::WriteId id) {  // 'R', write id
+  std::string key = "R";
+  Encoder(key).key_u64(id);
+  return key;
+}
+
+Task<Result<void>> remove_row(meta::Transaction* transaction, std::string key) {
+  transaction->remove(std::move(key));
+  co_return Result<void>();
+}
 
 }  // namespace
 
@@ -175,7 +185,26 @@ Task<Result<std::vector<cluster::DataPlane::Reference>>> MemoryDataPlane::refere
   co_return found;
 }
 
+Task<Result<size_t>> MemoryDataPlane::sweep() {
+  size_t removed = 0;
+  meta::ScanOptions scan{.range = meta::KeyRange::prefix("R"), .limit = 1000};
+  CO_TRY_ASSIGN(const auto rows, co_await meta_.scan(std::move(scan)));
+  for (const auto& row : rows) {
+    Decoder key(std::string_view(row.key).substr(1));
+    const cluster::WriteId id = key.key_u64();
+    {
+      const std::lock_guard lock(state_->mutex);
+      if (state_->guards > 0 || state_->kept.contains(id)) continue;
+      removed += state_->writes.erase(id);
+    }
+    const auto gone = co_await meta::transact(meta_, [&row](meta::Transaction& transaction) { return remove_row(&transaction, row.key); });
+    if (!gone) co_return gone.error();
+  }
+  co_return removed;
+}
+
 Task<Result<size_t>> MemoryDataPlane::collect() {
+  if (notes_retired) CO_TRY(co_await sweep());
   std::vector<cluster::WriteId> candidates;
   {
     const std::lock_guard lock(state_->mutex);
@@ -236,6 +265,11 @@ void MemoryDataPlane::record(meta::Transaction& transaction, const cluster::Data
 }
 void MemoryDataPlane::retire(meta::Transaction& transaction, const cluster::DataLayout& layout) {
   transaction.remove(row_key(layout.write_id));
+  if (notes_retired) transaction.put(retired_key(layout.write_id), "");
+}
+Task<Result<bool>> MemoryDataPlane::was_retired(meta::Transaction& transaction, cluster::DataLayout layout) {
+  CO_TRY_ASSIGN(const auto row, co_await transaction.get(retired_key(layout.write_id)));
+  co_return row.has_value();
 }
 
 std::vector<cluster::DriveStatus> MemoryDataPlane::drives() const {

@@ -40,6 +40,7 @@ class MemoryDataPlane final : public cluster::DataPlane {
   size_t pinned() const;
   void record(meta::Transaction& transaction, const cluster::DataLayout& layout, std::string owner) override;
   void retire(meta::Transaction& transaction, const cluster::DataLayout& layout) override;
+  Task<Result<bool>> was_retired(meta::Transaction& transaction, cluster::DataLayout layout) override;
   void retired() override {}
   std::vector<cluster::DriveStatus> drives() const override;
   cluster::RepairStatus repair_status() const override { return {}; }
@@ -53,6 +54,9 @@ class MemoryDataPlane final : public cluster::DataPlane {
   Task<Result<void>> start_scrub() override;
   Task<Result<FsckReport>> fsck(bool repair) override;
   Task<Result<std::vector<Reference>>> references(cluster::WriteId after, size_t limit) override;
+
+  // What is retired leaves a row, as in the real one, and collect goes by that: also of writes whose writer lives.
+  bool notes_retired = false;
 
   // Plays drives that keep mirrored writes as files: what is shown, by write; a name change that cannot be made.
   bool keeps_files = false;
@@ -75,6 +79,7 @@ class MemoryDataPlane final : public cluster::DataPlane {
       shown.erase(layout.write_id);
     return true;
   }
+  Task<Result<size_t>> sweep();
   struct State;
   class Writer;
   class Reader;
