@@ -28,7 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto decoded = decode_header("00ff", header);
     if (decoded) CHECK(encode_header("00ff", *decoded) == header);
   }
-  (void)check_identity(text, Uuid{}, 0);
+  check_identity(text, Uuid{}, 0).ignore("any answer will do");
   (void)identity_is_sound(text);
   const std::string_view name = name_of_run_key(text);
   CHECK(name.empty() || is_name(name));
