@@ -41,6 +41,11 @@ BodyDigest::Values BodyDigest::finish() {
   return values;
 }
 
+HashQueue::~HashQueue() {
+  std::unique_lock lock(mutex_);
+  left_.wait(lock, [this] { return draining_ == 0; });
+}
+
 bool HashQueue::want_drain_locked() const { return !jobs_.empty() && (draining_ == 0 || (!gathering_ && jobs_.size() >= slots_)); }
 
 void HashQueue::start(Job& job) {
@@ -80,7 +85,7 @@ void HashQueue::drain() {
         updates[count] = {&taken[count]->digest_.md5_, taken[count]->bytes_};
       }
       if (count == 0) {
-        --draining_;
+        if (--draining_ == 0) left_.notify_all();  // with the lock: whoever waits may be its end
         return;
       }
     }

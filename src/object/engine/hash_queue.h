@@ -47,6 +47,8 @@ class BodyDigest {
 class HashQueue {
  public:
   explicit HashQueue(ThreadPool* pool) : pool_(pool) {}
+  // Blocks until the pool's threads have left; no job is left by then. That takes a few milliseconds at most.
+  ~HashQueue();
 
   // Work that runs while its starter does something else. The bytes and the digest stay alive until wait() has returned.
   class Job {
@@ -80,6 +82,7 @@ class HashQueue {
   const size_t slots_ = std::clamp<size_t>(md5_lanes(), 1, kSlotsMax);
   std::mutex mutex_;
   std::condition_variable came_;  // a job, while a drain gathers
+  std::condition_variable left_;  // the last drain
   std::deque<Job*> jobs_;
   size_t draining_ = 0;  // drains submitted or running
   bool gathering_ = false;
