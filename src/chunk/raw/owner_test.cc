@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "chunk/raw/raw_store.h"
+#include "chunk/raw/superblock_set.h"
 #include "chunk/test_payload.h"
 #include "io/clock.h"
 #include "io/sim/sim_block_device.h"
@@ -174,6 +175,56 @@ TEST_F(RawStoreOwner, what_waits_for_its_turn_while_a_newcomer_opens_is_not_ackn
     EXPECT_TRUE(text_of(got->view()) == test_payload(n, 60'000)) << n;
   }
   executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run(newer->close()));
+}
+
+// One zone takes the next superblock, the others do not: the update fails, and what the one holds is still nobody else's.
+TEST_F(RawStoreOwner, a_superblock_that_landed_in_part_is_not_taken_for_another_nodes) {
+  auto store = open();
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const std::vector<uint64_t> zones = set->superblock().zones;
+  ASSERT_GE(zones.size(), 3u);
+  bool first_lands = true;
+  int landed = 0, refused = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    for (size_t i = 0; i < zones.size(); ++i) {
+      if (request.kind != SimRequestKind::write || request.offset < zones[i] || request.offset >= zones[i] + 2 * raw::kBlock) continue;
+      if ((i == 0) == first_lands) {
+        ++landed;
+      } else {
+        fault.fail = Code::io_error;
+        ++refused;
+      }
+    }
+    return fault;
+  });
+  const Uuid one{{1, 1}}, other{{2, 2}};
+  ASSERT_FALSE(executor.run(store->set_cluster_id(one)));
+  ASSERT_EQ(landed, 1);
+  ASSERT_EQ(refused, static_cast<int>(zones.size()) - 1);
+  const auto there = disk->copy()->open();
+  EXPECT_EQ(executor.run(RawStore::identify(*there))->cluster, one) << "they did not meet";
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_TRUE(executor.run(put(*store, 3)));
+  EXPECT_TRUE(executor.run(store->check_health()));
+  EXPECT_EQ(store->health().state, StoreState::online) << store->health().reason;
+  // The next one lands everywhere else.
+  first_lands = false;
+  EXPECT_TRUE(executor.run(store->set_cluster_id(other)));
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_TRUE(executor.run(put(*store, 6)));
+  EXPECT_EQ(store->health().state, StoreState::online) << store->health().reason;
+  disk->set_fault_hook({});
+  // Another node's is still seen.
+  auto newer = open();
+  ASSERT_TRUE(newer);
+  EXPECT_EQ(newer->cluster_id(), other);
+  expect_all(*newer, {3, 6});
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_EQ(executor.run(store->check_health()).error().code(), Code::device_gone);
+  executor.run(store->close()).ignore("it may say so or not");
   EXPECT_TRUE(executor.run(newer->close()));
 }
 
