@@ -178,6 +178,52 @@ TEST_F(RawStoreOwner, what_waits_for_its_turn_while_a_newcomer_opens_is_not_ackn
   EXPECT_TRUE(executor.run(newer->close()));
 }
 
+// What waits in the log for the frame before it was accepted after a look, too.
+TEST_F(RawStoreOwner, a_log_frame_that_waits_for_another_while_a_newcomer_opens_is_not_acknowledged) {
+  auto quiet = executor.run(RawStore::open(handle(), {.background = false}));
+  ASSERT_TRUE(quiet);
+  auto older = std::move(*quiet);
+  ASSERT_TRUE(executor.run(put(*older, 3)));
+  ASSERT_TRUE(executor.run(put(*older, 6)));
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const raw::Geometry geometry(set->superblock());
+  int slow = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind != SimRequestKind::write || request.durability != Durability::durable) return fault;
+    if (geometry.segment_at(request.offset) == set->superblock().log_segment && slow++ == 0) fault.delay = std::chrono::seconds(3);
+    return fault;
+  });
+  Semaphore other_turn{1};  // the newcomer does not wait for the slow write
+  std::optional<Result<void>> first, removed, stored;
+  std::optional<Result<std::unique_ptr<RawStore>>> opened;
+  const auto keep = [](Task<Result<void>> task, std::optional<Result<void>>* result) -> Task<void> { *result = co_await std::move(task); };
+  const auto meet = [&]() -> Task<void> {
+    TaskGroup group;
+    std::vector<ChunkId> six = {{1, 6}}, three = {{1, 3}};
+    group.spawn(keep(older->remove(std::move(six)), &first));
+    co_await sleep_for(milliseconds(50));
+    EXPECT_EQ(slow, 1) << "they did not meet";
+    group.spawn(keep(older->remove(std::move(three)), &removed));
+    group.spawn(keep(put(*older, 9), &stored));
+    group.spawn(keep_open(std::make_unique<SharedHandle>(device, other_turn), opened));
+    co_await sleep_for(milliseconds(2500));
+    EXPECT_TRUE(opened && !first && !removed && !stored) << "they did not meet";
+    co_await group.join();
+  };
+  executor.run(meet());
+  ASSERT_TRUE(opened && *opened) << (*opened).error().to_string();
+  auto newer = std::move(**opened);
+  ASSERT_TRUE(removed && stored);
+  EXPECT_FALSE(*removed && executor.run(newer->stat({1, 3}))) << "a removed chunk is back";
+  EXPECT_FALSE(*stored && !executor.run(newer->stat({1, 9}))) << "an acknowledged chunk is lost";
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  EXPECT_NE(older->health().reason.find("another node"), std::string::npos) << older->health().reason;
+  executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run(newer->close()));
+}
+
 // One zone takes the next superblock, the others do not: the update fails, and what the one holds is still nobody else's.
 TEST_F(RawStoreOwner, a_superblock_that_landed_in_part_is_not_taken_for_another_nodes) {
   auto store = open();
