@@ -224,6 +224,53 @@ TEST_F(RawStoreOwner, a_log_frame_that_waits_for_another_while_a_newcomer_opens_
   EXPECT_TRUE(executor.run(newer->close()));
 }
 
+// What was freed is discarded when its slot says so, and the slot's record waits in the log. By then a newcomer may use the segment.
+TEST_F(RawStoreOwner, a_discard_that_waits_for_the_log_while_a_newcomer_opens_is_not_made) {
+  auto older = open();
+  ASSERT_TRUE(executor.run(put(*older, 3)));
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const raw::Geometry geometry(set->superblock());
+  std::optional<Result<std::unique_ptr<RawStore>>> opened;
+  bool slot_written = false;
+  int slow = 0, discards = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::discard) ++discards;
+    if (request.kind != SimRequestKind::write || request.durability != Durability::durable) return fault;
+    const uint32_t segment = geometry.segment_at(request.offset);
+    if (segment == raw::kNoSegment) return fault;
+    if (segment != set->superblock().log_segment) {
+      slot_written = slot_written || request.offset >= geometry.offset_of(segment) + geometry.data_bytes();
+    } else if (slot_written && slow++ == 0) {
+      fault.delay = std::chrono::seconds(3);
+    }
+    return fault;
+  });
+  const auto newcomer = [](std::unique_ptr<BlockDevice> on, std::optional<Result<std::unique_ptr<RawStore>>>* to) -> Task<void> {
+    *to = co_await RawStore::open(std::move(on), {.background = false});
+  };
+  Semaphore other_turn{1};
+  const auto meet = [&]() -> Task<void> {
+    TaskGroup group;
+    std::vector<ChunkId> three = {{1, 3}};
+    auto removed = co_await older->remove(std::move(three));
+    EXPECT_TRUE(removed);
+    co_await sleep_for(milliseconds(20));
+    group.spawn(newcomer(std::make_unique<SharedHandle>(device, other_turn), &opened));
+    co_await sleep_for(milliseconds(2500));
+    EXPECT_TRUE(opened && slow >= 1 && discards == 0) << "they did not meet";
+    co_await sleep_for(milliseconds(2500));
+    EXPECT_EQ(discards, 0);
+    co_await group.join();
+  };
+  executor.run(meet());
+  ASSERT_TRUE(opened && *opened) << (*opened).error().to_string();
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run((**opened)->close()));
+}
+
 // One zone takes the next superblock, the others do not: the update fails, and what the one holds is still nobody else's.
 TEST_F(RawStoreOwner, a_superblock_that_landed_in_part_is_not_taken_for_another_nodes) {
   auto store = open();
