@@ -250,7 +250,7 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
   journal_.set_other_lane_free(!recovered.resume_lane);
   co_await run_checkpoint(!recovered.resume_lane);
   // A gap in the lane that was gone on in is there until the next epoch: not left for a mount after this one to find again.
-  if (checkpoint_result_ && recovered.resume_lane && report_.log_rebuilt) co_await run_checkpoint(true);
+  if (checkpoint_result_ && recovered.resume_lane && recovered.log_damaged) co_await run_checkpoint(true);
   co_return checkpoint_result_;
 }
 
