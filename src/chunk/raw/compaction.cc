@@ -99,6 +99,7 @@ Task<Result<void>> RawStoreImpl::compact() {
     const auto segment = worst_packed_segment(options_.compaction_live_below);
     if (!segment) break;
     CO_TRY(co_await compact_segment(*segment));
+    CO_TRY(writable());  // while the store closes nothing is moved, and the same segment would be chosen for ever
   }
   co_return Result<void>{};
 }

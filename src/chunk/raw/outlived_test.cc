@@ -274,5 +274,33 @@ TEST_F(RawStoreOutlived, a_lane_that_fills_during_a_checkpoint_is_left_by_the_ne
   for (uint64_t n = 1; n <= kChunks; n += 37) EXPECT_FALSE(has(n)) << n;
 }
 
+// To compact all is one call; the store is closed meanwhile. (It moved nothing any more, and chose the same segment for ever.)
+TEST_F(RawStoreOutlived, a_close_ends_a_compaction_of_everything) {
+  create({.size = 64 * kMiB}, {.background = false});
+  fill(1, 80, Stream::data);
+  for (uint64_t n = 1; n <= 24; ++n) ASSERT_TRUE(executor.run(remove(n)));
+  int reads = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::read && request.length >= 256 * kKiB && ++reads > 0) fault.delay = milliseconds(50);
+    return fault;
+  });
+  const auto meet = [](RawStoreOutlived& t, const int* begun) -> Task<void> {
+    TaskGroup group;
+    std::optional<Result<void>> compacted;
+    group.spawn(keep(t.store->compact(), &compacted));
+    while (*begun < 1) co_await sleep_for(std::chrono::microseconds(50));
+    EXPECT_FALSE(compacted) << "they did not meet";
+    auto closed = co_await t.store->close();
+    EXPECT_TRUE(closed);
+    co_await group.join();
+    EXPECT_EQ(compacted->error().code(), Code::device_gone);
+  };
+  executor.run(meet(*this, &reads));
+  store.reset();
+  open(disk);
+  for (uint64_t n = 1; n <= 80; ++n) EXPECT_EQ(has(n), n > 24) << n;
+}
+
 }  // namespace
 }  // namespace quarry::chunk
