@@ -86,8 +86,7 @@ Task<void> RawStoreImpl::run_compaction() {
     if (short_of_space) continue;
     const Duration busy = Executor::here().now() - start;
     const auto pause = std::chrono::duration_cast<Duration>(busy * (1.0 / options_.compaction_share - 1.0));
-    const bool stopped = co_await stop_.wait_until(Executor::here().now() + pause);
-    if (stopped) break;
+    co_await hurry_.wait_until(Executor::here().now() + pause);
   }
   compacting_ = false;
 }
@@ -212,7 +211,8 @@ Task<Result<void>> RawStoreImpl::move_leftovers(uint32_t segment, uint64_t* move
 Task<void> RawStoreImpl::reclaim_segments(uint32_t reserve) {
   co_await reclaiming_.acquire();
   while (!may_use_segments(reserve) && !closing_ && health_.state == StoreState::online) {
-    if (compacting_) {  // in the background, and for this: it knows that segments are short
+    if (compacting_) {  // in the background, and for this: it knows that segments are short, if it does not rest just now
+      hurry_.pulse();
       co_await sleep_for(std::chrono::microseconds(200));
       continue;
     }

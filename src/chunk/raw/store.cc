@@ -221,6 +221,7 @@ Task<Result<void>> RawStoreImpl::close() {
   if (closed_ || closing_) co_return Result<void>{};
   closing_ = true;
   stop_.set();
+  hurry_.set();
   while (active_requests_ > 0) {
     quiet_.reset();
     co_await quiet_.wait();
