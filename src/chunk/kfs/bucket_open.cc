@@ -310,17 +310,20 @@ Result<void> BucketSet::rebuild(uint8_t bucket, const std::string& path, std::ve
 }
 
 Result<size_t> BucketSet::remove_stray_runs(uint8_t bucket) {
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
   std::vector<std::string> strays;
-  if (kind_ == StoreKind::files) {
+  {
+    TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
     BucketCount count;
+    if (kind_ != StoreKind::files) return size_t{0};
     auto found = look_through(bucket, lease.instance(), count);
     if (!found) return note_read_error(std::move(found).error());
     strays = std::move(*found);
   }
   size_t removed = 0;
   for (const auto& name : strays) {
+    // The name first: who has it may be waiting until nobody uses the instance, to open the bucket anew.
     const NameHold hold(*this, bucket, name);
+    TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
     std::string value;
     if (!lease.db().Get(reading_surely(), header_key(kind_, name), &value).IsNotFound()) continue;  // written meanwhile, or damaged
     if (auto run = remove_run(lease.instance(), name); !run) return note_write_error(bucket, std::move(run).error());
