@@ -244,7 +244,7 @@ Result<void> BucketSet::prepare(uint8_t bucket) {
   return {};
 }
 
-Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
+Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket, uint64_t seen) {
   std::vector<std::string> findings;
   const std::string path = bucket_path(directory_, bucket);
   TRY(writable());
@@ -253,6 +253,7 @@ Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
     Slot& slot = slots_[bucket];
     changed_.wait(lock, [&] { return closing_ || (!slot.changing && slot.users == 0); });
     if (closing_) return fail(Code::device_gone, "{} is closed", directory_);
+    if (slot.repairs != seen) return findings;
     slot.changing = true;
     auto instance = std::move(slot.instance);
     if (instance) --open_;
@@ -264,6 +265,7 @@ Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
     const Result<void> rebuilt = rebuild(bucket, path, findings);
     lock.lock();
     slot.changing = false;
+    if (rebuilt) ++slot.repairs;
     changed_.notify_all();
     if (!rebuilt) return rebuilt.error();
   }

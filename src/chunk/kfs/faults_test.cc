@@ -613,5 +613,38 @@ TEST_F(KfsBuckets, removing_leftovers_does_not_wait_for_a_writer_who_waits_for_i
   EXPECT_TRUE(set->close());
 }
 
+// Two calls come upon a lost bucket. One repairs it and writes; the other's repair comes after that, and is not needed any more.
+TEST_F(KfsBuckets, damage_that_two_have_seen_is_repaired_once) {
+  make();
+  open_set();
+  const std::string lost(64, '1'), fresh(64, '2');
+  ASSERT_TRUE(write(lost));
+  ASSERT_TRUE(set->close());
+  fs::remove_all(kfs::bucket_path(path(), kBucket));
+  open_set();
+  std::array<uint64_t, 2> seen{};
+  for (auto& one : seen) {
+    one = set->repairs(kBucket);
+    const auto opened = set->prepare(kBucket);
+    ASSERT_FALSE(opened);
+    ASSERT_EQ(opened.error().code(), Code::corrupt);
+  }
+  const auto first = set->repair(kBucket, seen[0]);
+  ASSERT_TRUE(first) << first.error().to_string();
+  EXPECT_FALSE(first->empty());
+  ASSERT_TRUE(write(fresh));
+  const auto second = set->repair(kBucket, seen[1]);
+  ASSERT_TRUE(second) << second.error().to_string();
+  EXPECT_TRUE(second->empty()) << second->front();
+  EXPECT_EQ(set->repairs(kBucket), 1u);
+  EXPECT_TRUE(set->header(kBucket, fresh));
+  // Damage that is seen after that is.
+  const auto third = set->repair(kBucket, set->repairs(kBucket));
+  ASSERT_TRUE(third) << third.error().to_string();
+  EXPECT_FALSE(third->empty());
+  EXPECT_TRUE(set->header(kBucket, fresh));
+  EXPECT_TRUE(set->close());
+}
+
 }  // namespace
 }  // namespace quarry::chunk
