@@ -544,6 +544,33 @@ TEST_F(KfsFaults, a_removal_takes_nothing_that_was_put_after_another_removal_had
   EXPECT_EQ(get(early), Code::not_found);
 }
 
+// Two removals want the same chunks, in opposite order, and the store is closed meanwhile: one goes after the other, close after both.
+TEST_F(KfsFaults, removals_of_the_same_chunks_in_any_order_end_and_close_waits_for_them) {
+  options.threads = 4;
+  create();
+  for (uint64_t n = 1; n <= 3; ++n) ASSERT_TRUE(put(n, 3000));
+  using Done = std::optional<Result<void>>;
+  const auto meet = [](KfsFaults& t) -> Task<void> {
+    const auto keep = [](Task<Result<void>> task, Done* done) -> Task<void> { *done = co_await std::move(task); };
+    TaskGroup group;
+    Done first, second, third, closed;
+    t.files.hold_appends = true;
+    group.spawn(keep(t.store->remove({{1, 1}, {1, 2}, {1, 2}}), &first));
+    while (t.files.held_appends == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    group.spawn(keep(t.store->remove({{1, 3}, {1, 2}, {1, 1}}), &second));
+    group.spawn(keep(t.store->remove({{1, 2}, {1, 3}}), &third));
+    group.spawn(keep(t.store->close(), &closed));
+    EXPECT_FALSE(first || second || third || closed) << "they did not meet";
+    t.files.hold_appends = false;
+    co_await group.join();
+    EXPECT_TRUE(*first && *second && *third && *closed);
+  };
+  executor.run(meet(*this));
+  close();
+  open();
+  for (uint64_t n = 1; n <= 3; ++n) EXPECT_EQ(get(n), Code::not_found) << n;
+}
+
 class KfsBuckets : public KfsFaults {
  public:
   static constexpr uint8_t kBucket = 9;
