@@ -227,6 +227,33 @@ TEST_F(DirOutlived, a_second_removal_is_not_done_before_the_first_is_durable) {
                     [&](MemoryFileSystem& after) { EXPECT_FALSE(after.info(place_of(kChunks, id))) << "a removed chunk is back"; }));
 }
 
+// Removals that want the same chunks, in opposite order, and one of them twice; the store is closed meanwhile. Each takes all its ids or
+// waits for all, so one goes after the other, and close after them.
+TEST_F(DirOutlived, removals_of_the_same_chunks_in_any_order_end_and_close_waits_for_them) {
+  const ChunkId a{1, 7}, b{1, 8}, c{1, 9};
+  for (const ChunkId id : {a, b, c}) ASSERT_TRUE(executor.run(store->put(id, {bytes_of("bytes")}, {})));
+  const auto meet_all = [](DirOutlived* t, ChunkId one, ChunkId two, ChunkId three) -> Task<void> {
+    TaskGroup group;
+    Done first, second, third, closed;
+    const std::string call = "remove " + place_of(kChunks, two);
+    t->gated->hold(call);
+    group.spawn(keep(t->store->remove({one, two, two}), &first));
+    const bool held = co_await comes([&] { return t->gated->held(call) == 1; });
+    EXPECT_TRUE(held) << "they did not meet";
+    group.spawn(keep(t->store->remove({three, two, one}), &second));
+    group.spawn(keep(t->store->remove({two, three}), &third));
+    group.spawn(keep(t->store->close(), &closed));
+    EXPECT_FALSE(first || second || third || closed) << "they did not meet";
+    t->gated->let_all();
+    co_await group.join();
+    EXPECT_TRUE(*first && *second && *third && *closed);
+  };
+  executor.run(meet_all(this, a, b, c));
+  look_at_power_cuts([&](MemoryFileSystem& after) {
+    for (const ChunkId id : {a, b, c}) EXPECT_FALSE(after.info(place_of(kChunks, id))) << "a removed chunk is back";
+  });
+}
+
 class DirOutlivedAdoption : public DirOutlived {
  public:
   void make_file(const std::string& path, const std::string& content) {

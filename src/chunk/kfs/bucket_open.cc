@@ -244,7 +244,7 @@ Result<void> BucketSet::prepare(uint8_t bucket) {
   return {};
 }
 
-Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
+Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket, uint64_t seen) {
   std::vector<std::string> findings;
   const std::string path = bucket_path(directory_, bucket);
   TRY(writable());
@@ -253,6 +253,7 @@ Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
     Slot& slot = slots_[bucket];
     changed_.wait(lock, [&] { return closing_ || (!slot.changing && slot.users == 0); });
     if (closing_) return fail(Code::device_gone, "{} is closed", directory_);
+    if (slot.repairs != seen) return findings;
     slot.changing = true;
     auto instance = std::move(slot.instance);
     if (instance) --open_;
@@ -264,6 +265,7 @@ Result<std::vector<std::string>> BucketSet::repair(uint8_t bucket) {
     const Result<void> rebuilt = rebuild(bucket, path, findings);
     lock.lock();
     slot.changing = false;
+    if (rebuilt) ++slot.repairs;
     changed_.notify_all();
     if (!rebuilt) return rebuilt.error();
   }
@@ -310,17 +312,20 @@ Result<void> BucketSet::rebuild(uint8_t bucket, const std::string& path, std::ve
 }
 
 Result<size_t> BucketSet::remove_stray_runs(uint8_t bucket) {
-  TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
   std::vector<std::string> strays;
-  if (kind_ == StoreKind::files) {
+  {
+    TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
     BucketCount count;
+    if (kind_ != StoreKind::files) return size_t{0};
     auto found = look_through(bucket, lease.instance(), count);
     if (!found) return note_read_error(std::move(found).error());
     strays = std::move(*found);
   }
   size_t removed = 0;
   for (const auto& name : strays) {
+    // The name first: who has it may be waiting until nobody uses the instance, to open the bucket anew.
     const NameHold hold(*this, bucket, name);
+    TRY_ASSIGN(const Lease lease, acquire(bucket, For::upkeep));
     std::string value;
     if (!lease.db().Get(reading_surely(), header_key(kind_, name), &value).IsNotFound()) continue;  // written meanwhile, or damaged
     if (auto run = remove_run(lease.instance(), name); !run) return note_write_error(bucket, std::move(run).error());

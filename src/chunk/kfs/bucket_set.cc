@@ -369,6 +369,11 @@ BucketUse BucketSet::use(uint8_t bucket) const {
   return slots_[bucket].use;
 }
 
+uint64_t BucketSet::repairs(uint8_t bucket) const {
+  const std::lock_guard lock(mutex_);
+  return slots_[bucket].repairs;
+}
+
 size_t BucketSet::open_instances() const {
   const std::lock_guard lock(mutex_);
   return open_;

@@ -120,7 +120,9 @@ class BucketSet {
   // Removes runs of blocks without a header, which damage may leave in any bucket. One seek a file. Returns how many.
   Result<size_t> remove_stray_runs(uint8_t bucket);
   // Closes the bucket, lets LevelDB rebuild what it can, opens it. A lost directory is made anew (empty). One sentence a finding.
-  Result<std::vector<std::string>> repair(uint8_t bucket);
+  // seen: what repairs() said before the damage was seen. Where somebody else has rebuilt the bucket since, nothing is done.
+  Result<std::vector<std::string>> repair(uint8_t bucket, uint64_t seen);
+  uint64_t repairs(uint8_t bucket) const;  // so far
   // Opens it if it exists: counted, leftovers removed.
   Result<void> prepare(uint8_t bucket);
 
@@ -148,6 +150,7 @@ class BucketSet {
     size_t removing = 0;      // runs whose blocks are being removed
     bool look_again = false;  // runs without a header may be in it: looked through when it is opened next
     uint64_t write_failures = 0;
+    uint64_t repairs = 0;
     uint64_t last_used = 0;
     BucketUse use;
     std::set<std::string, std::less<>> writing;   // names that are being written

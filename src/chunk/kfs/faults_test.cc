@@ -1,10 +1,12 @@
 // File systems that fail under a kfs chunk store: the caller gets a clear error, the rest keeps working, nothing acknowledged is lost.
 #include <gtest/gtest.h>
+#include <leveldb/db.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 
 #include <atomic>
 #include <fstream>
+#include <future>
 #include <map>
 #include <thread>
 
@@ -33,6 +35,8 @@ class FaultyFiles : public Files {
   std::atomic<int> read_error{0};
   std::atomic<bool> hold_reads{false};  // of tables: they wait until it is taken back
   mutable std::atomic<int> held_reads{0};
+  std::atomic<bool> hold_appends{false};  // to logs: the same
+  std::atomic<int> held_appends{0};
 
   Result<std::unique_ptr<Writable>> create(const std::string& path) override {
     TRY(may_write(path));
@@ -72,6 +76,10 @@ class FaultyFiles : public Files {
     FaultyWritable(FaultyFiles& files, std::unique_ptr<Writable> inner, std::string path)
         : files_(files), inner_(std::move(inner)), path_(std::move(path)) {}
     Result<void> append(ByteView bytes) override {
+      if (files_.hold_appends && path_.ends_with(".log")) {
+        ++files_.held_appends;
+        while (files_.hold_appends) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
       TRY(files_.may_write(path_));
       const int64_t left = files_.bytes_left.fetch_sub(static_cast<int64_t>(bytes.size()));
       if (left >= static_cast<int64_t>(bytes.size())) return inner_->append(bytes);
@@ -534,6 +542,135 @@ TEST_F(KfsFaults, a_removal_takes_nothing_that_was_put_after_another_removal_had
   open();
   EXPECT_EQ(get(late), Code{0}) << "an acknowledged chunk is lost";
   EXPECT_EQ(get(early), Code::not_found);
+}
+
+// Two removals want the same chunks, in opposite order, and the store is closed meanwhile: one goes after the other, close after both.
+TEST_F(KfsFaults, removals_of_the_same_chunks_in_any_order_end_and_close_waits_for_them) {
+  options.threads = 4;
+  create();
+  for (uint64_t n = 1; n <= 3; ++n) ASSERT_TRUE(put(n, 3000));
+  using Done = std::optional<Result<void>>;
+  const auto meet = [](KfsFaults& t) -> Task<void> {
+    const auto keep = [](Task<Result<void>> task, Done* done) -> Task<void> { *done = co_await std::move(task); };
+    TaskGroup group;
+    Done first, second, third, closed;
+    t.files.hold_appends = true;
+    group.spawn(keep(t.store->remove({{1, 1}, {1, 2}, {1, 2}}), &first));
+    while (t.files.held_appends == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    group.spawn(keep(t.store->remove({{1, 3}, {1, 2}, {1, 1}}), &second));
+    group.spawn(keep(t.store->remove({{1, 2}, {1, 3}}), &third));
+    group.spawn(keep(t.store->close(), &closed));
+    EXPECT_FALSE(first || second || third || closed) << "they did not meet";
+    t.files.hold_appends = false;
+    co_await group.join();
+    EXPECT_TRUE(*first && *second && *third && *closed);
+  };
+  executor.run(meet(*this));
+  close();
+  open();
+  for (uint64_t n = 1; n <= 3; ++n) EXPECT_EQ(get(n), Code::not_found) << n;
+}
+
+class KfsBuckets : public KfsFaults {
+ public:
+  static constexpr uint8_t kBucket = 9;
+  void make() {
+    kfs::Descriptor descriptor;
+    descriptor.key = "key";
+    ASSERT_TRUE(kfs::create_store(files, path(), descriptor));
+  }
+  void open_set() {
+    auto lock = kfs::DirectoryLock::take(path());
+    ASSERT_TRUE(lock) << lock.error().to_string();
+    auto opened = kfs::BucketSet::open(path(), *kfs::read_descriptor(files, path()), std::move(*lock), options.tuning);
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    set = std::move(*opened);
+  }
+  Result<void> write(const std::string& name) {
+    TRY_ASSIGN(auto writer, set->write(kBucket, name, bytes.size()));
+    TRY(writer->add(bytes_of(bytes)));
+    TRY(writer->finish());
+    return {};
+  }
+  const std::string bytes = std::string(1000, 'x');
+  std::unique_ptr<kfs::BucketSet> set;
+};
+
+// Verify with repair removes what is left of files without headers. Meanwhile somebody writes such a file anew, and another write to the
+// bucket fails, so that the bucket must be opened anew first.
+TEST_F(KfsBuckets, removing_leftovers_does_not_wait_for_a_writer_who_waits_for_it) {
+  make();
+  open_set();
+  const std::string kept(64, '1'), first(64, '2'), second(64, '3'), failing(64, '4');
+  ASSERT_TRUE(write(kept));
+  ASSERT_TRUE(set->close());
+  {
+    leveldb::DB* opened = nullptr;
+    ASSERT_TRUE(leveldb::DB::Open({}, kfs::bucket_path(path(), kBucket), &opened).ok());
+    const std::unique_ptr<leveldb::DB> db(opened);
+    for (const auto& name : {first, second}) ASSERT_TRUE(db->Put({}, kfs::block_key(name, 0), bytes).ok());
+  }
+  open_set();
+  ASSERT_TRUE(set->prepare(kBucket));
+  files.hold_appends = true;
+  auto removing = std::async(std::launch::async, [&] { return set->remove_stray_runs(kBucket); });
+  while (files.held_appends == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // it has found both
+  auto writer = set->write(kBucket, second, bytes.size());
+  ASSERT_TRUE(writer) << writer.error().to_string();
+  ASSERT_TRUE((*writer)->add(bytes_of(bytes)));
+  files.hold_appends = false;
+  while (set->leftovers_removed() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(removing.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout) << "they did not meet";
+  auto writing = std::async(std::launch::async, [&]() -> Result<void> {
+    files.bytes_left = 0;
+    const auto failed = write(failing);
+    files.bytes_left = INT64_MAX;
+    if (failed || failed.error().code() != Code::no_space) return fail(Code::internal, "they did not meet");
+    TRY((*writer)->finish());
+    return {};
+  });
+  CHECK(writing.wait_for(std::chrono::seconds(20)) == std::future_status::ready, "they wait for each other");
+  const auto written = writing.get();
+  EXPECT_TRUE(written) << written.error().to_string();
+  writer->reset();
+  const auto removed = removing.get();
+  ASSERT_TRUE(removed) << removed.error().to_string();
+  EXPECT_EQ(*removed, 1u);
+  for (const auto& name : {kept, second}) EXPECT_TRUE(set->header(kBucket, name)) << name;
+  EXPECT_TRUE(set->close());
+}
+
+// Two calls come upon a lost bucket. One repairs it and writes; the other's repair comes after that, and is not needed any more.
+TEST_F(KfsBuckets, damage_that_two_have_seen_is_repaired_once) {
+  make();
+  open_set();
+  const std::string lost(64, '1'), fresh(64, '2');
+  ASSERT_TRUE(write(lost));
+  ASSERT_TRUE(set->close());
+  fs::remove_all(kfs::bucket_path(path(), kBucket));
+  open_set();
+  std::array<uint64_t, 2> seen{};
+  for (auto& one : seen) {
+    one = set->repairs(kBucket);
+    const auto opened = set->prepare(kBucket);
+    ASSERT_FALSE(opened);
+    ASSERT_EQ(opened.error().code(), Code::corrupt);
+  }
+  const auto first = set->repair(kBucket, seen[0]);
+  ASSERT_TRUE(first) << first.error().to_string();
+  EXPECT_FALSE(first->empty());
+  ASSERT_TRUE(write(fresh));
+  const auto second = set->repair(kBucket, seen[1]);
+  ASSERT_TRUE(second) << second.error().to_string();
+  EXPECT_TRUE(second->empty()) << second->front();
+  EXPECT_EQ(set->repairs(kBucket), 1u);
+  EXPECT_TRUE(set->header(kBucket, fresh));
+  // Damage that is seen after that is.
+  const auto third = set->repair(kBucket, set->repairs(kBucket));
+  ASSERT_TRUE(third) << third.error().to_string();
+  EXPECT_FALSE(third->empty());
+  EXPECT_TRUE(set->header(kBucket, fresh));
+  EXPECT_TRUE(set->close());
 }
 
 }  // namespace

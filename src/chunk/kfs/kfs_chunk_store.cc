@@ -55,9 +55,10 @@ template <class Call>
 auto with_repair(BucketSet& set, uint8_t bucket, Call call) -> decltype(call()) {
   auto result = call();
   if (result || result.error().code() != Code::corrupt) return result;
+  const uint64_t repairs = set.repairs(bucket);  // others may see the same damage, and repair it first
   auto opened = set.prepare(bucket);
   if (!opened && opened.error().code() == Code::corrupt) {
-    auto repaired = set.repair(bucket);
+    auto repaired = set.repair(bucket, repairs);
     if (!repaired) return std::move(repaired).error();
   }
   return call();
@@ -70,10 +71,11 @@ struct Found {
 
 Result<Found> load_bucket(BucketSet& set, uint8_t bucket) {
   Found found;
+  const uint64_t repairs = set.repairs(bucket);
   auto opened = set.prepare(bucket);
   if (!opened && opened.error().code() == Code::corrupt) {
     found.damage.push_back(opened.error().context());
-    auto repaired = set.repair(bucket);
+    auto repaired = set.repair(bucket, repairs);
     if (!repaired) {
       found.damage.push_back(repaired.error().context());
       return found;

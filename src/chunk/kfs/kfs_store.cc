@@ -118,10 +118,11 @@ class Store : public KfsStore {
   }
 
   Result<void> verify_bucket(uint8_t bucket, const VerifyOptions& options, KfsVerifyReport& report) {
+    const uint64_t repairs = set_->repairs(bucket);
     auto opened = set_->prepare(bucket);
     if (!opened && opened.error().code() == Code::device_gone) return opened;
     if (!opened && options.repair && opened.error().code() == Code::corrupt) {
-      auto findings = set_->repair(bucket);
+      auto findings = set_->repair(bucket, repairs);
       if (findings) {
         for (auto& finding : *findings) report.repaired.push_back(std::move(finding));
         opened = {};

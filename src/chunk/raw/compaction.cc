@@ -86,8 +86,7 @@ Task<void> RawStoreImpl::run_compaction() {
     if (short_of_space) continue;
     const Duration busy = Executor::here().now() - start;
     const auto pause = std::chrono::duration_cast<Duration>(busy * (1.0 / options_.compaction_share - 1.0));
-    const bool stopped = co_await stop_.wait_until(Executor::here().now() + pause);
-    if (stopped) break;
+    co_await hurry_.wait_until(Executor::here().now() + pause);
   }
   compacting_ = false;
 }
@@ -99,6 +98,7 @@ Task<Result<void>> RawStoreImpl::compact() {
     const auto segment = worst_packed_segment(options_.compaction_live_below);
     if (!segment) break;
     CO_TRY(co_await compact_segment(*segment));
+    CO_TRY(writable());  // while the store closes nothing is moved, and the same segment would be chosen for ever
   }
   co_return Result<void>{};
 }
@@ -211,7 +211,8 @@ Task<Result<void>> RawStoreImpl::move_leftovers(uint32_t segment, uint64_t* move
 Task<void> RawStoreImpl::reclaim_segments(uint32_t reserve) {
   co_await reclaiming_.acquire();
   while (!may_use_segments(reserve) && !closing_ && health_.state == StoreState::online) {
-    if (compacting_) {  // in the background, and for this: it knows that segments are short
+    if (compacting_) {  // in the background, and for this: it knows that segments are short, if it does not rest just now
+      hurry_.pulse();
       co_await sleep_for(std::chrono::microseconds(200));
       continue;
     }

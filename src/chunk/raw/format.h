@@ -61,7 +61,7 @@ struct Superblock {
   uint32_t segment_count = 0;
   uint32_t pack_limit = kPackLimit;
   uint32_t log_segment = 0;
-  bool clean = false;      // closed properly: clean_sequence is the last record of the log
+  bool clean = false;      // closed properly: clean_sequence is the last record of the log; else there was one of at least that number
   uint64_t log_epoch = 0;  // the log's newest epoch is at least this
   uint64_t mounts = 0;
   uint64_t fencing_epoch = 0;

@@ -61,6 +61,14 @@ Task<void> Journal::write_loop() {
       break;
     }
     co_await frame_turn_.acquire();
+    if (look_due_ && look_due_()) {
+      auto looked = co_await look_();
+      if (!looked) {
+        frame_turn_.release();
+        fail_all(std::move(looked).error());
+        break;
+      }
+    }
     if (queue_.empty()) {
       frame_turn_.release();
       break;

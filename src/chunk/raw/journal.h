@@ -55,6 +55,12 @@ class Journal {
   void start(BlockDevice& device, Uuid drive, uint64_t salt, Place place, Position position);
   // on_full: a checkpoint is needed (called each time writing is held up, or a lane is half full).
   void set_on_full(std::function<void()> on_full) { on_full_ = std::move(on_full); }
+  // Whose drive it is, asked before a frame when that is due: what is appended may wait long for room, or for the frame before. An error of
+  // `look` is final for the log.
+  void set_look(std::function<bool()> due, std::function<Task<Result<void>>()> look) {
+    look_due_ = std::move(due);
+    look_ = std::move(look);
+  }
 
   // Durable when it returns. Errors: io_error, no_space, device_gone: final for the log; nothing later is accepted.
   Task<Result<void>> append(Entry& entry);
@@ -106,6 +112,8 @@ class Journal {
   Event settled_changed_;
   TaskGroup tasks_;
   std::function<void()> on_full_;
+  std::function<bool()> look_due_;
+  std::function<Task<Result<void>>()> look_;
   std::optional<Error> error_;
   uint64_t frames_ = 0, records_ = 0, marked_ = 0;
 };

@@ -101,6 +101,7 @@ Result<LogContents> parse_log(const Lanes& lanes, const Superblock& superblock, 
 
   // The frames of the two newest epochs, decoded; the older one is needed only until the newer one's table is complete.
   std::vector<std::pair<const FoundFrame*, std::vector<LogRecord>>> needed;
+  size_t parts_at_end = 0;  // frames
   for (const auto& found : log.frames) {
     if (found.frame.epoch + 1 < log.epoch) continue;
     const ByteView bytes = lanes[found.lane].view().subspan(static_cast<size_t>(found.block) * kBlock);
@@ -110,6 +111,8 @@ Result<LogContents> parse_log(const Lanes& lanes, const Superblock& superblock, 
       continue;
     }
     if (found.frame.epoch == log.epoch && has_complete_table(*records)) log.table_in_newest = true;
+    const bool parts = std::ranges::all_of(*records, [](const LogRecord& r) { return std::holds_alternative<TableRecord>(r); });
+    parts_at_end = parts ? parts_at_end + 1 : 0;
     needed.emplace_back(&found, std::move(*records));
   }
   const FoundFrame* before = nullptr;
@@ -148,6 +151,12 @@ Result<LogContents> parse_log(const Lanes& lanes, const Superblock& superblock, 
     log.position.number = last.frame.number + 1;
     log.position.block = last.block + last.frame.blocks;
     log.position.chain = last.crc;
+    for (size_t i = log.frames.size() - parts_at_end; i < log.frames.size() && !log.table_in_newest && !log.damaged; ++i) {
+      if (i == 0 || log.frames[i - 1].frame.epoch != log.epoch) continue;  // nothing of the epoch is before it
+      const auto& [frame, crc, lane, block] = log.frames[i - 1];
+      log.unfinished.push_back({place.offset + log.frames[i].lane * place.lane_bytes + static_cast<uint64_t>(log.frames[i].block) * kBlock,
+                                {log.epoch, frame.number + 1, block + frame.blocks, crc, log.position.sequence}});
+    }
   }
   return log;
 }

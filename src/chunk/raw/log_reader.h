@@ -22,6 +22,11 @@ struct FoundFrame {
   uint32_t lane = 0;
   uint32_t block = 0;  // in the lane
 };
+// Part of a table that was not completed.
+struct TablePart {
+  uint64_t offset = 0;       // of its frame on the device
+  Journal::Position before;  // where the next frame goes once this one, and all behind it, are taken back
+};
 struct LogContents {
   std::vector<FoundFrame> frames;     // all valid ones, both lanes, by epoch and block
   std::vector<LoggedRecord> records;  // of the epochs that are needed, in order
@@ -34,6 +39,9 @@ struct LogContents {
   uint64_t settled = 0;          // puts up to this record need no check of their data
   uint64_t unreadable_bytes = 0;
   Journal::Position position;  // behind the last valid frame
+  // The log ends with these, which say nothing as long as the last part is missing. They lie in the lane's reserve, which has room for one
+  // table: where the checkpoint is to be ended in this lane, they are taken back first, from the last one on.
+  std::vector<TablePart> unfinished;
 };
 
 // Errors: device_gone. Unreadable places count as damage.

@@ -223,6 +223,9 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
   next.clean = false;
   ++next.mounts;
   next.log_epoch = std::max(next.log_epoch, recovered.position.epoch);
+  // Numbers of records are not given twice, also where the frames that bore them are taken back.
+  Journal::Position position = recovered.position;
+  if (!recovered.unfinished.empty()) next.clean_sequence = std::max(next.clean_sequence, position.sequence - 1);
   report_.superblocks_repaired = supers_.damaged_copies();
   // Both slots of each zone, where a copy was bad.
   if (supers_.damaged_copies() > 0) {
@@ -232,11 +235,22 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
     CO_TRY(co_await supers_.set_label(*device_, std::move(text)));
   }
   CO_TRY(co_await update_superblock(std::move(next)));
-  journal_.start(*device_, drive_id(), supers_.superblock().salt, log_place(supers_.superblock()), recovered.position);
+  Buffer nothing(kBlock);
+  std::memset(nothing.data(), 0, nothing.size());
+  for (auto part = recovered.unfinished.rbegin(); part != recovered.unfinished.rend(); ++part) {
+    auto erased = co_await device_->write(part->offset, nothing, Durability::durable);
+    if (!erased && erased.error().code() != Code::io_error) co_return noted(std::move(erased).error(), true);
+    if (!erased) {  // goes on behind it: there may be room
+      note_error(erased.error(), true);
+      break;
+    }
+    position = part->before;
+  }
+  journal_.start(*device_, drive_id(), supers_.superblock().salt, log_place(supers_.superblock()), position);
   journal_.set_other_lane_free(!recovered.resume_lane);
   co_await run_checkpoint(!recovered.resume_lane);
   // A gap in the lane that was gone on in is there until the next epoch: not left for a mount after this one to find again.
-  if (checkpoint_result_ && recovered.resume_lane && report_.log_rebuilt) co_await run_checkpoint(true);
+  if (checkpoint_result_ && recovered.resume_lane && recovered.log_damaged) co_await run_checkpoint(true);
   co_return checkpoint_result_;
 }
 

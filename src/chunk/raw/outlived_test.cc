@@ -274,5 +274,74 @@ TEST_F(RawStoreOutlived, a_lane_that_fills_during_a_checkpoint_is_left_by_the_ne
   for (uint64_t n = 1; n <= kChunks; n += 37) EXPECT_FALSE(has(n)) << n;
 }
 
+// To compact all is one call; the store is closed meanwhile. (It moved nothing any more, and chose the same segment for ever.)
+TEST_F(RawStoreOutlived, a_close_ends_a_compaction_of_everything) {
+  create({.size = 64 * kMiB}, {.background = false});
+  fill(1, 80, Stream::data);
+  for (uint64_t n = 1; n <= 24; ++n) ASSERT_TRUE(executor.run(remove(n)));
+  int reads = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::read && request.length >= 256 * kKiB && ++reads > 0) fault.delay = milliseconds(50);
+    return fault;
+  });
+  const auto meet = [](RawStoreOutlived& t, const int* begun) -> Task<void> {
+    TaskGroup group;
+    std::optional<Result<void>> compacted;
+    group.spawn(keep(t.store->compact(), &compacted));
+    while (*begun < 1) co_await sleep_for(std::chrono::microseconds(50));
+    EXPECT_FALSE(compacted) << "they did not meet";
+    auto closed = co_await t.store->close();
+    EXPECT_TRUE(closed);
+    co_await group.join();
+    EXPECT_EQ(compacted->error().code(), Code::device_gone);
+  };
+  executor.run(meet(*this, &reads));
+  store.reset();
+  open(disk);
+  for (uint64_t n = 1; n <= 80; ++n) EXPECT_EQ(has(n), n > 24) << n;
+}
+
+// Compaction in the background rests nine times as long as it worked. A put that needs the segment which it would make does not wait for
+// that rest.
+TEST_F(RawStoreOutlived, a_put_on_a_full_drive_does_not_wait_for_compaction_to_rest) {
+  const auto small = [](RawStoreOutlived& t, uint64_t first, uint64_t end) -> Task<void> {
+    for (uint64_t n = first; n < end; ++n) {
+      auto stored = co_await t.put(n, 8'000);
+      EXPECT_TRUE(stored);
+    }
+  };
+  executor.run(small(*this, 1, 600));
+  int slow_reads = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind != SimRequestKind::read || request.length < 256 * kKiB) return fault;
+    fault.delay = std::chrono::seconds(1);
+    ++slow_reads;
+    return fault;
+  });
+  const auto meet = [](RawStoreOutlived& t) -> Task<void> {
+    for (uint64_t n = 1; n < 480; ++n) {
+      if (n % 4 == 0) continue;
+      auto removed = co_await t.remove(n);
+      EXPECT_TRUE(removed);
+    }
+    while (t.store->stats().segments_compacted < 1) co_await sleep_for(milliseconds(1));
+    const TimePoint rests = Executor::here().now();
+    Duration slowest{};
+    for (uint64_t n = 1000; n < 3000 && t.store->stats().segments_compacted < 2; ++n) {
+      const TimePoint begin = Executor::here().now();
+      auto stored = co_await t.put(n, 60'000);
+      EXPECT_TRUE(stored);
+      if (t.store->stats().segments_compacted >= 2) EXPECT_LT(begin - rests, std::chrono::seconds(5)) << "they did not meet";
+      slowest = std::max(slowest, Executor::here().now() - begin);
+    }
+    EXPECT_EQ(t.store->stats().segments_compacted, 2u) << "they did not meet";
+    EXPECT_LT(slowest, std::chrono::seconds(4));
+  };
+  executor.run(meet(*this));
+  EXPECT_GE(slow_reads, 2);
+}
+
 }  // namespace
 }  // namespace quarry::chunk

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "chunk/raw/raw_store.h"
+#include "chunk/raw/superblock_set.h"
 #include "chunk/test_payload.h"
 #include "io/clock.h"
 #include "io/sim/sim_block_device.h"
@@ -174,6 +175,149 @@ TEST_F(RawStoreOwner, what_waits_for_its_turn_while_a_newcomer_opens_is_not_ackn
     EXPECT_TRUE(text_of(got->view()) == test_payload(n, 60'000)) << n;
   }
   executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run(newer->close()));
+}
+
+// What waits in the log for the frame before it was accepted after a look, too.
+TEST_F(RawStoreOwner, a_log_frame_that_waits_for_another_while_a_newcomer_opens_is_not_acknowledged) {
+  auto quiet = executor.run(RawStore::open(handle(), {.background = false}));
+  ASSERT_TRUE(quiet);
+  auto older = std::move(*quiet);
+  ASSERT_TRUE(executor.run(put(*older, 3)));
+  ASSERT_TRUE(executor.run(put(*older, 6)));
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const raw::Geometry geometry(set->superblock());
+  int slow = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind != SimRequestKind::write || request.durability != Durability::durable) return fault;
+    if (geometry.segment_at(request.offset) == set->superblock().log_segment && slow++ == 0) fault.delay = std::chrono::seconds(3);
+    return fault;
+  });
+  Semaphore other_turn{1};  // the newcomer does not wait for the slow write
+  std::optional<Result<void>> first, removed, stored;
+  std::optional<Result<std::unique_ptr<RawStore>>> opened;
+  const auto keep = [](Task<Result<void>> task, std::optional<Result<void>>* result) -> Task<void> { *result = co_await std::move(task); };
+  const auto meet = [&]() -> Task<void> {
+    TaskGroup group;
+    std::vector<ChunkId> six = {{1, 6}}, three = {{1, 3}};
+    group.spawn(keep(older->remove(std::move(six)), &first));
+    co_await sleep_for(milliseconds(50));
+    EXPECT_EQ(slow, 1) << "they did not meet";
+    group.spawn(keep(older->remove(std::move(three)), &removed));
+    group.spawn(keep(put(*older, 9), &stored));
+    group.spawn(keep_open(std::make_unique<SharedHandle>(device, other_turn), opened));
+    co_await sleep_for(milliseconds(2500));
+    EXPECT_TRUE(opened && !first && !removed && !stored) << "they did not meet";
+    co_await group.join();
+  };
+  executor.run(meet());
+  ASSERT_TRUE(opened && *opened) << (*opened).error().to_string();
+  auto newer = std::move(**opened);
+  ASSERT_TRUE(removed && stored);
+  EXPECT_FALSE(*removed && executor.run(newer->stat({1, 3}))) << "a removed chunk is back";
+  EXPECT_FALSE(*stored && !executor.run(newer->stat({1, 9}))) << "an acknowledged chunk is lost";
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  EXPECT_NE(older->health().reason.find("another node"), std::string::npos) << older->health().reason;
+  executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run(newer->close()));
+}
+
+// What was freed is discarded when its slot says so, and the slot's record waits in the log. By then a newcomer may use the segment.
+TEST_F(RawStoreOwner, a_discard_that_waits_for_the_log_while_a_newcomer_opens_is_not_made) {
+  auto older = open();
+  ASSERT_TRUE(executor.run(put(*older, 3)));
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const raw::Geometry geometry(set->superblock());
+  std::optional<Result<std::unique_ptr<RawStore>>> opened;
+  bool slot_written = false;
+  int slow = 0, discards = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::discard) ++discards;
+    if (request.kind != SimRequestKind::write || request.durability != Durability::durable) return fault;
+    const uint32_t segment = geometry.segment_at(request.offset);
+    if (segment == raw::kNoSegment) return fault;
+    if (segment != set->superblock().log_segment) {
+      slot_written = slot_written || request.offset >= geometry.offset_of(segment) + geometry.data_bytes();
+    } else if (slot_written && slow++ == 0) {
+      fault.delay = std::chrono::seconds(3);
+    }
+    return fault;
+  });
+  const auto newcomer = [](std::unique_ptr<BlockDevice> on, std::optional<Result<std::unique_ptr<RawStore>>>* to) -> Task<void> {
+    *to = co_await RawStore::open(std::move(on), {.background = false});
+  };
+  Semaphore other_turn{1};
+  const auto meet = [&]() -> Task<void> {
+    TaskGroup group;
+    std::vector<ChunkId> three = {{1, 3}};
+    auto removed = co_await older->remove(std::move(three));
+    EXPECT_TRUE(removed);
+    co_await sleep_for(milliseconds(20));
+    group.spawn(newcomer(std::make_unique<SharedHandle>(device, other_turn), &opened));
+    co_await sleep_for(milliseconds(2500));
+    EXPECT_TRUE(opened && slow >= 1 && discards == 0) << "they did not meet";
+    co_await sleep_for(milliseconds(2500));
+    EXPECT_EQ(discards, 0);
+    co_await group.join();
+  };
+  executor.run(meet());
+  ASSERT_TRUE(opened && *opened) << (*opened).error().to_string();
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_TRUE(executor.run((**opened)->close()));
+}
+
+// One zone takes the next superblock, the others do not: the update fails, and what the one holds is still nobody else's.
+TEST_F(RawStoreOwner, a_superblock_that_landed_in_part_is_not_taken_for_another_nodes) {
+  auto store = open();
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const std::vector<uint64_t> zones = set->superblock().zones;
+  ASSERT_GE(zones.size(), 3u);
+  bool first_lands = true;
+  int landed = 0, refused = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    for (size_t i = 0; i < zones.size(); ++i) {
+      if (request.kind != SimRequestKind::write || request.offset < zones[i] || request.offset >= zones[i] + 2 * raw::kBlock) continue;
+      if ((i == 0) == first_lands) {
+        ++landed;
+      } else {
+        fault.fail = Code::io_error;
+        ++refused;
+      }
+    }
+    return fault;
+  });
+  const Uuid one{{1, 1}}, other{{2, 2}};
+  ASSERT_FALSE(executor.run(store->set_cluster_id(one)));
+  ASSERT_EQ(landed, 1);
+  ASSERT_EQ(refused, static_cast<int>(zones.size()) - 1);
+  const auto there = disk->copy()->open();
+  EXPECT_EQ(executor.run(RawStore::identify(*there))->cluster, one) << "they did not meet";
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_TRUE(executor.run(put(*store, 3)));
+  EXPECT_TRUE(executor.run(store->check_health()));
+  EXPECT_EQ(store->health().state, StoreState::online) << store->health().reason;
+  // The next one lands everywhere else.
+  first_lands = false;
+  EXPECT_TRUE(executor.run(store->set_cluster_id(other)));
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_TRUE(executor.run(put(*store, 6)));
+  EXPECT_EQ(store->health().state, StoreState::online) << store->health().reason;
+  disk->set_fault_hook({});
+  // Another node's is still seen.
+  auto newer = open();
+  ASSERT_TRUE(newer);
+  EXPECT_EQ(newer->cluster_id(), other);
+  expect_all(*newer, {3, 6});
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_EQ(executor.run(store->check_health()).error().code(), Code::device_gone);
+  executor.run(store->close()).ignore("it may say so or not");
   EXPECT_TRUE(executor.run(newer->close()));
 }
 

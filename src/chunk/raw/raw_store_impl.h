@@ -268,6 +268,7 @@ class RawStoreImpl final : public RawStore {
   Result<void> checkpoint_result_;
   Event checkpoint_done_;
   bool compacting_ = false;
+  Event hurry_;  // ends a rest of the compaction in the background: segments are short, or the store closes
   static constexpr uint32_t kDeathsPerLook = 256;  // removals between two looks for a segment worth compacting
   uint32_t scrub_segment_ = 0;                     // whose frame headers the running pass of scrub looks at next
   uint32_t deaths_since_look_ = 0;

@@ -363,6 +363,8 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
   out.position = log.position;
   if (out.report.log_rebuilt) continue_behind(out.position, log, known);
   out.resume_lane = !log.table_in_newest && log.epoch != 0 && log.epoch == out.position.epoch;
+  out.log_damaged = log.damaged;
+  if (out.resume_lane && !log.damaged) out.unfinished = std::move(log.unfinished);
   // A moved chunk's former place may be listed by one segment's slot and already reused in another's: no loss, it is known where it went.
   for (const ChunkId& id : incomplete) {
     const auto at = std::lower_bound(out.entries.begin(), out.entries.end(), id,

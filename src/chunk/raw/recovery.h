@@ -25,7 +25,9 @@ struct Recovered {
   std::vector<Segment> segments;  // all that a slot or a frame says; live counts and free runs are the store's to derive
   std::vector<OpenPacked> open;   // packed segments that may be continued
   Journal::Position position;
-  bool resume_lane = false;  // the newest epoch's checkpoint was cut short: go on in its lane
+  bool resume_lane = false;           // the newest epoch's checkpoint was cut short: go on in its lane
+  bool log_damaged = false;           // also where the log was not needed
+  std::vector<TablePart> unfinished;  // where the lane is gone on in: see LogContents
   OpenReport report;
 };
 

@@ -55,6 +55,14 @@ Task<Result<void>> RawStoreImpl::write_slot(uint32_t index) {
   while (space_[index].writing_slot) co_await slot_written_.wait();
   CHECK(space_[index].role != Role::extent || space_[index].live + space_[index].pending == 0);
   space_[index].writing_slot = true;
+  if (owner_look_due()) {  // it may have waited for a checkpoint
+    auto looked = co_await look_at_owner();
+    if (!looked) {
+      space_[index].writing_slot = false;
+      slot_written_.pulse();
+      co_return looked;
+    }
+  }
   space_[index].dirty = false;
   const SegmentSlot slot = make_slot(index);
   uint32_t crc = 0;
@@ -280,6 +288,8 @@ Task<void> RawStoreImpl::run_discards() {
     if (space_[segment].dirty) {
       auto written = co_await write_slot(segment);
       if (!written) continue;
+      looked = co_await look_at_owner();  // its record may have waited in the log
+      if (!looked) break;
     }
     if (space_[segment].role != Role::free || space_[segment].writing_slot) continue;
     space_[segment].writing_slot = true;  // held back from use while the request runs

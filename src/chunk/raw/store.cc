@@ -50,6 +50,7 @@ RawStoreImpl::RawStoreImpl(std::unique_ptr<BlockDevice> device, RawStoreOptions 
     : device_(std::move(device)), options_(options), supers_(std::move(supers)) {
   for (uint8_t i = 0; i < kStreams; ++i) streams_.push_back(std::make_unique<PackedStream>(*this, i));
   journal_.set_on_full([this] { request_checkpoint(); });
+  journal_.set_look([this] { return owner_look_due(); }, [this] { return look_at_owner(); });
 }
 
 RawStoreImpl::~RawStoreImpl() { CHECK(active_requests_ == 0, "a store dies under its callers"); }
@@ -220,6 +221,7 @@ Task<Result<void>> RawStoreImpl::close() {
   if (closed_ || closing_) co_return Result<void>{};
   closing_ = true;
   stop_.set();
+  hurry_.set();
   while (active_requests_ > 0) {
     quiet_.reset();
     co_await quiet_.wait();

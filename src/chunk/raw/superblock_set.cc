@@ -201,8 +201,12 @@ Task<Result<bool>> SuperblockSet::is_newest(BlockDevice& device) const {
       const ByteView block = blocks.view().subspan(slot * kBlock, kBlock);
       const auto found = decode_superblock(block, zone);
       if (!found && found.error().code() != Code::incompatible) continue;
-      if (!found || found->drive != superblock_.drive || found->sequence > superblock_.sequence) co_return false;
-      if (found->sequence == superblock_.sequence && superblock_identity(block) != identity_) co_return false;
+      if (!found || found->drive != superblock_.drive) co_return false;
+      if (found->sequence >= superblock_.sequence) {
+        const uint32_t identity = superblock_identity(block);
+        const bool ours = found->sequence == superblock_.sequence && identity == identity_;
+        if (!ours && std::find(failed_.begin(), failed_.end(), identity) == failed_.end()) co_return false;
+      }
       any = true;
     }
     if (any) co_return true;
@@ -221,7 +225,11 @@ Task<Result<void>> SuperblockSet::update(BlockDevice& device, Superblock next) {
   }
   const uint32_t identity = superblock_identity(blocks.front());
   const std::vector<uint64_t> zones = next.zones;
-  CO_TRY(co_await write_zones(device, zones, std::move(blocks), std::move(at)));
+  auto written = co_await write_zones(device, zones, std::move(blocks), std::move(at));
+  if (!written) {
+    if (std::find(failed_.begin(), failed_.end(), identity) == failed_.end()) failed_.push_back(identity);
+    co_return written;
+  }
   superblock_ = std::move(next);
   identity_ = identity;
   co_return Result<void>{};

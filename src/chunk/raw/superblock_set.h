@@ -39,13 +39,14 @@ class SuperblockSet {
   // Whether nobody else has written a superblock since this set did. Where no copy can be read: true. Errors: device_gone.
   Task<Result<bool>> is_newest(BlockDevice& device) const;
   // Writes the superblock with the next sequence to all zones; durable when it returns. Bad zones are passed over as long as two good
-  // ones remain. Errors: io_error, device_gone, read_only.
+  // ones remain. Errors: io_error, device_gone, read_only: then it may be in some zones all the same.
   Task<Result<void>> update(BlockDevice& device, Superblock next);
   Task<Result<void>> set_label(BlockDevice& device, std::string text);
 
  private:
   Superblock superblock_;
   uint32_t identity_ = 0;
+  std::vector<uint32_t> failed_;  // identities of updates that failed: they may be in some zones, and are nobody else's
   Label label_;
   uint32_t damaged_ = 0;
   bool label_lost_ = false;
