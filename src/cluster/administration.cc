@@ -439,12 +439,32 @@ Task<void> Administration::close_disabled(Drive* drive) {
 }
 
 // An addition that was cut short while the labels were written leaves some that name a drive which never had one. As long as they do it
-// counts as a drive that is away.
+// counts as a drive that is away. But where the metadata went back to an earlier state it may be a drive in use, with data that is nowhere
+// else: the map is to know it when it comes back, and its number is not to be given again.
 Task<Result<void>> Administration::part_from_strangers() {
   const auto topology = drives_.topology();
   std::vector<uint32_t> strangers;
   for (const LabelDrive& named : labels_.label().drives) {
     if (!topology->map.drives.contains(named.number) && drives_.find(named.number) == nullptr) strangers.push_back(named.number);
+  }
+  if (log_.loss_accepted() && !strangers.empty()) {
+    co_return co_await maps_.change([this, strangers](ClusterMap& map) -> Result<void> {
+      uint64_t weight = UINT64_MAX;  // not known; not the largest
+      for (const auto& [number, known] : map.drives) weight = std::min(weight, known.weight);
+      for (const LabelDrive& named : labels_.label().drives) {
+        if (std::ranges::find(strangers, named.number) == strangers.end() || map.drives.contains(named.number)) continue;
+        map.drives[named.number] = {.number = named.number,
+                                    .id = named.id,
+                                    .path = named.path,
+                                    .domain = named.domain,
+                                    .weight = weight,
+                                    .state = DriveState::failed,
+                                    .reason = fmt::format("{}: it was away when the loss of metadata was accepted that knew it", kMissing),
+                                    .audit = true};
+        map.next_drive = std::max(map.next_drive, named.number + 1);
+      }
+      return {};
+    });
   }
   for (const uint32_t number : strangers) {
     Result<void> parted = co_await part(number);
@@ -554,11 +574,12 @@ Task<Result<void>> Administration::tend(TimePoint now) {
   for (Drive* drive : half_joined) co_await finish_half_join(drive);
   if (!waiting_.empty()) co_await add_waiting();
   disable_as_written();
-  CO_TRY(co_await part_from_strangers());
-  CO_TRY(co_await write_down_disabled());
-  const auto topology = drives_.topology();
   // What goes wrong with one drive must not keep the others from being looked after: another one may have to be declared lost.
   std::optional<Error> error;
+  Result<void> parted = co_await part_from_strangers();
+  if (!parted) error = std::move(parted).error().with("a drive that only labels name");
+  CO_TRY(co_await write_down_disabled());
+  const auto topology = drives_.topology();
   for (const auto& [number, at_first] : topology->map.drives) {
     Result<void> done = co_await look_after(number, now);
     if (done) continue;

@@ -367,12 +367,74 @@ TEST_F(StartTest, that_accepts_the_loss_of_all_drives_but_one_can_be_written_aga
   pass(std::chrono::seconds(30));
   EXPECT_EQ(cluster->read_only_reason(), "");
   EXPECT_TRUE(executor.run(commit(this)));
+  for (const size_t i : {2, 3, 4}) {
+    auto label = DriveLabel::decode(media[i]->label);
+    ASSERT_TRUE(label) << label.error().to_string();
+    EXPECT_GT(label->epoch, 1000u) << "labels on drives that were given up may outrank it";
+  }
   auto layout = write(random_bytes(1, 1000), kTwice);
   EXPECT_TRUE(layout) << layout.error().to_string();
   accept_loss = false;
   started = start();
   ASSERT_TRUE(started) << started.error().to_string();
   EXPECT_EQ(cluster->read_only_reason(), "");
+}
+
+// The metadata goes back behind the addition of a drive, to which data had moved. The drive is away for now.
+TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
+  add_media(3);
+  ASSERT_TRUE(make("mirror:2"));
+  for (int i = 0; i < 40; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  close();  // with a checkpoint
+  for (size_t i = 0; i < 2; ++i) {
+    for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+      for (const ChunkId id : media[i]->of_kind(kind)) {
+        media[2]->chunks.emplace(id, media[i]->chunks.at(id));
+        media[2]->ever.insert(id);
+      }
+    }
+  }
+  const uint64_t kept = last_frame();
+  ASSERT_TRUE(start());
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem3", false)));
+  settle();
+  crash();
+  ASSERT_FALSE(media[3]->of_kind(ChunkKind::data).empty()) << "nothing moved: nothing was tested";
+  for (const ChunkId id : media[2]->of_kind(ChunkKind::metadata_frame)) {
+    if (chunk_name(id).serial > kept) media[2]->chunks.erase(id);
+  }
+  media[0]->gone = media[1]->gone = media[3]->gone = true;
+  EXPECT_FALSE(start());
+  tuning.missing_grace = Duration(0);
+  accept_loss = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  auto added = executor.run(cluster->data().add_drive("mem4", false));
+  ASSERT_TRUE(added) << added.error().to_string();
+  pass(std::chrono::seconds(30));
+  EXPECT_NE(state(4), "?") << "it is forgotten, and what it holds";
+  media[3]->gone = false;
+  auto enabled = executor.run(cluster->data().enable_drive(4));
+  ASSERT_TRUE(enabled) << enabled.error().to_string();
+  for (int i = 0; i < 4; ++i) {
+    pass(std::chrono::minutes(11));
+    settle();
+  }
+  size_t there = 0;
+  for (size_t i = 0; i < written.size(); ++i) {
+    auto bytes = read(written[i]);
+    there += bytes && *bytes == random_bytes(i, 1000);
+    const WriteId id = written[i].write_id;
+    const auto holds = [id](const auto& medium) {
+      return !medium->gone && std::ranges::any_of(medium->of_kind(ChunkKind::data), [id](ChunkId c) { return chunk_name(c).serial == id; });
+    };
+    if (std::ranges::any_of(media, holds)) EXPECT_TRUE(bytes) << "a copy of write " << id << " is there: " << bytes.error().to_string();
+  }
+  EXPECT_GT(there, 0u);
 }
 
 }  // namespace
