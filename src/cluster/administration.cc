@@ -15,7 +15,6 @@ namespace {
 constexpr Duration kLook = std::chrono::seconds(1);
 constexpr Duration kLookSoonest = std::chrono::milliseconds(100);  // after the last look, however often it is rung
 constexpr Duration kMapPauseMax = std::chrono::seconds(30);        // between attempts to change a map that cannot be changed
-constexpr Duration kCommitsPatience = std::chrono::seconds(5);     // of adding a drive, for commits that stood still
 constexpr Duration kClosingPatience = std::chrono::seconds(8);     // of enabling, for the old store to close
 constexpr std::string_view kRefuses = "it refuses writes";         // start of the reason of a drive that is drained because of that
 constexpr std::string_view kDisabled = "disabled";  // start of the reason of a drive that was given up because it was disabled
@@ -25,26 +24,6 @@ constexpr std::string_view kMissing = "missing";             // start of the rea
 
 Error no_drive(uint32_t number) {
   return fail(Code::not_found, "the store has no drive {}, or it was removed: `quarry status` lists the drives", number);
-}
-
-Task<std::string> label_of(chunk::ChunkStore* store) { co_return store->label(); }
-
-// What it holds is old: its places are another's, or nobody's.
-bool is_past(const MapDrive& known) { return known.state == DriveState::removed || known.reason.starts_with(kReplaced); }
-
-Error already_known(const MapDrive& known, const std::string& path) {
-  if (is_past(known)) {
-    return fail(
-        Code::already_exists,
-        "{} is drive {}, which was {}, and what it holds is old: to use it again as a new drive, and DESTROY what is on it: `quarry "
-        "device add --force {}`",
-        path, known.number, known.state == DriveState::removed ? std::string("removed") : known.reason, path);
-  }
-  if (known.state == DriveState::failed || known.disabled) {
-    return fail(Code::already_exists, "{} is drive {} of this store, out of use now ({}): `quarry device enable {}`", path, known.number,
-                known.reason, known.number);
-  }
-  return fail(Code::already_exists, "{} is in use already: it is drive {}", path, known.number);
 }
 
 struct Turn {
@@ -68,6 +47,8 @@ Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, 
       guard_(drives, plane.background.home(), [this] { alarm.ring(); }),
       alarm(plane.background) {}
 
+bool Administration::is_past(const MapDrive& known) { return known.state == DriveState::removed || known.reason.starts_with(kReplaced); }
+
 std::string Administration::read_only_reason() const {
   std::lock_guard lock(mutex_);
   return read_only_reason_;
@@ -77,7 +58,7 @@ void Administration::update_read_only() {
   std::string reason;
   if (!log_.writable()) {
     reason =
-        fmt::format("the metadata needs {} drives to be written, fewer are there; bring back or add a drive", log_.writable_copies_min());
+        fmt::format("the metadata needs {} drives to be written, fewer are there; bring back or add drives", log_.writable_copies_min());
   }
   std::lock_guard lock(mutex_);
   read_only_reason_ = std::move(reason);
@@ -102,155 +83,6 @@ bool Administration::holds_data(const ClusterMap& map, uint32_t number) const {
     }
   }
   return false;
-}
-
-// Either the map names the drive when it returns, or nothing does.
-Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoChange also) {
-  if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open further drives");
-  auto topology = drives_.topology();
-  CO_TRY_ASSIGN(OpenedDrive opened, co_await open_drive_(path, topology->map.cluster, force));
-  if (const MapDrive* row = topology->map.find(opened.store->drive_id())) {
-    const MapDrive known = *row;
-    CO_TRY(co_await on(*opened.owner, opened.store->close()));
-    co_return already_known(known, path);
-  }
-  const std::string label = co_await on(*opened.owner, label_of(opened.store.get()));
-  if (!label.empty()) {
-    CO_TRY(co_await on(*opened.owner, opened.store->close()));
-    co_return fail(
-        Code::already_exists,
-        "{} was a drive of this store, which knows it no more: to use it as a new drive, and DESTROY what is on it: `quarry device "
-        "add --force {}`",
-        path, path);
-  }
-  uint32_t number = topology->map.next_drive;
-  for (const LabelDrive& drive : labels_.label().drives) number = std::max(number, drive.number + 1);
-  for (const Drive* drive : drives_.all()) number = std::max(number, drive->number() + 1);  // also of those that did not join in the end
-  const std::string domain = opened.domain.empty() ? fmt::format("drive-{}", number) : opened.domain;
-  MapDrive row{.number = number, .id = opened.store->drive_id(), .path = path, .domain = domain, .weight = opened.weight};
-  const std::string file_system = opened.file_system;
-  drives_.note_file_system(number, file_system);
-  auto owned = std::make_unique<Drive>(Drive::Identity{number, path, domain}, std::move(opened.store), *opened.owner);
-  owned->set_look_below(std::move(opened.look_below));
-  Drive& drive = drives_.add(std::move(owned));
-  drive.set_listener([this](Drive&) { alarm.ring(); });
-  co_await drive.refresh();
-  // A file system gets its share of the data once: the drives that are on it already give up a part.
-  std::vector<uint32_t> sharers;
-  for (const auto& [other, known] : topology->map.drives) {
-    const bool in_use = known.state == DriveState::active || known.state == DriveState::draining;
-    if (in_use && !file_system.empty() && drives_.file_system(other) == file_system) sharers.push_back(other);
-  }
-  const uint64_t share = std::max<uint64_t>(drive.space().device_bytes / (sharers.size() + 1), 1);
-  if (row.weight == 0) row.weight = share;
-  if (!sharers.empty())
-    LOG_WARNING("the new drive is on the file system of others: they share its space, and die together", {"path", path},
-                {"drives", fmt::format("{}", fmt::join(sharers, ", "))});
-  Result<void> joined = co_await log_.add_drive(drive, MetadataLog::Named::no);
-  if (joined) joined = co_await log_.restore_copies();
-  if (joined) joined = co_await name({number, row.id, domain, path});
-  // Commits may have waited for this very drive, and are taken again a moment after it can hold metadata.
-  if (joined) joined = co_await until_commits_are_certain(plane_, Executor::here().now() + kCommitsPatience);
-  if (joined) {
-    joined = co_await maps_.change([row, sharers, share, also](ClusterMap& map) -> Result<void> {
-      for (const uint32_t other : sharers) map.drives.at(other).weight = std::min(map.drives.at(other).weight, share);
-      map.drives.insert_or_assign(row.number, row);
-      map.next_drive = std::max(map.next_drive, row.number + 1);
-      if (also) also(map, row.number);
-      map.replan();
-      return {};
-    });
-  }
-  if (!joined && joined.error().code() == Code::unknown_outcome) {
-    half_joined_.push_back(&drive);
-    update_read_only();
-    co_return std::move(joined).error().with(fmt::format(
-        "whether {} was added is known as soon as the metadata can be written; if it was not, what was begun is undone then", path));
-  }
-  if (!joined) {
-    const Error error = std::move(joined).error();
-    const Result<void> undone = co_await undo_join(&drive);
-    update_read_only();
-    if (undone) co_return Error(error).with(fmt::format("{} was not added", path));
-    half_joined_.push_back(&drive);
-    co_return Error(error).with(fmt::format("{} was not added; what was begun is undone as soon as the metadata can be written ({})", path,
-                                            undone.error().to_string()));
-  }
-  update_read_only();
-  LOG_INFO("drive added", {"drive", number}, {"path", path});
-  co_return number;
-}
-
-Task<Result<void>> Administration::name(LabelDrive drive) {
-  const uint32_t number = drive.number;
-  CO_TRY(co_await labels_.add(std::move(drive), log_.writable_copies_min()));
-  log_.note_named(number);
-  co_return Result<void>();
-}
-
-// The metadata's copies that went to it lie elsewhere, and no label names it: then it can be closed, and asked for again.
-Task<Result<void>> Administration::undo_join(Drive* drive) {
-  const uint32_t number = drive->number();
-  if (log_.knows_drive(number)) CO_TRY(co_await log_.leave_drive(number));
-  if (labels_.names(number)) {
-    CO_TRY(co_await labels_.drop(number, log_.writable_copies_min()));
-  } else {
-    CO_TRY(co_await labels_.write(log_.writable_copies_min()));  // one that names it may have reached some drives
-  }
-  log_.forget_drive(number);
-  Result<void> cleared = co_await drive->set_label("");
-  std::move(cleared).ignore("no newer label names it: at the next start it is not of this cluster");
-  drive->take_down("it was not added");
-  Result<void> closed = co_await drive->close();
-  std::move(closed).ignore("it is not used");
-  co_return Result<void>();
-}
-
-// After what the map says is certain.
-Task<void> Administration::finish_half_join(Drive* drive) {
-  if (drives_.topology()->map.drives.contains(drive->number())) {
-    LOG_INFO("drive added", {"drive", drive->number()}, {"path", drive->path()});
-    std::erase(half_joined_, drive);
-    repairer_.alarm.ring();
-    co_return;
-  }
-  Result<void> undone = co_await undo_join(drive);
-  if (undone) std::erase(half_joined_, drive);
-  if (!undone) std::move(undone).ignore("the metadata's copies on it are needed for now: tried again with the next look");
-}
-
-// A drive of this store, at whatever path it is now: by its identity.
-Task<Result<bool>> Administration::take_back(std::string path) {
-  if (!open_known_) co_return false;
-  const auto topology = drives_.topology();
-  Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
-  if (!opened) co_return false;  // to be added as a new one, or refused as that
-  const MapDrive* known = topology->map.find(opened->store->drive_id());
-  CO_TRY(co_await on(*opened->owner, opened->store->close()));
-  if (known == nullptr || is_past(*known)) co_return false;
-  const Drive* drive = drives_.find(known->number);
-  const bool expected = known->state == DriveState::active || known->state == DriveState::draining;
-  if (expected && !known->disabled && drive != nullptr && drive->readable()) co_return false;
-  CO_TRY(co_await enable(known->number, path));
-  co_return true;
-}
-
-Task<Result<void>> Administration::add_drive(std::string path, bool force) {
-  co_await turn_.acquire();
-  Turn turn{turn_};
-  for (const auto& [number, known] : drives_.topology()->map.drives) {
-    const Drive* drive = drives_.find(number);
-    const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
-    if (expected && !known.disabled && drive != nullptr && drive->readable() && drive->path() == path) co_return already_known(known, path);
-  }
-  if (!force) {
-    CO_TRY_ASSIGN(const bool back, co_await take_back(path));
-    if (back) co_return Result<void>();
-  }
-  CO_TRY_ASSIGN(uint32_t number, co_await join(std::move(path), force));
-  static_cast<void>(number);
-  repairer_.alarm.ring();
-  co_return Result<void>();
 }
 
 Task<Result<void>> Administration::drain_drive(uint32_t number) {
@@ -607,12 +439,32 @@ Task<void> Administration::close_disabled(Drive* drive) {
 }
 
 // An addition that was cut short while the labels were written leaves some that name a drive which never had one. As long as they do it
-// counts as a drive that is away.
+// counts as a drive that is away. But where the metadata went back to an earlier state it may be a drive in use, with data that is nowhere
+// else: the map is to know it when it comes back, and its number is not to be given again.
 Task<Result<void>> Administration::part_from_strangers() {
   const auto topology = drives_.topology();
   std::vector<uint32_t> strangers;
   for (const LabelDrive& named : labels_.label().drives) {
     if (!topology->map.drives.contains(named.number) && drives_.find(named.number) == nullptr) strangers.push_back(named.number);
+  }
+  if (log_.loss_accepted() && !strangers.empty()) {
+    co_return co_await maps_.change([this, strangers](ClusterMap& map) -> Result<void> {
+      uint64_t weight = UINT64_MAX;  // not known; not the largest
+      for (const auto& [number, known] : map.drives) weight = std::min(weight, known.weight);
+      for (const LabelDrive& named : labels_.label().drives) {
+        if (std::ranges::find(strangers, named.number) == strangers.end() || map.drives.contains(named.number)) continue;
+        map.drives[named.number] = {.number = named.number,
+                                    .id = named.id,
+                                    .path = named.path,
+                                    .domain = named.domain,
+                                    .weight = weight,
+                                    .state = DriveState::failed,
+                                    .reason = fmt::format("{}: it was away when the loss of metadata was accepted that knew it", kMissing),
+                                    .audit = true};
+        map.next_drive = std::max(map.next_drive, named.number + 1);
+      }
+      return {};
+    });
   }
   for (const uint32_t number : strangers) {
     Result<void> parted = co_await part(number);
@@ -649,7 +501,8 @@ Task<Result<void>> Administration::admit(MapDrive known, Drive* drive) {
   if (labels_.names(known.number) && labels_.certain()) co_return co_await log_.add_drive(*drive);
   CO_TRY(co_await log_.add_drive(*drive, MetadataLog::Named::no));
   CO_TRY(co_await log_.restore_copies());
-  co_return co_await name({known.number, known.id, known.domain, drive->path()});
+  std::vector<LabelDrive> one{{known.number, known.id, known.domain, drive->path()}};
+  co_return co_await name(std::move(one));
 }
 
 Task<Result<void>> Administration::readmit(uint32_t number) {
@@ -717,13 +570,16 @@ Task<Result<void>> Administration::look(Scope scope) {
 // What the map has to say of the drives, as they were found. now: in lived time.
 Task<Result<void>> Administration::tend(TimePoint now) {
   CO_TRY(co_await maps_.settle());
-  if (!half_joined_.empty()) co_await finish_half_join(half_joined_.back());
+  const std::vector<Drive*> half_joined = half_joined_;
+  for (Drive* drive : half_joined) co_await finish_half_join(drive);
+  if (!waiting_.empty()) co_await add_waiting();
   disable_as_written();
-  CO_TRY(co_await part_from_strangers());
-  CO_TRY(co_await write_down_disabled());
-  const auto topology = drives_.topology();
   // What goes wrong with one drive must not keep the others from being looked after: another one may have to be declared lost.
   std::optional<Error> error;
+  Result<void> parted = co_await part_from_strangers();
+  if (!parted) error = std::move(parted).error().with("a drive that only labels name");
+  CO_TRY(co_await write_down_disabled());
+  const auto topology = drives_.topology();
   for (const auto& [number, at_first] : topology->map.drives) {
     Result<void> done = co_await look_after(number, now);
     if (done) continue;

@@ -1,6 +1,7 @@
 // Administration: drives come, go, fail and return. Changes the map and the labels in an order that a crash may cut anywhere.
 //
 //   add      metadata log may use it -> copies restored -> labels name it -> map places data on it
+//            While there are too few drives for the metadata to be written with it, it waits for the next one.
 //   leave    map places nothing on it -> data moves (repair) -> metadata copies elsewhere -> labels name it no more -> log forgets it
 //
 // watch() looks at the drives once a second: one that is away for longer than the grace is lost (failed in the map, rebuilt elsewhere); one
@@ -53,13 +54,22 @@ class Administration {
   Task<Result<void>> part_from_strangers();
   Task<void> close_disabled(Drive* drive);
   Error needed(const Topology& topology, uint32_t number) const;
+  static bool is_past(const MapDrive& known);  // what it holds is old: its places are another's, or nobody's
   // also: what else changes in the map with it, given the new drive's number.
   using AlsoChange = std::function<void(ClusterMap&, uint32_t)>;
   Task<Result<uint32_t>> join(std::string path, bool force, AlsoChange also = nullptr);
-  // The labels name it, and the metadata log knows.
-  Task<Result<void>> name(LabelDrive drive);
+  // A drive that was opened to be added, and what the map says of it then.
+  struct Joining {
+    Drive* drive = nullptr;
+    LabelDrive label;
+    MapKeeper::Edit edit;
+  };
+  Task<Result<void>> join_all(std::vector<Joining> joining);
+  // The labels name them, and the metadata log knows.
+  Task<Result<void>> name(std::vector<LabelDrive> drives);
   Task<Result<void>> undo_join(Drive* drive);
   Task<void> finish_half_join(Drive* drive);
+  Task<void> add_waiting();
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
   Task<Result<void>> lose(uint32_t number, std::string reason);
   Task<Result<void>> admit(MapDrive known, Drive* drive);
@@ -90,6 +100,7 @@ class Administration {
   Semaphore turn_{1};
   DriveGuard guard_;
   TimePoint looked_below_at_{};
+  std::vector<Joining> waiting_;                                             // for further drives; nothing knows of them yet
   std::vector<Drive*> half_joined_;                                          // joining failed in the middle, and was not undone yet
   std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;  // in lived time
   std::map<uint32_t, TimePoint> slow_since_;

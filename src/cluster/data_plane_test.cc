@@ -6,7 +6,10 @@
 namespace quarry::cluster {
 namespace {
 
-class DataPlaneTest : public ::testing::Test, protected ClusterHarness {};
+class DataPlaneTest : public ::testing::Test, protected ClusterHarness {
+ protected:
+  void pass(Duration time) { executor.run(sleep_for(time)); }
+};
 
 TEST_F(DataPlaneTest, every_size_is_read_back) {
   add_media(6);
@@ -445,6 +448,42 @@ TEST_F(DataPlaneTest, strange_drives_are_refused) {
   media.push_back(first[0]);
   EXPECT_EQ(open().error().code(), Code::wrong_owner);
   EXPECT_EQ(create("mirror:2").error().code(), Code::wrong_owner);
+}
+
+// The drives fill up in the middle; looking for others needs a map of narrower groups. What was put lies where the older one says.
+TEST_F(DataPlaneTest, a_write_that_is_sent_elsewhere_leaves_nothing_though_its_group_moves) {
+  add_media(5);
+  ASSERT_TRUE(create("ec:3+1"));
+  auto begun = cluster->data().begin_write({.redundancy = default_redundancy()});
+  ASSERT_TRUE(begun) << begun.error().to_string();
+  auto writer = std::move(*begun);
+  const std::string bytes = random_bytes(1, 3 * 64 * kKiB);
+  for (int i = 0; i < 2; ++i) {
+    auto taken = executor.run(writer->append(Buffer::copy_of(bytes_of(bytes))));
+    ASSERT_TRUE(taken) << taken.error().to_string();
+  }
+  pass(std::chrono::milliseconds(100));
+  ASSERT_GT(data_chunks(), 0u);
+  std::vector<uint32_t> holders;
+  for (size_t i = 0; i < media.size(); ++i) {
+    if (!media[i]->of_kind(ChunkKind::data).empty()) holders.push_back(static_cast<uint32_t>(i + 1));
+  }
+  ASSERT_EQ(holders.size(), 4u);
+  for (size_t i = 0; i < 2; ++i) media[holders[i] - 1]->ballast = media[holders[i] - 1]->capacity;
+  pass(std::chrono::seconds(5));
+  Result<void> refused;
+  for (int i = 0; i < 8 && refused; ++i) refused = executor.run(writer->append(Buffer::copy_of(bytes_of(bytes))));
+  ASSERT_FALSE(refused);
+  ASSERT_EQ(refused.error().code(), Code::overloaded) << refused.error().to_string();
+  ASSERT_TRUE(plane().plane().drives.topology()->map.knows_width(3)) << "no narrower groups were looked for: nothing was tested";
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(holders[3])));
+  settle();
+  writer.reset();
+  pass(std::chrono::seconds(5));
+  for (size_t i = 0; i < 2; ++i) media[holders[i] - 1]->ballast = 0;
+  settle();
+  EXPECT_EQ(data_chunks(), 0u);
+  EXPECT_EQ(fsck(), "");
 }
 
 }  // namespace

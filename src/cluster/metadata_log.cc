@@ -25,29 +25,48 @@ std::string frame_header(uint64_t epoch, meta::FrameNumber number, size_t length
 
 }  // namespace
 
-MetadataLog::MetadataLog(MetadataLogOptions options) : options_(std::move(options)), next_root_(kSequenceFirstCheckpoint) {}
+MetadataLog::MetadataLog(MetadataLogOptions options) : options_(std::move(options)), next_root_(kSequenceFirstCheckpoint) {
+  look_at_drives();
+}
 MetadataLog::~MetadataLog() { CHECK(appends_ == 0, "MetadataLog dies under an append"); }
 
 Task<Result<std::unique_ptr<MetadataLog>>> MetadataLog::open(MetadataLogOptions options) {
   CHECK(options.copies >= 1);
   std::unique_ptr<MetadataLog> log(new MetadataLog(std::move(options)));
   CO_TRY(co_await log->recover());
-  size_t usable = 0;
-  for (Drive* drive : log->options_.drives) usable += drive->writable();
-  if (usable >= log->writable_copies_min()) {
+  if (log->enough_drives()) {
     CO_TRY(co_await log->establish());
   } else {
-    LOG_WARNING("metadata log opened for reading only", {"drives", usable}, {"needed", log->writable_copies_min()});
+    LOG_WARNING("metadata log opened for reading only", {"drives", log->usable(log->all_)}, {"needed", log->writable_copies_min()});
   }
   co_return log;
 }
 
-unsigned MetadataLog::copies_for_sure(size_t drives) const {
-  if (options_.copies >= 3 && drives <= options_.copies) return options_.copies - 1;
+unsigned MetadataLog::copies_for_sure(size_t units) const {
+  if (options_.copies >= 3 && units <= options_.copies) return options_.copies - 1;
   return options_.copies;
 }
 
-unsigned MetadataLog::writable_copies_min() const { return copies_for_sure(options_.drives.size() + options_.absent.size()); }
+MetadataLog::Ground MetadataLog::ground_without(std::set<uint32_t> without) const {
+  Ground ground{.without = std::move(without)};
+  std::set<std::string_view> domains;
+  size_t drives = 0;
+  const auto note = [&](uint32_t number, const std::string& domain) {
+    if (ground.without.contains(number)) return;
+    domains.insert(domain);
+    ++drives;
+  };
+  for (const Drive* drive : options_.drives) note(drive->number(), drive->domain());
+  for (const AbsentDrive& drive : options_.absent) note(drive.number, drive.domain);
+  ground.by_domain = domains.size() >= options_.copies;
+  ground.units = ground.by_domain ? domains.size() : drives;
+  return ground;
+}
+
+void MetadataLog::look_at_drives() {
+  all_ = ground_without({});
+  named_ = ground_without(unnamed_);
+}
 
 Drive* MetadataLog::find(uint32_t number) const {
   for (Drive* drive : options_.drives) {
@@ -61,25 +80,40 @@ bool MetadataLog::counts(uint32_t number) const {
   return drive != nullptr && drive->readable() && !leaving_.contains(number);
 }
 
-unsigned MetadataLog::counted(const Copies& copies) const {
+unsigned MetadataLog::counted(const Copies& copies, const Ground& ground) const {
+  std::set<std::pair<std::string_view, uint32_t>> units;
+  for (const auto& [number, rewrite] : copies.at) {
+    if (!counts(number) || ground.without.contains(number)) continue;
+    if (ground.by_domain) {
+      units.emplace(find(number)->domain(), 0);
+    } else {
+      units.emplace("", number);
+    }
+  }
+  return static_cast<unsigned>(units.size());
+}
+
+size_t MetadataLog::drives_of(const Copies& copies) const {
   std::set<uint32_t> drives;
   for (const auto& [number, rewrite] : copies.at) {
     if (counts(number)) drives.insert(number);
   }
-  return static_cast<unsigned>(drives.size());
+  return drives.size();
 }
 
-bool MetadataLog::enough(const Copies& copies) const {
-  if (counted(copies) < writable_copies_min()) return false;
-  if (unnamed_.empty()) return true;
-  Copies named = copies;
-  std::erase_if(named.at, [this](const auto& at) { return unnamed_.contains(at.first); });
-  return counted(named) >= copies_for_sure(options_.drives.size() + options_.absent.size() - unnamed_.size());
+unsigned MetadataLog::usable(const Ground& ground) const {
+  Copies everywhere;
+  for (const Drive* drive : options_.drives) {
+    if (drive->writable()) everywhere.at.emplace_back(drive->number(), 0);
+  }
+  return counted(everywhere, ground);
 }
 
-// An acknowledged frame has at least writable_copies_min() copies in as many domains, so with fewer domains absent it can be seen.
+bool MetadataLog::enough(const Copies& copies) const { return suffices(copies, all_) && (unnamed_.empty() || suffices(copies, named_)); }
+
+// An acknowledged frame has at least writable_copies_min() copies that are not lost together, so with fewer absent it can be seen.
 Result<void> MetadataLog::check_absent() {
-  std::set<std::string> domains, absent_domains;
+  std::set<std::string> absent_domains;
   std::string names;
   size_t absent_drives = 0;
   auto note_absent = [&](uint32_t number, const std::string& domain) {
@@ -88,14 +122,10 @@ Result<void> MetadataLog::check_absent() {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", number);
   };
   for (Drive* drive : options_.drives) {
-    domains.insert(drive->domain());
     if (!drive->readable()) note_absent(drive->number(), drive->domain());
   }
-  for (const AbsentDrive& drive : options_.absent) {
-    domains.insert(drive.domain);
-    note_absent(drive.number, drive.domain);
-  }
-  const size_t lost = domains.size() >= options_.copies ? absent_domains.size() : absent_drives;
+  for (const AbsentDrive& drive : options_.absent) note_absent(drive.number, drive.domain);
+  const size_t lost = all_.by_domain ? absent_domains.size() : absent_drives;
   if (lost < writable_copies_min()) return {};
   if (options_.accept_loss) {
     loss_accepted_ = true;
@@ -168,10 +198,11 @@ Task<Result<void>> MetadataLog::recover() {
   }
   durable_frame_ = last_frame_;
   if (last_frame_ < head.reached) {
-    if (!loss_accepted_) {
+    if (!options_.accept_loss) {
       co_return fail(Code::data_lost, "metadata frame {} is on none of the {} drives present, and frames up to {} were there",
                      last_frame_ + 1, options_.drives.size(), head.reached);
     }
+    loss_accepted_ = true;
     LOG_WARNING("metadata frames are lost", {"first", last_frame_ + 1}, {"last", head.reached});
   }
   // Of epochs that were left behind; or behind a gap, where nothing was acknowledged: an append returns only after all frames before it are
@@ -303,7 +334,8 @@ std::vector<Drive*> MetadataLog::candidates(const Copies& have, const std::set<u
       (domains.insert(drive->domain()).second ? first : second).push_back(drive);
     }
   }
-  first.insert(first.end(), second.begin(), second.end());
+  // Beyond the number of copies it is for further domains only.
+  if (!all_.by_domain || drives_of(have) < options_.copies) first.insert(first.end(), second.begin(), second.end());
   first.insert(first.end(), last.begin(), last.end());
   return first;
 }

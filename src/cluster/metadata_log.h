@@ -59,8 +59,11 @@ class MetadataLog : public meta::CommitLog {
   Task<Result<void>> publish_checkpoint(meta::CheckpointManifest manifest) override;
   Result<std::optional<meta::CheckpointManifest>> checkpoint() const override { return checkpoint_; }
 
-  // Copies each frame must reach to be acknowledged: all of `copies`; one less only where there are no more drives than copies.
-  unsigned writable_copies_min() const;
+  // Copies each frame must reach to be acknowledged: all of `copies`; one less only where there are no more drives than copies. Copies that
+  // are lost together count once: by domain where there are as many domains as copies, else by drive.
+  unsigned writable_copies_min() const { return copies_for_sure(all_.units); }
+  // As many drives are there as that takes, those that no label names among them.
+  bool enough_drives() const { return usable(all_) >= writable_copies_min(); }
   bool writable() const { return writable_; }
   uint64_t epoch() const { return epoch_; }
   // It may have gone back to an earlier state.
@@ -71,11 +74,14 @@ class MetadataLog : public meta::CommitLog {
   // then the labels name it no more, then it is forgotten here. A start does not look at a drive that no label names: until note_named,
   // what lies on a new one counts only beside as many copies on the others as would be enough without it.
 
-  // A new drive may hold copies from now on. Makes a log that opened for reading writable, if that is enough.
+  // A new drive may hold copies from now on. A log that opened for reading becomes writable when drives that the labels name are enough:
+  // nothing is acknowledged before, nor said to be the newest (a root).
   enum class Named : uint8_t { no, yes };
   Task<Result<void>> add_drive(Drive& drive, Named named = Named::yes);
-  // The labels name it.
-  void note_named(uint32_t number) { unnamed_.erase(number); }
+  // Before labels name all drives: a start that goes by them relies on it. Errors: unavailable.
+  Result<void> check_copies() const;
+  // The labels name them.
+  Task<Result<void>> note_named(std::vector<uint32_t> numbers);
   // The drive's copies no longer count (it died, or is being drained): every frame, file and root gets its full number of copies
   // on other drives. When it returns success the drive is not needed any more. Errors: unavailable (no spare drive: the metadata stays
   // at fewer copies), data_lost.
@@ -84,7 +90,8 @@ class MetadataLog : public meta::CommitLog {
   // there again), the rest is removed.
   void forget_drive(uint32_t number);
   bool knows_drive(uint32_t number) const { return find(number) != nullptr; }
-  // Copies that are needed and missing, after drives failed: makes them again where possible.
+  // Copies that are needed and missing, after drives failed: makes them again where possible. Also while the log is read-only, if there are
+  // enough drives.
   Task<Result<void>> restore_copies();
 
   struct ScrubResult {
@@ -133,6 +140,7 @@ class MetadataLog : public meta::CommitLog {
 
   Task<Result<void>> recover();
   Task<Result<void>> establish();
+  Task<Result<void>> write_if_possible();
   Result<void> check_absent();
   // What recovery follows.
   struct Head {
@@ -150,11 +158,23 @@ class MetadataLog : public meta::CommitLog {
   void remove_roots_before(std::pair<uint64_t, uint32_t> current, std::map<uint32_t, std::vector<ChunkId>>& by_drive);
   Drive* find(uint32_t number) const;
   bool counts(uint32_t number) const;  // its copies count: up and not leaving
-  unsigned counted(const Copies& copies) const;
+  // The drives that are expected, by what is lost together.
+  struct Ground {
+    std::set<uint32_t> without;  // not counted
+    bool by_domain = false;
+    size_t units = 0;
+  };
+  Ground ground_without(std::set<uint32_t> without) const;
+  void look_at_drives();  // after each change of the drives
+  unsigned counted(const Copies& copies, const Ground& ground) const;
+  unsigned counted(const Copies& copies) const { return counted(copies, all_); }
+  size_t drives_of(const Copies& copies) const;  // whose copies count
+  bool suffices(const Copies& copies, const Ground& ground) const { return counted(copies, ground) >= copies_for_sure(ground.units); }
+  unsigned usable(const Ground& ground) const;  // units that can be written to
   // It survives what it should, whichever labels the next start goes by.
   bool enough(const Copies& copies) const;
-  // Copies of an acknowledged frame with so many drives.
-  unsigned copies_for_sure(size_t drives) const;
+  // Copies of an acknowledged frame with so many drives, or domains.
+  unsigned copies_for_sure(size_t units) const;
   std::vector<Drive*> candidates(const Copies& have, const std::set<uint32_t>& refused);
   // Puts copies of `name` until `copies` count; moves on to other drives when one fails.
   Task<Spread> spread(ChunkName name, std::vector<ByteView> parts, chunk::Stream stream, Copies copies);
@@ -176,6 +196,7 @@ class MetadataLog : public meta::CommitLog {
   MetadataLogOptions options_;
   std::set<uint32_t> leaving_;
   std::set<uint32_t> unnamed_;  // no label names them yet
+  Ground all_, named_;
   uint64_t epoch_ = 0;
   meta::FrameNumber epoch_first_ = 1;
   meta::FrameNumber last_frame_ = 0;

@@ -79,7 +79,7 @@ Task<Result<void>> MetadataLog::restore_all(bool files_too) {
 }
 
 Task<Result<void>> MetadataLog::restore_copies() {
-  if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives");
+  if (!writable_ && !enough_drives()) co_return fail(Code::unavailable, "the metadata is read-only: too few drives");
   co_return co_await restore_all(true);
 }
 
@@ -87,13 +87,18 @@ Task<Result<void>> MetadataLog::leave_drive(uint32_t number) {
   if (!writable_) co_return fail(Code::unavailable, "the metadata is read-only: too few drives to make further copies");
   leaving_.insert(number);
   CO_TRY(co_await restore_all(true));
-  unsigned least = options_.copies;
+  // Enough as long as the labels name it, and then.
+  std::set<uint32_t> without = unnamed_;
+  without.insert(leaving_.begin(), leaving_.end());
+  const Ground then = ground_without(std::move(without));
+  size_t least = options_.copies;
   for (const ChunkName& name : names(true)) {
     const Copies* copies = copies_of(name);
     if (copies == nullptr) continue;
     Copies named = *copies;
     std::erase_if(named.at, [this](const auto& at) { return unnamed_.contains(at.first); });
-    least = std::min(least, counted(named));
+    least = std::min(least, drives_of(named));
+    if (!enough(*copies) || !suffices(named, then)) least = std::min<size_t>({least, counted(named), options_.copies - 1});
   }
   if (least < options_.copies) {
     co_return fail(Code::unavailable, "without drive {} the metadata has {} of {} copies: add a drive first", number, least,
@@ -107,6 +112,7 @@ void MetadataLog::forget_drive(uint32_t number) {
   std::erase_if(options_.drives, [&](Drive* drive) { return drive->number() == number; });
   leaving_.erase(number);
   unnamed_.erase(number);
+  look_at_drives();
   auto forget = [&](Copies& copies) { std::erase_if(copies.at, [&](const auto& at) { return at.first == number; }); };
   for (auto& [key, frame] : frames_) forget(frame.second);
   for (auto& [key, copies] : pieces_) forget(copies);
@@ -123,8 +129,7 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive, Named named) {
     }
   }
   leaving_.erase(drive.number());
-  // Where too few are there to write without it, no frame has been written that others would have to hold.
-  if (named == Named::yes || !writable_) {
+  if (named == Named::yes) {
     unnamed_.erase(drive.number());
   } else {
     unnamed_.insert(drive.number());
@@ -146,6 +151,7 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive, Named named) {
       });
     }
   }
+  look_at_drives();
   std::vector<ChunkId> obsolete;
   for (const chunk::ChunkStat& stat : listing) {
     const ChunkName name = chunk_name(stat.id);
@@ -158,11 +164,29 @@ Task<Result<void>> MetadataLog::add_drive(Drive& drive, Named named) {
       copies->at.push_back(at);
     }
   }
-  size_t usable = 0;
-  for (Drive* each : options_.drives) usable += each->writable() && !leaving_.contains(each->number());
-  if (!writable_ && usable >= writable_copies_min()) CO_TRY(co_await establish());
+  CO_TRY(co_await write_if_possible());
   if (writable_ && !obsolete.empty()) (co_await remove_from(&drive, std::move(obsolete))).ignore("removed when the drive is next opened");
   co_return Result<void>();
+}
+
+Result<void> MetadataLog::check_copies() const {
+  for (const ChunkName& name : names(true)) {
+    const Copies* copies = copies_of(name);
+    if (copies != nullptr && !suffices(*copies, all_))
+      return fail(Code::unavailable, "{} has {} of {} copies that are needed", describe(name), counted(*copies), writable_copies_min());
+  }
+  return {};
+}
+
+Task<Result<void>> MetadataLog::note_named(std::vector<uint32_t> numbers) {
+  for (const uint32_t number : numbers) unnamed_.erase(number);
+  look_at_drives();
+  co_return co_await write_if_possible();
+}
+
+Task<Result<void>> MetadataLog::write_if_possible() {
+  if (writable_ || !enough_drives() || usable(named_) < copies_for_sure(named_.units)) co_return Result<void>();
+  co_return co_await establish();
 }
 
 Task<Result<void>> MetadataLog::replace_copy(ChunkName name, uint32_t number, uint8_t rewrite) {

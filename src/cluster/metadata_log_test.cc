@@ -20,10 +20,10 @@ class MetadataLogTest : public ::testing::Test {
     for (size_t i = 0; i < media.size(); ++i) {
       const auto number = static_cast<uint32_t>(i + 1);
       if (media[i]->gone) {
-        options.absent.push_back({number, fmt::format("d{}", number)});
+        options.absent.push_back({number, domain_of(number)});
         continue;
       }
-      drives.push_back(std::make_unique<Drive>(Drive::Identity{number, fmt::format("mem{}", number), fmt::format("d{}", number)},
+      drives.push_back(std::make_unique<Drive>(Drive::Identity{number, fmt::format("mem{}", number), domain_of(number)},
                                                std::make_unique<MemoryChunkStore>(media[i]), executor));
       options.drives.push_back(drives.back().get());
     }
@@ -38,6 +38,9 @@ class MetadataLogTest : public ::testing::Test {
   void close() {
     log.reset();
     drives.clear();
+  }
+  std::string domain_of(uint32_t number) const {
+    return number <= domains.size() ? std::string(1, domains[number - 1]) : fmt::format("d{}", number);
   }
   Result<void> append(meta::FrameNumber number, std::string text) { return executor.run(log->append(number, {bytes_of(text)})); }
   std::string read(meta::FrameNumber number) {
@@ -60,6 +63,7 @@ class MetadataLogTest : public ::testing::Test {
 
   SimExecutor executor;
   ThreadPool pool{"test", 1};
+  std::string domains;  // by drive, a letter each; of others: each its own
   std::vector<std::shared_ptr<MemoryMedium>> media;
   std::vector<std::unique_ptr<Drive>> drives;
   std::unique_ptr<MetadataLog> log;
@@ -325,6 +329,65 @@ TEST_F(MetadataLogTest, three_copies_on_three_drives_go_on_with_two) {
   media[0]->gone = media[1]->gone = true;
   media[2]->gone = false;
   EXPECT_EQ(open(3).error().code(), Code::data_lost);
+}
+
+// A start goes on with one domain absent, so no frame may be in one domain alone.
+TEST_F(MetadataLogTest, a_frame_that_reached_one_domain_alone_is_not_acknowledged) {
+  make(4);
+  domains = "aabb";
+  ASSERT_TRUE(open(2));
+  ASSERT_TRUE(append(1, "one"));
+  media[2]->gone = media[3]->gone = true;
+  const bool acknowledged = append(2, "two").has_value();
+  ASSERT_EQ(holders(ChunkKind::metadata_frame, 2) > 0, true) << "nothing was tried";
+  media[0]->gone = media[1]->gone = true;
+  media[2]->gone = media[3]->gone = false;
+  auto opened = open(2);
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  EXPECT_GE(log->last_frame(), acknowledged ? 2u : 1u);
+  EXPECT_FALSE(acknowledged);
+}
+
+TEST_F(MetadataLogTest, three_copies_in_three_domains_go_on_with_two) {
+  make(6);
+  domains = "aabbcc";
+  ASSERT_TRUE(open(3));
+  ASSERT_TRUE(append(1, "one"));
+  media[4]->gone = media[5]->gone = true;
+  auto second = append(2, "two");
+  EXPECT_TRUE(second) << second.error().to_string();
+  EXPECT_EQ(holders(ChunkKind::metadata_frame, 2), 3u) << "no domain is left for the third copy, a drive is";
+  close();
+  media[4]->gone = media[5]->gone = false;
+  for (const size_t domain : {0, 2}) {
+    media[domain]->gone = media[domain + 1]->gone = true;
+    auto opened = open(3);
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    EXPECT_EQ(log->last_frame(), 2u);
+    EXPECT_EQ(read(2), "two");
+    close();
+    media[domain]->gone = media[domain + 1]->gone = false;
+  }
+}
+
+// Also where fewer drives are absent than would need it: the start that accepted the loss may have come to its end in the middle.
+TEST_F(MetadataLogTest, a_loss_is_accepted_wherever_it_shows) {
+  make(3);
+  ASSERT_TRUE(open(2));
+  for (int i = 1; i <= 3; ++i) ASSERT_TRUE(append(i, "x"));
+  ASSERT_TRUE(open(2));  // its root says that there were three
+  close();
+  for (auto& medium : media) {
+    for (const ChunkId id : medium->of_kind(ChunkKind::metadata_frame)) {
+      if (chunk_name(id).serial == 2) medium->chunks.erase(id);
+    }
+  }
+  EXPECT_EQ(open(2).error().code(), Code::data_lost);
+  auto opened = open(2, true);
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  EXPECT_EQ(log->last_frame(), 1u);
+  EXPECT_TRUE(log->loss_accepted());
+  EXPECT_GT(log->epoch(), 1000u);
 }
 
 TEST_F(MetadataLogTest, checkpoint_files_are_mirrored_and_replace_the_frames) {

@@ -4,6 +4,7 @@
 
 #include "cluster/testing/cluster_harness.h"
 #include "cluster/testing/stack_harness.h"
+#include "meta/transact.h"
 
 namespace quarry::cluster {
 namespace {
@@ -92,10 +93,28 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     co_return;
   }
 
+  static Task<Result<void>> put_row(meta::Transaction* transaction) {
+    transaction->put("zz", "acknowledged");
+    co_return Result<void>();
+  }
+  static Task<Result<void>> commit(StartTest* self) {
+    const auto body = [](meta::Transaction& transaction) { return put_row(&transaction); };
+    Result<meta::Version> done = co_await meta::transact(self->cluster->meta(), body);
+    if (!done) co_return std::move(done).error();
+    co_return Result<void>();
+  }
+  static Task<void> commit_and_die(StartTest* self, Call call) {
+    if (call != Call::label || self->committed) co_return;
+    const Result<void> done = co_await commit(self);
+    self->committed = done.has_value();
+    *self->dead = true;
+  }
+
   static constexpr Redundancy kTwice{RedundancyKind::mirror, 1, 1};
   TemporaryDirectory temporary;
   bool accept_loss = false;
   std::vector<DataLayout> written;
+  std::optional<bool> committed;  // acknowledged or not, where the test stopped to try it
 };
 
 // What is acknowledged while a drive is being added must be where a start looks that knows nothing of that drive.
@@ -268,6 +287,154 @@ TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before)
     ASSERT_TRUE(back) << back.error().to_string();
     EXPECT_EQ(*back, random_bytes(100 + i, 1000));
   }
+}
+
+// Nothing can be written before the drive is there; and what is written before a label names it would be gone with another one.
+TEST_F(StartTest, that_cannot_write_acknowledges_nothing_on_a_drive_that_no_label_names) {
+  add_media(2);
+  ASSERT_TRUE(make("mirror:2"));
+  close();
+  media[1]->gone = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
+  media[0]->on_call = [this](Call call, ChunkId) { return commit_and_die(this, call); };
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem2", false)));
+  media[0]->on_call = nullptr;
+  ASSERT_TRUE(committed.has_value()) << "nothing was tried while the drive was added: nothing was tested";
+  crash();
+  media[0]->gone = true;
+  media[1]->gone = false;
+  started = start();
+  if (*committed && started) {
+    const auto row = executor.run(cluster->meta().get("zz"));
+    EXPECT_TRUE(row && row->has_value()) << "it was acknowledged";
+  }
+}
+
+// One further drive is not enough, whichever way it came to that; it waits for the second.
+TEST_F(StartTest, that_cannot_write_for_want_of_two_drives_goes_on_with_two) {
+  add_media(4);
+  ASSERT_TRUE(make("mirror:4"));
+  close();
+  media[0]->gone = media[1]->gone = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
+  auto added = executor.run(cluster->data().add_drive("mem4", false));
+  EXPECT_FALSE(added) << "one is enough: nothing was tested";
+  added = executor.run(cluster->data().add_drive("mem4", false));
+  EXPECT_FALSE(added) << "it is the same drive";
+  added = executor.run(cluster->data().add_drive("mem5", false));
+  EXPECT_TRUE(added) << added.error().to_string();
+  pass(std::chrono::seconds(10));
+  EXPECT_EQ(cluster->read_only_reason(), "");
+  EXPECT_EQ(cluster->data().drives().size(), 6u);
+  EXPECT_TRUE(executor.run(commit(this)));
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(cluster->read_only_reason(), "");
+}
+
+TEST_F(StartTest, is_not_needed_where_two_drives_die_and_two_are_added) {
+  add_media(3);
+  ASSERT_TRUE(make("mirror:3"));
+  media[0]->gone = media[1]->gone = true;
+  pass(std::chrono::seconds(5));
+  EXPECT_FALSE(executor.run(commit(this))) << "it can be written: nothing was tested";
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
+  auto added = executor.run(cluster->data().add_drive("mem4", false));
+  EXPECT_TRUE(added) << added.error().to_string();
+  pass(std::chrono::seconds(10));
+  EXPECT_TRUE(executor.run(commit(this)));
+  EXPECT_EQ(cluster->data().drives().size(), 5u);
+}
+
+TEST_F(StartTest, that_accepts_the_loss_of_all_drives_but_one_can_be_written_again) {
+  add_media(3);
+  tuning.missing_grace = Duration(0);
+  ASSERT_TRUE(make("mirror:3"));
+  close();
+  media[0]->gone = media[1]->gone = true;
+  EXPECT_FALSE(start());
+  accept_loss = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_NE(cluster->read_only_reason(), "");
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
+  auto added = executor.run(cluster->data().add_drive("mem4", false));
+  EXPECT_TRUE(added) << added.error().to_string();
+  pass(std::chrono::seconds(30));
+  EXPECT_EQ(cluster->read_only_reason(), "");
+  EXPECT_TRUE(executor.run(commit(this)));
+  for (const size_t i : {2, 3, 4}) {
+    auto label = DriveLabel::decode(media[i]->label);
+    ASSERT_TRUE(label) << label.error().to_string();
+    EXPECT_GT(label->epoch, 1000u) << "labels on drives that were given up may outrank it";
+  }
+  auto layout = write(random_bytes(1, 1000), kTwice);
+  EXPECT_TRUE(layout) << layout.error().to_string();
+  accept_loss = false;
+  started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(cluster->read_only_reason(), "");
+}
+
+// The metadata goes back behind the addition of a drive, to which data had moved. The drive is away for now.
+TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
+  add_media(3);
+  ASSERT_TRUE(make("mirror:2"));
+  for (int i = 0; i < 40; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  close();  // with a checkpoint
+  for (size_t i = 0; i < 2; ++i) {
+    for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+      for (const ChunkId id : media[i]->of_kind(kind)) {
+        media[2]->chunks.emplace(id, media[i]->chunks.at(id));
+        media[2]->ever.insert(id);
+      }
+    }
+  }
+  const uint64_t kept = last_frame();
+  ASSERT_TRUE(start());
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem3", false)));
+  settle();
+  crash();
+  ASSERT_FALSE(media[3]->of_kind(ChunkKind::data).empty()) << "nothing moved: nothing was tested";
+  for (const ChunkId id : media[2]->of_kind(ChunkKind::metadata_frame)) {
+    if (chunk_name(id).serial > kept) media[2]->chunks.erase(id);
+  }
+  media[0]->gone = media[1]->gone = media[3]->gone = true;
+  EXPECT_FALSE(start());
+  tuning.missing_grace = Duration(0);
+  accept_loss = true;
+  auto started = start();
+  ASSERT_TRUE(started) << started.error().to_string();
+  auto added = executor.run(cluster->data().add_drive("mem4", false));
+  ASSERT_TRUE(added) << added.error().to_string();
+  pass(std::chrono::seconds(30));
+  EXPECT_NE(state(4), "?") << "it is forgotten, and what it holds";
+  media[3]->gone = false;
+  auto enabled = executor.run(cluster->data().enable_drive(4));
+  ASSERT_TRUE(enabled) << enabled.error().to_string();
+  for (int i = 0; i < 4; ++i) {
+    pass(std::chrono::minutes(11));
+    settle();
+  }
+  size_t there = 0;
+  for (size_t i = 0; i < written.size(); ++i) {
+    auto bytes = read(written[i]);
+    there += bytes && *bytes == random_bytes(i, 1000);
+    const WriteId id = written[i].write_id;
+    const auto holds = [id](const auto& medium) {
+      return !medium->gone && std::ranges::any_of(medium->of_kind(ChunkKind::data), [id](ChunkId c) { return chunk_name(c).serial == id; });
+    };
+    if (std::ranges::any_of(media, holds)) EXPECT_TRUE(bytes) << "a copy of write " << id << " is there: " << bytes.error().to_string();
+  }
+  EXPECT_GT(there, 0u);
 }
 
 }  // namespace

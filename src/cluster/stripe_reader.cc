@@ -2,6 +2,7 @@
 
 #include <deque>
 
+#include "cluster/keys.h"
 #include "cluster/plane.h"
 #include "codec/erasure.h"
 #include "observe/metrics.h"
@@ -51,6 +52,7 @@ struct ReadState {
   std::map<std::pair<uint32_t, unsigned>, FetchPointer> direct;  // whole shards being read or read, of the stripes in the window
   bool keep_direct = false;                                      // false: ranges and repair, nothing is shared
   bool repair_asked = false;
+  std::shared_ptr<ReadState> wider = {};  // for what is still to be read, since the write was widened
 
   void refresh() {
     topology = plane.drives.topology();
@@ -485,12 +487,38 @@ struct Slot {
 };
 using SlotPointer = std::shared_ptr<Slot>;
 
-Task<void> fill_slot(StatePointer state, SlotPointer slot) {
+// A write may be widened under its reader (widen.cc), and then its group of the wider layout moves for itself, while nothing explains
+// chunks by the narrow one any more. The first of its shards and their ranges are the same. Null: it is as it was.
+Task<StatePointer> find_wider(StatePointer state) {
+  if (state->wider != nullptr) co_return state->wider;
+  if (state->layout.redundancy.kind != RedundancyKind::mirror) co_return StatePointer();
+  const Result<std::optional<std::string>> row = co_await state->plane.meta.get(keys::data(state->layout));
+  if (!row || !*row) co_return StatePointer();
+  Decoder in(**row);
+  Result<DataLayout> present = DataLayout::decode(in);
+  if (!present || *present == state->layout) co_return StatePointer();
+  if (state->wider == nullptr) {  // else another piece was faster
+    state->wider = std::make_shared<ReadState>(
+        ReadState{.plane = state->plane, .layout = *present, .policy = state->policy, .topology = {}, .members = {}, .direct = {}});
+    state->wider->refresh();
+  }
+  co_return state->wider;
+}
+
+Task<Result<SharedBytes>> obtain_now(StatePointer state, SlotPointer slot) {
   Result<SharedBytes> bytes = co_await obtain(state, slot->stripe, slot->shard, slot->fetched);
-  if (!bytes && state->plane.drives.topology() != state->topology) {  // the map changed meanwhile: once more by the new one
-    state->refresh();
-    state->direct.clear();
-    bytes = co_await obtain(state, slot->stripe, slot->shard, slot->fetched);
+  if (bytes || state->plane.drives.topology() == state->topology) co_return bytes;
+  state->refresh();  // the map changed meanwhile: once more by the new one
+  state->direct.clear();
+  co_return co_await obtain(state, slot->stripe, slot->shard, slot->fetched);
+}
+
+Task<void> fill_slot(StatePointer state, SlotPointer slot) {
+  while (state->wider != nullptr) state = state->wider;
+  Result<SharedBytes> bytes = co_await obtain_now(state, slot);
+  if (!bytes) {
+    const StatePointer wider = co_await find_wider(state);
+    if (wider != nullptr) bytes = co_await obtain_now(wider, slot);
   }
   if (bytes && state->policy != CachePolicy::bypass) {
     state->plane.cache.insert(cache_key(state->layout, slot->stripe, slot->shard, slot->block), *bytes, state->policy == CachePolicy::pin);

@@ -508,7 +508,7 @@ class StripeWriter final : public DataWriter {
       demand.redundancy = *next;
       const Result<void> known = co_await know_width(next->width());
       if (!known) continue;
-      const auto topology = state_->topology != nullptr ? state_->topology : state_->plane.drives.topology();
+      const auto topology = ground();
       const std::optional<GroupId> group = choose_group(*topology, demand, hashed);
       if (group) co_return Place{*group, *next};
     }
@@ -602,12 +602,17 @@ class StripeWriter final : public DataWriter {
     }
   }
 
+  // What a place is looked for in. A write of which something was put goes by the topology in which that was done to its end, and counts as
+  // one of it: else the map forgets where its chunks lie, and nobody removes them.
+  std::shared_ptr<const Topology> ground() const {
+    return state_->topology != nullptr && state_->stripes == 0 ? state_->topology : state_->plane.drives.topology();
+  }
+
   Task<Result<void>> know_width(unsigned width) {
     Plane& plane = state_->plane;
-    auto topology = state_->topology != nullptr ? state_->topology : plane.drives.topology();
-    if (topology->map.knows_width(static_cast<uint8_t>(width))) co_return Result<void>();
+    if (ground()->map.knows_width(static_cast<uint8_t>(width))) co_return Result<void>();
     CO_TRY(co_await on(plane.background.home(), plane.register_width(static_cast<uint8_t>(width))));
-    if (state_->topology != nullptr) {
+    if (state_->topology != nullptr && state_->stripes == 0) {
       auto newer = plane.writes.begin();
       plane.writes.end(state_->topology->map.epoch);
       state_->topology = std::move(newer);

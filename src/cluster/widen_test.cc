@@ -167,5 +167,38 @@ TEST_F(WidenTest, what_cannot_be_widened_is_said_and_left) {
   EXPECT_EQ(*read(*twice), random_bytes(6, 1000));
 }
 
+// Whoever reads holds the layout that he began with, and groups of each width move for themselves.
+TEST_F(WidenTest, a_read_that_began_before_it_goes_on_when_both_groups_have_moved) {
+  add_media(7);
+  ASSERT_TRUE(create("mirror:1"));
+  for (const Redundancy wanted : {mirror(2), Redundancy{RedundancyKind::whole, 2, 1}}) {
+    const std::string bytes = random_bytes(wanted.width(), 3'000'000);
+    auto layout = write(bytes, mirror(1));
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    const auto members = plane().plane().drives.topology()->map.members(1, layout->group);
+    auto reader = cluster->data().read(*layout, 0, layout->size, CachePolicy::normal);
+    auto first = executor.run(reader->next(1000));
+    ASSERT_TRUE(first) << first.error().to_string();
+    std::string got(text_of(*first));
+    auto wide = widen(*layout, wanted);
+    for (int again = 0; !wide && wide.error().code() == Code::busy && again < 5; ++again) {
+      settle();
+      wide = widen(*layout, wanted);
+    }
+    ASSERT_TRUE(wide) << wide.error().to_string();
+    settle();
+    ASSERT_TRUE(executor.run(cluster->data().drain_drive(members[0].at.drive)));
+    settle();
+    ASSERT_TRUE(media[members[0].at.drive - 1]->of_kind(ChunkKind::data).empty()) << "nothing moved: nothing was tested";
+    while (got.size() < bytes.size()) {
+      auto next = executor.run(reader->next(kMiB));
+      ASSERT_TRUE(next) << "after " << got.size() << " bytes: " << next.error().to_string();
+      ASSERT_FALSE(next->empty());
+      got += text_of(*next);
+    }
+    EXPECT_TRUE(got == bytes);
+  }
+}
+
 }  // namespace
 }  // namespace quarry::cluster
