@@ -117,6 +117,8 @@ class ChunkStore {
 
   virtual Uuid drive_id() const = 0;
   virtual std::string description() const = 0;  // path and kind, for people
+  // Of this open of the drive, as the drive carries it from now on: whoever opens it next leaves another (fencing.h). 0: not to be told.
+  virtual uint64_t owner_epoch() const { return 0; }
 
   // Stores data under id; durable when it returns. The parts are one payload, in order; they stay valid until completion.
   // Parts of 4096-aligned memory (Buffer) are written without a copy where the layout allows.

@@ -93,12 +93,18 @@ struct Multipart {
   // Sends part `number`, or keeps the server's if it is the same. The caller holds a slot.
   Task<void> send_part(uint32_t number) {
     const uint64_t offset = uint64_t{number - 1} * part_bytes, length = length_of(number);
-    Result<Buffer> data = co_await blocking(pool, [this, offset, length] { return read_range(path, offset, length); });
+    const auto same = present.find(number);
+    const bool compare = same != present.end() && same->second.size == length;
+    std::string etag;
+    Result<Buffer> data = co_await blocking(pool, [this, offset, length, compare, &etag]() -> Result<Buffer> {
+      TRY_ASSIGN(Buffer bytes, read_range(path, offset, length));
+      if (compare) etag = to_hex(md5(bytes));  // takes the loop's time, elsewhere
+      return bytes;
+    });
     if (!data) {
       error.emplace(std::move(data).error());
     } else {
-      const auto same = present.find(number);
-      if (same != present.end() && same->second.size == length && same->second.etag == to_hex(md5(*data))) {
+      if (compare && same->second.etag == etag) {
         done[number - 1] = same->second;
       } else {
         std::vector<SharedBytes> body;

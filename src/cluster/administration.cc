@@ -293,7 +293,7 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
 }
 
 // The store of a drive that vanished is of no use any more, also when the device is back: it is opened again, beside the old one.
-Task<Result<Drive*>> Administration::reopen(uint32_t number, std::string at) {
+Task<Result<Drive*>> Administration::reopen(uint32_t number, std::string at, bool force) {
   if (!open_known_) co_return fail(Code::unsupported, "this node cannot open drives while it runs: restart it");
   auto topology = drives_.topology();
   const MapDrive known = topology->map.drives.at(number);
@@ -307,7 +307,11 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number, std::string at) {
     if (!old->closed())
       co_return fail(Code::busy, "drive {} ({}) still hangs: what was asked of it has not come back; try again later", number, path);
   }
-  Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
+  Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster, force);
+  if (!opened && opened.error().code() == Code::wrong_owner) {
+    co_return std::move(opened).error().with(
+        fmt::format("drive {} stays out of use; to use it here all the same: `quarry device enable --force {}`", number, number));
+  }
   if (!opened) {
     co_return std::move(opened).error().with(fmt::format(
         "drive {} cannot be opened; it comes back by itself once {} has it again, and if it is lost: `quarry device replace {} NEW`",
@@ -353,10 +357,10 @@ MapKeeper::Edit use_again(uint32_t number, std::string path) {
 
 }  // namespace
 
-Task<Result<void>> Administration::enable_drive(uint32_t number) {
+Task<Result<void>> Administration::enable_drive(uint32_t number, bool force) {
   co_await turn_.acquire();
   Turn turn{turn_};
-  co_return co_await enable(number, "");
+  co_return co_await enable(number, "", force);
 }
 
 // Whoever found the drive looked for it for a while. What became of it meanwhile may say otherwise.
@@ -376,7 +380,7 @@ Task<Result<void>> Administration::take_back_drive(uint32_t number, std::string 
 }
 
 // at: where the drive is now, if not where it was.
-Task<Result<void>> Administration::enable(uint32_t number, std::string at) {
+Task<Result<void>> Administration::enable(uint32_t number, std::string at, bool force) {
   auto topology = drives_.topology();
   auto found = topology->map.drives.find(number);
   if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return no_drive(number);
@@ -397,7 +401,7 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at) {
   Drive* opened = nullptr;
   const bool of_use = drive != nullptr && !drive->broken() && !drive->closing() && !drive->hangs() && (drive->sound() || !open_known_);
   if (!of_use) {
-    CO_TRY_ASSIGN(drive, co_await reopen(number, std::move(at)));
+    CO_TRY_ASSIGN(drive, co_await reopen(number, std::move(at), force));
     opened = drive;
   } else if (drive->readable() && !known.disabled && known.state != DriveState::failed && !known.reason.starts_with(kRefuses)) {
     CO_TRY(co_await drive->check_health());

@@ -32,7 +32,7 @@ class Administration {
   Task<Result<void>> remove_drive(uint32_t number, bool force);
   Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force);
   Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force);
-  Task<Result<void>> enable_drive(uint32_t number);
+  Task<Result<void>> enable_drive(uint32_t number, bool force);
   Task<Result<void>> take_back_drive(uint32_t number, std::string path);
   Task<Result<void>> register_width(uint8_t width);
 
@@ -46,8 +46,8 @@ class Administration {
  private:
   Task<Result<void>> look_after(uint32_t number, TimePoint now);
   Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
-  Task<Result<Drive*>> reopen(uint32_t number, std::string at);
-  Task<Result<void>> enable(uint32_t number, std::string at);
+  Task<Result<Drive*>> reopen(uint32_t number, std::string at, bool force);
+  Task<Result<void>> enable(uint32_t number, std::string at, bool force = false);
   Task<Result<bool>> take_back(std::string path);
   Task<Result<void>> write_down_disabled();
   void disable_as_written();

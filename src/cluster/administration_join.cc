@@ -202,7 +202,7 @@ Task<void> Administration::add_waiting() {
 Task<Result<bool>> Administration::take_back(std::string path) {
   if (!open_known_) co_return false;
   const auto topology = drives_.topology();
-  Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster);
+  Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster, false);
   if (!opened) co_return false;  // to be added as a new one, or refused as that
   const MapDrive* known = topology->map.find(opened->store->drive_id());
   CO_TRY(co_await on(*opened->owner, opened->store->close()));

@@ -47,8 +47,9 @@ using OpenMetaStore = std::function<Task<Result<std::unique_ptr<meta::MetaStore>
 // Formats and opens a drive for add_drive and replace_drive. cluster: the id to format for.
 using OpenNewDrive = std::function<Task<Result<OpenedDrive>>(std::string path, Uuid cluster, bool force)>;
 
-// Opens a drive of this cluster again, for enable_drive; never formats.
-using OpenKnownDrive = std::function<Task<Result<OpenedDrive>>(std::string path, Uuid cluster)>;
+// Opens a drive of this cluster again, for enable_drive; never formats. force: also one that another node has opened since this one did
+// (else wrong_owner).
+using OpenKnownDrive = std::function<Task<Result<OpenedDrive>>(std::string path, Uuid cluster, bool force)>;
 
 struct ClusterTuning {
   uint64_t cache_bytes = 256 * kMiB;                  // verified data kept in memory; 0: none

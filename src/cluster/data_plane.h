@@ -266,7 +266,8 @@ class DataPlane {
   // Disabled: used for nothing until it is enabled; after the grace for missing drives its data is rebuilt elsewhere. Refused where data
   // would not be readable without it, unless forced. Enabling opens the drive anew if that is needed.
   virtual Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force);
-  virtual Task<Result<void>> enable_drive(uint32_t number);
+  // force: although another node has opened it since this one did, and uses it perhaps. Else wrong_owner.
+  virtual Task<Result<void>> enable_drive(uint32_t number, bool force = false);
   // For who enables by himself a drive that was away and is there again, at `path`. Errors: precondition_failed (by now it is out of use
   // for another reason: an operator's, or another node has it).
   virtual Task<Result<void>> take_back_drive(uint32_t number, std::string path);
@@ -308,7 +309,7 @@ inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) 
 inline Task<Result<void>> DataPlane::take_back_drive(uint32_t, std::string) {
   co_return fail(Code::unsupported, "this data plane has no drives to take back");
 }
-inline Task<Result<void>> DataPlane::enable_drive(uint32_t) {
+inline Task<Result<void>> DataPlane::enable_drive(uint32_t, bool) {
   co_return fail(Code::unsupported, "this data plane has no drives to enable");
 }
 

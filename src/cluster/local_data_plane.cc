@@ -279,8 +279,8 @@ Task<Result<void>> LocalDataPlane::replace_drive(uint32_t number, std::string pa
 Task<Result<void>> LocalDataPlane::disable_drive(uint32_t number, std::string reason, bool force) {
   return on(plane_.background.home(), administration_.disable_drive(number, std::move(reason), force));
 }
-Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number) {
-  return on(plane_.background.home(), administration_.enable_drive(number));
+Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number, bool force) {
+  return on(plane_.background.home(), administration_.enable_drive(number, force));
 }
 Task<Result<void>> LocalDataPlane::take_back_drive(uint32_t number, std::string path) {
   return on(plane_.background.home(), administration_.take_back_drive(number, std::move(path)));

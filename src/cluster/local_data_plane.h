@@ -45,7 +45,7 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<void>> remove_drive(uint32_t number, bool force) override;
   Task<Result<void>> replace_drive(uint32_t number, std::string path, bool force) override;
   Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force) override;
-  Task<Result<void>> enable_drive(uint32_t number) override;
+  Task<Result<void>> enable_drive(uint32_t number, bool force) override;
   Task<Result<void>> take_back_drive(uint32_t number, std::string path) override;
   bool has_file_drives() const override { return plane_.drives.any_files(); }
   bool whole_objects() const override { return plane_.drives.all_files(); }

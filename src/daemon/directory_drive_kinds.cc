@@ -113,7 +113,7 @@ class KfsDriveKind final : public DriveKind {
       identity = co_await chunk::KfsChunkStore::identify(path);
     }
     if (identity) {
-      found->identity = DriveIdentity{identity->drive, identity->cluster};
+      found->identity = DriveIdentity{identity->drive, identity->cluster, identity->mounts};
       co_return std::unique_ptr<FoundDrive>(std::move(found));
     }
     const Code code = identity.error().code();
@@ -132,7 +132,7 @@ class KfsDriveKind final : public DriveKind {
   Task<Result<DriveIdentity>> identify(std::string path) const override {
     auto identity = co_await chunk::KfsChunkStore::identify(path);
     if (!identity) co_return std::move(identity).error().with(path);
-    co_return DriveIdentity{identity->drive, identity->cluster};
+    co_return DriveIdentity{identity->drive, identity->cluster, identity->mounts};
   }
   Task<Result<std::string>> inspect(std::string path, std::string) const override {
     auto identity = co_await chunk::KfsChunkStore::identify(path);
@@ -154,7 +154,7 @@ class DirDriveKind final : public DriveKind {
     auto found = std::make_unique<FoundDirectory<chunk::DirStore, chunk::DirFormatOptions, chunk::DirStoreOptions>>(path);
     auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });
     if (identity) {
-      found->identity = DriveIdentity{identity->drive, identity->cluster};
+      found->identity = DriveIdentity{identity->drive, identity->cluster, identity->fencing_epoch};
       co_return std::unique_ptr<FoundDrive>(std::move(found));
     }
     // Files of others are left alone, and adopt takes them in; but not what is left of a drive.
@@ -172,7 +172,7 @@ class DirDriveKind final : public DriveKind {
   Task<Result<DriveIdentity>> identify(std::string path) const override {
     auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });
     if (!identity) co_return std::move(identity).error().with(path);
-    co_return DriveIdentity{identity->drive, identity->cluster};
+    co_return DriveIdentity{identity->drive, identity->cluster, identity->fencing_epoch};
   }
   Task<Result<std::string>> inspect(std::string path, std::string) const override {
     auto identity = co_await blocking_apart([path] { return chunk::DirStore::identify(path); });

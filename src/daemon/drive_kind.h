@@ -16,7 +16,8 @@ namespace quarry::daemon {
 
 struct DriveIdentity {
   Uuid drive;
-  Uuid cluster;  // nil: formatted for nobody yet
+  Uuid cluster;              // nil: formatted for nobody yet
+  uint64_t owner_epoch = 0;  // ChunkStore::owner_epoch of whoever opened it last
 };
 
 // A drive that was looked at. Where the kind can hold it (raw), nobody else can open it until this is opened or closed.

@@ -13,6 +13,7 @@
 #include <map>
 #include <set>
 
+#include "chunk/fencing.h"
 #include "cluster/chunk_ids.h"
 #include "daemon/drive_kind.h"
 #include "daemon/mount_notes.h"
@@ -453,7 +454,37 @@ Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, StartRul
   co_return co_await make_store(std::move(looked), std::move(opened), std::move(rules));
 }
 
-Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force) {
+void OwnedDrives::note(const cluster::OpenedDrive& opened) {
+  const uint64_t epoch = opened.store->owner_epoch();
+  std::lock_guard lock(mutex_);
+  if (epoch != 0) epochs_[opened.store->drive_id()] = epoch;
+}
+
+void OwnedDrives::forget(const Uuid& drive) {
+  std::lock_guard lock(mutex_);
+  epochs_.erase(drive);
+}
+
+Result<void> OwnedDrives::check(const std::string& path, const DriveIdentity& there) const {
+  std::lock_guard lock(mutex_);
+  const auto ours = epochs_.find(there.drive);
+  if (ours == epochs_.end() || there.owner_epoch == 0 || there.owner_epoch == ours->second) return {};
+  return fail(Code::wrong_owner, "{}: {} since; it is that one's now", path, chunk::kTakenByAnother);
+}
+
+namespace {
+
+Task<Result<cluster::OpenedDrive>> open_and_note(OwnedDrives* owned, Identified found, HowToOpen how) {
+  const std::optional<DriveIdentity> there = found.found->identity;
+  Result<cluster::OpenedDrive> opened = co_await open_one(std::move(found), how, kAskedPatience);
+  if (opened) owned->note(*opened);
+  if (!opened && there) owned->forget(there->drive);
+  co_return opened;
+}
+
+}  // namespace
+
+Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, OwnedDrives& owned, std::string path, Uuid cluster, bool force) {
   CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner}, force, kAskedPatience));
   const bool fresh = found.fresh() || force;
   std::optional<Error> refusal;
@@ -462,23 +493,33 @@ Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string p
     refusal.emplace(Code::wrong_owner, fmt::format("{} belongs to another store ({}); to DESTROY what is on it, use --force", path,
                                                    found.cluster().to_string()));
   }
+  if (!fresh && !refusal) {
+    Result<void> ours = owned.check(path, *found.found->identity);
+    if (!ours) refusal.emplace(std::move(ours).error());
+  }
   if (refusal) {
     co_await on(owner, close_found(std::move(found.found)));
     co_return std::move(*refusal);
   }
   HowToOpen how{.cluster = cluster, .join = {}, .fresh = fresh, .force = force};
   if (!fresh && found.cluster().is_nil()) how = {.cluster = {}, .join = cluster};
-  co_return co_await open_one(std::move(found), how, kAskedPatience);
+  co_return co_await open_and_note(&owned, std::move(found), how);
 }
 
-Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster) {
+Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, OwnedDrives& owned, std::string path, Uuid cluster, bool force) {
   CO_TRY_ASSIGN(Identified found, co_await identify({path, &owner}, false, kAskedPatience));
   if (found.fresh()) {
     const std::string why = why_a_stranger(found, cluster);
     co_await on(owner, close_found(std::move(found.found)));
     co_return fail(Code::not_found, "{}: {}", path, why);
   }
-  co_return co_await open_one(std::move(found), {.cluster = cluster, .join = {}}, kAskedPatience);
+  Result<void> ours = owned.check(path, *found.found->identity);
+  if (!ours && !force) {
+    co_await on(owner, close_found(std::move(found.found)));
+    co_return std::move(ours).error();
+  }
+  std::move(ours).ignore("or it is forced");
+  co_return co_await open_and_note(&owned, std::move(found), {.cluster = cluster, .join = {}});
 }
 
 }  // namespace quarry::daemon

@@ -1,10 +1,13 @@
 // Opening the drives a node is given: formats those of a new store, and no others.
 #pragma once
 #include <functional>
+#include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "cluster/cluster.h"
+#include "daemon/drive_kind.h"
 #include "daemon/node_config.h"
 #include "daemon/root_memory.h"
 #include "io/ring_executor.h"
@@ -43,10 +46,27 @@ struct OpenedDrives {
 // side by side. Errors: misconfigured (nothing may be formatted: says why), those of a drive that cannot be formatted.
 Task<Result<OpenedDrives>> open_drives(std::vector<DriveToOpen> drives, StartRules rules);
 
+// The drives that this node has opened, as it left them. What another node has opened since is that one's, and is not taken from it unless
+// somebody says so. Thread-safe.
+class OwnedDrives {
+ public:
+  void note(const cluster::OpenedDrive& opened);
+  // An attempt to open it came to nothing; who opened it last is not known any more.
+  void forget(const Uuid& drive);
+  // Errors: wrong_owner.
+  Result<void> check(const std::string& path, const DriveIdentity& there) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<Uuid, uint64_t> epochs_;  // guarded
+};
+
 // Formats (if it is fresh, or force) and opens one drive for `cluster`, on `owner`: for device add and replace.
-Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, std::string path, Uuid cluster, bool force);
+// Errors: wrong_owner (another node has opened it since, and not forced).
+Task<Result<cluster::OpenedDrive>> open_new_drive(Executor& owner, OwnedDrives& owned, std::string path, Uuid cluster, bool force);
 
 // Opens a drive that has a store, for device enable; never formats. Both wait for kAskedPatience for a drive that hangs: timed_out.
-Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, std::string path, Uuid cluster);
+// Errors: wrong_owner (as above).
+Task<Result<cluster::OpenedDrive>> open_known_drive(Executor& owner, OwnedDrives& owned, std::string path, Uuid cluster, bool force);
 
 }  // namespace quarry::daemon

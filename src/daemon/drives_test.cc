@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "chunk/dir/dir_store.h"
+#include "chunk/fencing.h"
 #include "cluster/chunk_ids.h"
 #include "daemon/mount_notes.h"
 #include "daemon/sizes.h"
@@ -92,6 +93,7 @@ class Drives : public ::testing::Test {
   const Uuid store_ = system_random().uuid(), other_ = system_random().uuid();
   std::string root_;
   std::vector<Uuid> begun_;
+  OwnedDrives owned_;
   std::unique_ptr<ExecutorPool> loops_;
 };
 
@@ -211,11 +213,11 @@ TEST_F(Drives, a_directory_that_waits_for_its_file_system_is_not_formatted) {
   std::ofstream(root_ + "/mnt/a/" + kMountNote) << "see daemon/mount_notes.h\n";
   for (const char* name : {"mnt/a", "mnt/a/quarry"}) {
     EXPECT_EQ(open({name}, rules()).error().code(), Code::misconfigured) << name;
-    const auto added = wait_on(loop(), open_new_drive(loop(), at(name), store_, false));
+    const auto added = wait_on(loop(), open_new_drive(loop(), owned_, at(name), store_, false));
     EXPECT_EQ(added.error().code(), Code::misconfigured) << name;
   }
   EXPECT_FALSE(fs::exists(root_ + "/mnt/a/quarry"));
-  const auto kfs = wait_on(loop(), open_new_drive(loop(), "kfs:" + root_ + "/mnt/a", store_, false));
+  const auto kfs = wait_on(loop(), open_new_drive(loop(), owned_, "kfs:" + root_ + "/mnt/a", store_, false));
   EXPECT_EQ(kfs.error().code(), Code::misconfigured) << "the note itself is nothing to destroy";
   EXPECT_TRUE(begun_.empty());
 }
@@ -248,6 +250,33 @@ TEST(Sizes, all_parts_together_stay_inside_small_limits_and_are_whole_on_large_m
   EXPECT_EQ(large.read_cache, 4 * kGiB);
   EXPECT_EQ(large.write_memory, 384 * kMiB);
   EXPECT_EQ(large.index_memtable, 64 * kMiB);
+}
+
+// Closed here, as a drive that was disabled or that vanished; meanwhile another node takes it. Found and opened again by its identity.
+TEST_F(Drives, what_another_node_has_opened_since_is_left_to_it_unless_forced) {
+  const auto close = [this](Result<cluster::OpenedDrive> opened) {
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    const Result<void> closed = wait_on(loop(), [](std::unique_ptr<chunk::ChunkStore>* store) -> Task<Result<void>> {
+      Result<void> done = co_await (*store)->close();
+      store->reset();
+      co_return done;
+    }(&opened->store));
+    EXPECT_TRUE(closed);
+  };
+  const auto open_again = [this](bool force) { return wait_on(loop(), open_known_drive(loop(), owned_, at("a"), store_, force)); };
+  close(wait_on(loop(), open_new_drive(loop(), owned_, at("a"), store_, false)));
+  close(open_again(false));
+  close(open_again(false));
+  put("a", {1, 1});  // the other one
+  const auto refused = open_again(false);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::wrong_owner);
+  EXPECT_NE(refused.error().context().find(chunk::kTakenByAnother), std::string::npos) << refused.error().to_string();
+  const auto not_added = wait_on(loop(), open_new_drive(loop(), owned_, at("a"), store_, false));
+  ASSERT_FALSE(not_added);
+  EXPECT_EQ(not_added.error().code(), Code::wrong_owner);
+  close(open_again(true));
+  close(open_again(false));
 }
 
 }  // namespace

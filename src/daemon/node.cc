@@ -100,6 +100,7 @@ class RunningNode : public Node {
   Task<Result<void>> open_identities();
 
   NodeConfig config_;
+  OwnedDrives owned_;
   RootLock lock_;
   client::Endpoints endpoints_;
   std::unique_ptr<ExecutorPool> loops_;
@@ -204,12 +205,13 @@ Task<Result<void>> RunningNode::try_to_open(std::vector<DriveToOpen> to_open, St
   };
   options.open_drive = [this](std::string path, Uuid cluster, bool force) {
     Executor& owner = next_owner();
-    return remembered(this, on(owner, open_new_drive(owner, std::move(path), cluster, force)));
+    return remembered(this, on(owner, open_new_drive(owner, owned_, std::move(path), cluster, force)));
   };
-  options.open_known = [this](std::string path, Uuid cluster) {
+  options.open_known = [this](std::string path, Uuid cluster, bool force) {
     Executor& owner = next_owner();
-    return remembered(this, on(owner, open_known_drive(owner, std::move(path), cluster)));
+    return remembered(this, on(owner, open_known_drive(owner, owned_, std::move(path), cluster, force)));
   };
+  for (const cluster::OpenedDrive& drive : options.drives) owned_.note(drive);
   fresh_ = opened.fresh;
   if (opened.fresh) {
     cluster::CreateOptions create;

@@ -166,6 +166,20 @@ TEST_F(NodeClient, an_interrupted_upload_goes_on_and_trusts_no_part_unseen) {
   EXPECT_TRUE(read("got") == text);
 }
 
+// No step of a loop is long, the client's own among them.
+TEST_F(NodeClient, large_parts_of_an_interrupted_upload_are_compared_beside_the_loop) {
+  constexpr uint64_t kLarge = 24 * kMiB;
+  auto how = options();
+  how.part_bytes = kLarge;
+  const std::string text = pattern(kLarge + 777, 'b');
+  write("file", text);
+  interrupted("key", {text.substr(0, kLarge)});
+  const auto sent = upload("file", "key", how);
+  ASSERT_TRUE(sent) << sent.error().to_string();
+  EXPECT_EQ(unfinished("key"), 0u) << "it was the same upload";
+  EXPECT_EQ(head("key").size, text.size());
+}
+
 TEST_F(NodeClient, an_upload_whose_parts_do_not_fit_is_not_taken_over) {
   const std::string text = pattern(2 * kPart + 5, 'c');
   write("file", text);

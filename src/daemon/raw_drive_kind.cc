@@ -78,7 +78,7 @@ class RawDriveKind final : public DriveKind {
     auto found = std::make_unique<FoundRaw>(path, std::move(*device));
     auto identity = co_await chunk::RawStore::identify(found->device());
     if (identity) {
-      found->identity = DriveIdentity{identity->drive, identity->cluster};
+      found->identity = DriveIdentity{identity->drive, identity->cluster, identity->fencing_epoch};
       co_return std::unique_ptr<FoundDrive>(std::move(found));
     }
     std::optional<Error> refused;
@@ -118,7 +118,7 @@ class RawDriveKind final : public DriveKind {
     auto identity = co_await chunk::RawStore::identify(*device);
     co_await device->close();
     if (!identity) co_return std::move(identity).error().with(path);
-    co_return DriveIdentity{identity->drive, identity->cluster};
+    co_return DriveIdentity{identity->drive, identity->cluster, identity->fencing_epoch};
   }
 
   Task<Result<std::string>> inspect(std::string path, std::string what) const override {

@@ -34,8 +34,8 @@ class Plane final : public cluster::DataPlane {
   Task<Result<void>> drain_drive(uint32_t) override { co_return unused(); }
   Task<Result<void>> remove_drive(uint32_t, bool) override { co_return unused(); }
   Task<Result<void>> replace_drive(uint32_t, std::string, bool) override { co_return unused(); }
-  Task<Result<void>> enable_drive(uint32_t number) override {
-    enabled.push_back(number);
+  Task<Result<void>> take_back_drive(uint32_t number, std::string) override {
+    taken.push_back(number);
     ++asked;
     co_return Result<void>();
   }
@@ -43,7 +43,7 @@ class Plane final : public cluster::DataPlane {
   Task<Result<FsckReport>> fsck(bool) override { co_return unused(); }
 
   std::vector<cluster::DriveStatus> list;
-  std::vector<uint32_t> enabled;  // of the loop's thread
+  std::vector<uint32_t> taken;  // of the loop's thread
   std::atomic<int> asked{0};
 
  private:
@@ -81,9 +81,9 @@ class Returning : public ::testing::Test {
 
 // It would be taken from the other node, which would take it back.
 TEST_F(Returning, a_drive_that_another_node_has_opened_is_left_to_it) {
-  const std::string taken = fmt::format("/mnt/x: {} since; it is that one's now", chunk::kTakenByAnother);
-  add("missing", taken);
-  add("failed", "missing: " + taken);
+  const std::string by_another = fmt::format("/mnt/x: {} since; it is that one's now", chunk::kTakenByAnother);
+  add("missing", by_another);
+  add("failed", "missing: " + by_another);
   add("disabled", "disabled: by an operator");
   add("active", "");
   add("failed", "removed by force");
@@ -94,7 +94,7 @@ TEST_F(Returning, a_drive_that_another_node_has_opened_is_left_to_it) {
     for (int i = 0; i < 3000 && plane_.asked < 2; ++i) ::usleep(10'000);  // drives are looked at in turn: the last two of all
     returning.stop();
   }
-  EXPECT_EQ(plane_.enabled, (std::vector<uint32_t>{6, 7}));
+  EXPECT_EQ(plane_.taken, (std::vector<uint32_t>{6, 7}));
 }
 
 }  // namespace

@@ -84,6 +84,7 @@ class DirStore : public ChunkStore {
   virtual Task<Result<void>> set_cluster_id(Uuid cluster) = 0;
   // Of this open; see chunk/fencing.h. check_health looks whether it is still the one that the mountpath carries.
   virtual uint64_t fencing_epoch() const = 0;
+  uint64_t owner_epoch() const override { return fencing_epoch(); }
 
   // Takes an existing file in, where it lies, without copying or moving it: reads it once for its checksums and records it. Durable
   // when it returns; its chunks are readable, and it counts as shown under `directory` and `name`.

@@ -301,6 +301,8 @@ class Store : public KfsChunkStore {
     return report;
   }
 
+  uint64_t owner_epoch() const override { return set_->descriptor().mounts; }
+
   StoreHealth health() const override {
     const kfs::SetHealth inner = set_->health();
     StoreHealth health;

@@ -100,6 +100,7 @@ class RawStore : public ChunkStore {
   virtual Task<Result<void>> set_cluster_id(Uuid cluster) = 0;
   // Of this open; see chunk/fencing.h.
   virtual uint64_t fencing_epoch() const = 0;
+  uint64_t owner_epoch() const override { return fencing_epoch(); }
   // Takes the space that a grown device or file has now. Returns the new device size. A smaller device is refused: invalid_argument.
   virtual Task<Result<uint64_t>> grow() = 0;
   // Writes what a restart needs, so that it replays nothing older. Happens by itself when the log fills, and on close.

@@ -65,7 +65,7 @@ class ClusterHarness {
     o.blocking_pool = &pool;
     o.open_meta = [this](meta::CommitLog&, std::string) { return open_meta(); };
     o.open_drive = [this](std::string path, Uuid, bool) { return open_new(path); };
-    o.open_known = [this](std::string path, Uuid) { return open_known(path); };
+    o.open_known = [this](std::string path, Uuid, bool) { return open_known(path); };
     o.random = &random;
     o.tuning = tuning;
     return o;

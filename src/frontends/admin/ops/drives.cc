@@ -41,7 +41,7 @@ Task<Result<Answer>> drives_op(AdminServices& services, Call& call) {
       co_return Answer{.status = 200};
     }
     if (call.segments[2] == "enable") {
-      CO_TRY(co_await services.data.enable_drive(number));
+      CO_TRY(co_await services.data.enable_drive(number, force));
       co_return Answer{.status = 200};
     }
     if (call.segments[2] == "replace") {
