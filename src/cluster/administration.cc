@@ -292,6 +292,15 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
   co_return marked;
 }
 
+// false: it hangs.
+Task<bool> Administration::let_close(Drive* old) {
+  Result<void> closed = co_await old->close();
+  std::move(closed).ignore("it is out of use");
+  const TimePoint patience = Executor::here().now() + kClosingPatience;
+  while (!old->closed() && !old->hangs() && Executor::here().now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
+  co_return old->closed();
+}
+
 // The store of a drive that vanished is of no use any more, also when the device is back: it is opened again, beside the old one.
 Task<Result<Drive*>> Administration::reopen(uint32_t number, std::string at, bool force) {
   if (!open_known_) co_return fail(Code::unsupported, "this node cannot open drives while it runs: restart it");
@@ -300,11 +309,8 @@ Task<Result<Drive*>> Administration::reopen(uint32_t number, std::string at, boo
   Drive* old = drives_.find(number);
   std::string path = !at.empty() ? std::move(at) : old != nullptr ? old->path() : known.path;
   if (old != nullptr) {
-    Result<void> closed = co_await old->close();
-    std::move(closed).ignore("it is broken, that is why it is opened again");
-    const TimePoint patience = Executor::here().now() + kClosingPatience;
-    while (!old->closed() && !old->hangs() && Executor::here().now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
-    if (!old->closed())
+    const bool closed = co_await let_close(old);
+    if (!closed)
       co_return fail(Code::busy, "drive {} ({}) still hangs: what was asked of it has not come back; try again later", number, path);
   }
   Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster, force);

@@ -46,6 +46,7 @@ class Administration {
  private:
   Task<Result<void>> look_after(uint32_t number, TimePoint now);
   Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
+  Task<bool> let_close(Drive* old);
   Task<Result<Drive*>> reopen(uint32_t number, std::string at, bool force);
   Task<Result<void>> enable(uint32_t number, std::string at, bool force = false);
   Task<Result<bool>> take_back(std::string path);

@@ -258,7 +258,7 @@ def test_what_the_messages_say_to_type_works():
         node.cli("device", "disable", "1")
         said = node.cli("device", "add", node.make("dir", 0), check=False)
         if said.returncode != 0:
-            assert type_in(hints(said.stderr)[0]).returncode == 0, said
+            assert hints(said.stderr) and type_in(hints(said.stderr)[0]).returncode == 0, said
         node.wait_for(lambda: drives_of(node)[1]["state"] == "active")
         node.cli("device", "disable", "1")
         hint = next(h for h in hints(node.cli("status").stdout) if "enable 1" in h)
