@@ -26,11 +26,6 @@ Error no_drive(uint32_t number) {
   return fail(Code::not_found, "the store has no drive {}, or it was removed: `quarry status` lists the drives", number);
 }
 
-struct Turn {
-  Semaphore& semaphore;
-  ~Turn() { semaphore.release(); }
-};
-
 }  // namespace
 
 Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, LabelKeeper& labels, MetadataLog& log, Repairer& repairer,

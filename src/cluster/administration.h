@@ -44,6 +44,11 @@ class Administration {
   std::string read_only_reason() const;  // thread-safe
 
  private:
+  // Given back at its end.
+  struct Turn {
+    Semaphore& semaphore;
+    ~Turn() { semaphore.release(); }
+  };
   Task<Result<void>> look_after(uint32_t number, TimePoint now);
   Task<Result<void>> mark_disabled(uint32_t number, std::string reason);
   Task<bool> let_close(Drive* old);
@@ -56,6 +61,7 @@ class Administration {
   Task<void> close_disabled(Drive* drive);
   Error needed(const Topology& topology, uint32_t number) const;
   static bool is_past(const MapDrive& known);  // what it holds is old: its places are another's, or nobody's
+  static Error already_known(const MapDrive& known, const std::string& path);
   // also: what else changes in the map with it, given the new drive's number.
   using AlsoChange = std::function<void(ClusterMap&, uint32_t)>;
   Task<Result<uint32_t>> join(std::string path, bool force, AlsoChange also = nullptr);

@@ -10,9 +10,10 @@ constexpr Duration kCommitsPatience = std::chrono::seconds(5);  // for commits t
 
 Task<std::string> label_of(chunk::ChunkStore* store) { co_return store->label(); }
 
-// is_past: what it holds is old.
-Error already_known(const MapDrive& known, const std::string& path, bool is_past) {
-  if (is_past) {
+}  // namespace
+
+Error Administration::already_known(const MapDrive& known, const std::string& path) {
+  if (is_past(known)) {
     return fail(
         Code::already_exists,
         "{} is drive {}, which was {}, and what it holds is old: to use it again as a new drive, and DESTROY what is on it: `quarry "
@@ -26,13 +27,6 @@ Error already_known(const MapDrive& known, const std::string& path, bool is_past
   return fail(Code::already_exists, "{} is in use already: it is drive {}", path, known.number);
 }
 
-struct Turn {
-  Semaphore& semaphore;
-  ~Turn() { semaphore.release(); }
-};
-
-}  // namespace
-
 // Either the map names the drive when it returns, or nothing does.
 Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoChange also) {
   if (!open_drive_) co_return fail(Code::unsupported, "this node cannot open further drives");
@@ -41,7 +35,7 @@ Task<Result<uint32_t>> Administration::join(std::string path, bool force, AlsoCh
   if (const MapDrive* row = topology->map.find(opened.store->drive_id())) {
     const MapDrive known = *row;
     CO_TRY(co_await on(*opened.owner, opened.store->close()));
-    co_return already_known(known, path, is_past(known));
+    co_return already_known(known, path);
   }
   const std::string label = co_await on(*opened.owner, label_of(opened.store.get()));
   if (!label.empty()) {
@@ -227,8 +221,7 @@ Task<Result<void>> Administration::add_drive(std::string path, bool force) {
   for (const auto& [number, known] : drives_.topology()->map.drives) {
     const Drive* drive = drives_.find(number);
     const bool expected = known.state == DriveState::active || known.state == DriveState::draining;
-    if (expected && !known.disabled && drive != nullptr && drive->readable() && drive->path() == path)
-      co_return already_known(known, path, is_past(known));
+    if (expected && !known.disabled && drive != nullptr && drive->readable() && drive->path() == path) co_return already_known(known, path);
   }
   for (const Joining& one : waiting_) {
     if (one.label.path == path) co_return fail(Code::already_exists, "{} waits for another drive already: add that", path);

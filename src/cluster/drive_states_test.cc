@@ -272,6 +272,41 @@ TEST_F(DriveStatesTest, a_drive_that_was_disabled_while_it_was_looked_for_is_not
   EXPECT_EQ(executor.run(cluster->data().take_back_drive(9, "mem9")).error().code(), Code::not_found);
 }
 
+// Disabled, its store is closed behind the answer; who adds it again at once finds it open.
+TEST_F(DriveStatesTest, a_drive_that_is_still_being_closed_is_waited_for_when_it_is_added_again) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media_have_locks = true;
+  bool closing = false, go = false, done = false;
+  media[0]->on_call = [&](MemoryMedium::Call call, ChunkId) -> Task<void> {
+    return [](MemoryMedium::Call now, bool* seen, const bool* on) -> Task<void> {
+      if (now != MemoryMedium::Call::close) co_return;
+      *seen = true;
+      while (!*on) co_await sleep_for(std::chrono::milliseconds(10));
+    }(call, &closing, &go);
+  };
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(1, "out", true)));
+  pass(std::chrono::seconds(2));
+  ASSERT_TRUE(closing) << "it is not being closed: nothing was tested";
+  const auto add = [](DataPlane* data, const bool* closed, bool* added, bool* go_on) -> Task<void> {
+    TaskGroup group;
+    Result<void> result;
+    group.spawn([](DataPlane* plane, Result<void>* out, bool* end) -> Task<void> {
+      *out = co_await plane->add_drive("mem0", false);
+      *end = true;
+    }(data, &result, added));
+    co_await sleep_for(std::chrono::seconds(1));
+    EXPECT_TRUE(*closed && !*added) << "they did not meet";
+    *go_on = true;
+    co_await group.join();
+    EXPECT_TRUE(result) << result.error().to_string();
+  };
+  executor.run(add(&cluster->data(), &closing, &done, &go));
+  media[0]->on_call = nullptr;
+  EXPECT_EQ(state(1), "active");
+  EXPECT_EQ(cluster->data().drives().size(), 4u);
+}
+
 TEST_F(DriveStatesTest, a_drive_that_is_at_another_path_now_is_taken_back_by_its_identity) {
   add_media(3);
   ASSERT_TRUE(create("mirror:2"));

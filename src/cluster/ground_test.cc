@@ -46,6 +46,11 @@ class GroundTest : public ::testing::Test, protected ClusterHarness {
     }
     EXPECT_EQ(data_chunks(), expected);
   }
+  void expect_sound() {
+    check_all();
+    EXPECT_EQ(fsck(), "");
+    check_chunks();
+  }
   static uint64_t times(const std::string& point) { return points_reached()[point]; }
 
   std::vector<DataLayout> layouts;
@@ -94,9 +99,7 @@ TEST_P(ReplanTest, inside_a_settling_leaves_the_last_whole_copy) {
 #endif
   check_all();
   settle();
-  check_all();
-  EXPECT_EQ(fsck(), "");
-  check_chunks();
+  expect_sound();
   EXPECT_EQ(cluster->data().repair_status().lost_writes, 0u);
 }
 
@@ -117,9 +120,7 @@ TEST_F(GroundTest, a_source_that_is_away_during_a_move_is_still_known_when_it_is
   check_all();
   pass(std::chrono::minutes(25));
   settle();
-  check_all();
-  EXPECT_EQ(fsck(), "");
-  check_chunks();
+  expect_sound();
   EXPECT_EQ(cluster->data().repair_status().lost_writes, 0u);
 }
 
@@ -151,9 +152,7 @@ TEST_P(ReturnTest, of_drives_that_were_given_up_brings_everything_back) {
   check_all();
   pass(std::chrono::minutes(25));
   settle();
-  check_all();
-  EXPECT_EQ(fsck(), "");
-  check_chunks();
+  expect_sound();
   EXPECT_EQ(cluster->data().repair_status().lost_writes, 0u);
 }
 
@@ -472,9 +471,7 @@ TEST_F(WidenedTest, a_write_is_repaired_as_it_is_now_and_not_as_it_was_asked_for
     ASSERT_TRUE(executor.run(plane().repairer().repair_shard(layout, 0, 0)));
   }
   settle();
-  check_all();
-  EXPECT_EQ(fsck(), "");
-  check_chunks();
+  expect_sound();
   EXPECT_EQ(cluster->data().repair_status().lost_writes, 0u);
 }
 
@@ -561,9 +558,7 @@ TEST_F(UnknownTest, outcomes_of_commits_keep_the_places_of_their_writes_in_the_m
   pass(std::chrono::seconds(30));
   layouts.push_back(layout);
   contents.push_back(bytes);
-  check_all();
-  EXPECT_EQ(fsck(), "");
-  check_chunks();
+  expect_sound();
 }
 
 // Its copy must stay where both layouts look for it until it is certain which of them counts.
@@ -584,9 +579,7 @@ TEST_F(UnknownTest, outcome_of_a_widening_leaves_the_only_copy_where_it_is) {
   pass(std::chrono::seconds(30));
   settle();
   layouts[0] = layout;
-  check_all();
-  EXPECT_EQ(fsck(), "");
-  check_chunks();
+  expect_sound();
 }
 
 // What was begun is undone only when it is certain that the map does not name the drive: what is on it could be the only copy.
@@ -652,9 +645,7 @@ TEST_F(GroundTest, a_drive_that_could_not_be_added_is_let_go_when_that_can_be) {
   ASSERT_EQ(cluster->data().drives().size(), 3u);
   EXPECT_EQ(cluster->data().drives().back().state, "active");
   settle();
-  check_all();
-  EXPECT_EQ(fsck(), "");
-  check_chunks();
+  expect_sound();
 }
 
 }  // namespace

@@ -14,37 +14,12 @@ using Call = MemoryMedium::Call;
 class StartTest : public ::testing::Test, protected ClusterHarness {
  protected:
   ~StartTest() override { close(); }
-  ClusterOptions real_options() {
-    ClusterOptions o = options();
+  ClusterOptions options() override {
+    ClusterOptions o = ClusterHarness::options();
     o.metadata_directory = temporary.sub("meta");
     o.accept_loss = accept_loss;
-    o.open_meta = [this](meta::CommitLog& log, std::string directory) { return open_rocksdb(&pool, &log, std::move(directory)); };
+    o.open_meta = [this](meta::CommitLog& log, std::string directory) { return open_small_rocksdb(&pool, &log, std::move(directory)); };
     return o;
-  }
-  static Task<Result<std::unique_ptr<meta::MetaStore>>> open_rocksdb(ThreadPool* pool, meta::CommitLog* log, std::string directory) {
-    meta::RocksdbMetaOptions options;
-    options.directory = std::move(directory);
-    options.pool = pool;
-    options.block_cache_bytes = 4 << 20;
-    options.memtable_bytes = 4 << 20;
-    CO_TRY_ASSIGN(auto store, co_await meta::RocksdbMetaStore::open(std::move(options), *log));
-    co_return std::unique_ptr<meta::MetaStore>(std::move(store));
-  }
-  Result<void> make(std::string redundancy) {
-    CreateOptions what;
-    what.redundancy = std::move(redundancy);
-    what.group_count = 16;
-    auto made = executor.run(Cluster::create(real_options(), what));
-    if (!made) return std::move(made).error();
-    cluster = std::move(*made);
-    return {};
-  }
-  Result<void> start() {
-    close();
-    auto made = executor.run(Cluster::open(real_options()));
-    if (!made) return std::move(made).error();
-    cluster = std::move(*made);
-    return {};
   }
   void pass(Duration time) { executor.run(sleep_for(time)); }
   std::string state(uint32_t number) {
@@ -110,6 +85,15 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     *self->dead = true;
   }
 
+  // Of what was acknowledged all must be there.
+  void die_and_lose_a_drive() {
+    crash();
+    media[0]->gone = true;
+    auto started = open();
+    ASSERT_TRUE(started) << started.error().to_string();
+    EXPECT_EQ(recorded(written), written.size());
+  }
+
   static constexpr Redundancy kTwice{RedundancyKind::mirror, 1, 1};
   TemporaryDirectory temporary;
   bool accept_loss = false;
@@ -120,42 +104,38 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
 // What is acknowledged while a drive is being added must be where a start looks that knows nothing of that drive.
 TEST_F(StartTest, after_a_death_while_a_drive_was_added_and_the_loss_of_another_has_all_that_was_acknowledged) {
   add_media(3);
-  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(create("mirror:2"));
   media[0]->on_call = [this](Call call, ChunkId) { return write_and_die(this, call); };
   EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
   media[0]->on_call = nullptr;
   ASSERT_EQ(written.size(), 12u) << "nothing was written while the drive was added: nothing was tested";
   EXPECT_TRUE(media[3]->label.empty());
-  crash();
-  media[0]->gone = true;
-  auto started = start();
-  ASSERT_TRUE(started) << started.error().to_string();
-  EXPECT_EQ(recorded(written), written.size());
+  die_and_lose_a_drive();
 }
 
 // Some labels name the new drive, which never got one. It counts as away, and must not for ever.
 TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_losing_a_drive_later) {
   add_media(3);
-  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(create("mirror:2"));
   media[1]->on_call = [this](Call call, ChunkId) -> Task<void> { return die_at_label(this, call); };
   EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
   media[1]->on_call = nullptr;
   EXPECT_TRUE(media[3]->label.empty());
   crash();
-  auto started = start();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   pass(std::chrono::seconds(10));
   EXPECT_EQ(cluster->data().drives().size(), 3u);
   close();
   media[2]->gone = true;
-  started = start();
+  started = open();
   ASSERT_TRUE(started) << started.error().to_string();
 }
 
 // Commits stand still with one of two drives, and are refused after a while. A new drive is what helps.
 TEST_F(StartTest, is_not_needed_where_a_drive_is_added_because_nothing_can_be_written) {
   add_media(2);
-  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(create("mirror:2"));
   auto layout = write(random_bytes(1, 1000), kTwice);
   ASSERT_TRUE(layout) << layout.error().to_string();
   media[1]->gone = true;
@@ -173,7 +153,7 @@ TEST_F(StartTest, is_not_needed_where_a_drive_is_added_because_nothing_can_be_wr
 // A drive that was drained is no place for metadata any more, and no label names it. It comes back to its slot all the same.
 TEST_F(StartTest, after_a_drained_drive_was_pulled_and_put_back_and_the_loss_of_another_has_all_that_was_acknowledged) {
   add_media(4);
-  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(create("mirror:2"));
   ASSERT_TRUE(write(random_bytes(1, 1000), kTwice));
   ASSERT_TRUE(executor.run(cluster->data().drain_drive(2)));
   settle();
@@ -189,18 +169,14 @@ TEST_F(StartTest, after_a_drained_drive_was_pulled_and_put_back_and_the_loss_of_
     ASSERT_TRUE(layout) << layout.error().to_string();
     written.push_back(*layout);
   }
-  crash();
-  media[0]->gone = true;
-  auto started = start();
-  ASSERT_TRUE(started) << started.error().to_string();
-  EXPECT_EQ(recorded(written), written.size());
+  die_and_lose_a_drive();
 }
 
 // A commit that nobody was told of is on one drive, and ends what a start sees that cannot write. That drive dies: what the commit retired
 // is referenced again, and has to be there.
 TEST_F(StartTest, that_cannot_write_removes_nothing) {
   add_media(4);
-  ASSERT_TRUE(make("mirror:3"));
+  ASSERT_TRUE(create("mirror:3"));
   const std::string bytes = random_bytes(1, 50'000);
   auto layout = write(bytes, {RedundancyKind::mirror, 1, 0});
   ASSERT_TRUE(layout) << layout.error().to_string();
@@ -227,7 +203,7 @@ TEST_F(StartTest, that_cannot_write_removes_nothing) {
   }
   ASSERT_LT(holder, media.size());
   for (size_t i = 0; i < media.size(); ++i) media[i]->gone = i != place && i != holder;
-  auto started = start();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
   EXPECT_EQ(recorded({*layout}), 0u) << "the commit is not seen: nothing was tested";
@@ -237,7 +213,7 @@ TEST_F(StartTest, that_cannot_write_removes_nothing) {
   EXPECT_FALSE(scrubbed);
   close();
   for (size_t i = 0; i < media.size(); ++i) media[i]->gone = i == holder;
-  started = start();
+  started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   EXPECT_EQ(recorded({*layout}), 1u);
   auto back = read(*layout);
@@ -249,7 +225,7 @@ TEST_F(StartTest, that_cannot_write_removes_nothing) {
 TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before) {
   add_media(3);
   tuning.missing_grace = Duration(0);
-  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(create("mirror:2"));
   close();  // with a checkpoint
   for (size_t i = 0; i < 2; ++i) {
     for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
@@ -260,7 +236,7 @@ TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before)
     }
   }
   const uint64_t kept = last_frame();
-  ASSERT_TRUE(start());
+  ASSERT_TRUE(open());
   for (int i = 0; i < 30; ++i) ASSERT_TRUE(write(random_bytes(i, 1000), kTwice));
   crash();
   for (const ChunkId id : media[2]->of_kind(ChunkKind::metadata_frame)) {
@@ -268,9 +244,9 @@ TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before)
   }
   ASSERT_FALSE(media[2]->of_kind(ChunkKind::data).empty());
   media[0]->gone = media[1]->gone = true;
-  EXPECT_FALSE(start());
+  EXPECT_FALSE(open());
   accept_loss = true;
-  auto started = start();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   ASSERT_TRUE(executor.run(cluster->data().add_drive("mem3", false)));
   settle();
@@ -280,7 +256,7 @@ TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before)
     written.push_back(*layout);
   }
   accept_loss = false;
-  started = start();
+  started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   for (int i = 0; i < 30; ++i) {
     auto back = read(written[static_cast<size_t>(i)]);
@@ -292,10 +268,10 @@ TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before)
 // Nothing can be written before the drive is there; and what is written before a label names it would be gone with another one.
 TEST_F(StartTest, that_cannot_write_acknowledges_nothing_on_a_drive_that_no_label_names) {
   add_media(2);
-  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(create("mirror:2"));
   close();
   media[1]->gone = true;
-  auto started = start();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
   media[0]->on_call = [this](Call call, ChunkId) { return commit_and_die(this, call); };
@@ -305,7 +281,7 @@ TEST_F(StartTest, that_cannot_write_acknowledges_nothing_on_a_drive_that_no_labe
   crash();
   media[0]->gone = true;
   media[1]->gone = false;
-  started = start();
+  started = open();
   if (*committed && started) {
     const auto row = executor.run(cluster->meta().get("zz"));
     EXPECT_TRUE(row && row->has_value()) << "it was acknowledged";
@@ -315,10 +291,10 @@ TEST_F(StartTest, that_cannot_write_acknowledges_nothing_on_a_drive_that_no_labe
 // One further drive is not enough, whichever way it came to that; it waits for the second.
 TEST_F(StartTest, that_cannot_write_for_want_of_two_drives_goes_on_with_two) {
   add_media(4);
-  ASSERT_TRUE(make("mirror:4"));
+  ASSERT_TRUE(create("mirror:4"));
   close();
   media[0]->gone = media[1]->gone = true;
-  auto started = start();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
   auto added = executor.run(cluster->data().add_drive("mem4", false));
@@ -331,14 +307,14 @@ TEST_F(StartTest, that_cannot_write_for_want_of_two_drives_goes_on_with_two) {
   EXPECT_EQ(cluster->read_only_reason(), "");
   EXPECT_EQ(cluster->data().drives().size(), 6u);
   EXPECT_TRUE(executor.run(commit(this)));
-  started = start();
+  started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   EXPECT_EQ(cluster->read_only_reason(), "");
 }
 
 TEST_F(StartTest, is_not_needed_where_two_drives_die_and_two_are_added) {
   add_media(3);
-  ASSERT_TRUE(make("mirror:3"));
+  ASSERT_TRUE(create("mirror:3"));
   media[0]->gone = media[1]->gone = true;
   pass(std::chrono::seconds(5));
   EXPECT_FALSE(executor.run(commit(this))) << "it can be written: nothing was tested";
@@ -353,12 +329,12 @@ TEST_F(StartTest, is_not_needed_where_two_drives_die_and_two_are_added) {
 TEST_F(StartTest, that_accepts_the_loss_of_all_drives_but_one_can_be_written_again) {
   add_media(3);
   tuning.missing_grace = Duration(0);
-  ASSERT_TRUE(make("mirror:3"));
+  ASSERT_TRUE(create("mirror:3"));
   close();
   media[0]->gone = media[1]->gone = true;
-  EXPECT_FALSE(start());
+  EXPECT_FALSE(open());
   accept_loss = true;
-  auto started = start();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   ASSERT_NE(cluster->read_only_reason(), "");
   EXPECT_FALSE(executor.run(cluster->data().add_drive("mem3", false)));
@@ -375,7 +351,7 @@ TEST_F(StartTest, that_accepts_the_loss_of_all_drives_but_one_can_be_written_aga
   auto layout = write(random_bytes(1, 1000), kTwice);
   EXPECT_TRUE(layout) << layout.error().to_string();
   accept_loss = false;
-  started = start();
+  started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   EXPECT_EQ(cluster->read_only_reason(), "");
 }
@@ -383,7 +359,7 @@ TEST_F(StartTest, that_accepts_the_loss_of_all_drives_but_one_can_be_written_aga
 // The metadata goes back behind the addition of a drive, to which data had moved. The drive is away for now.
 TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
   add_media(3);
-  ASSERT_TRUE(make("mirror:2"));
+  ASSERT_TRUE(create("mirror:2"));
   for (int i = 0; i < 40; ++i) {
     auto layout = write(random_bytes(i, 1000), kTwice);
     ASSERT_TRUE(layout) << layout.error().to_string();
@@ -399,7 +375,7 @@ TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
     }
   }
   const uint64_t kept = last_frame();
-  ASSERT_TRUE(start());
+  ASSERT_TRUE(open());
   ASSERT_TRUE(executor.run(cluster->data().add_drive("mem3", false)));
   settle();
   crash();
@@ -408,10 +384,10 @@ TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
     if (chunk_name(id).serial > kept) media[2]->chunks.erase(id);
   }
   media[0]->gone = media[1]->gone = media[3]->gone = true;
-  EXPECT_FALSE(start());
+  EXPECT_FALSE(open());
   tuning.missing_grace = Duration(0);
   accept_loss = true;
-  auto started = start();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   auto added = executor.run(cluster->data().add_drive("mem4", false));
   ASSERT_TRUE(added) << added.error().to_string();

@@ -2,7 +2,6 @@
 #include "daemon/drives.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -12,28 +11,15 @@
 #include "cluster/chunk_ids.h"
 #include "daemon/mount_notes.h"
 #include "daemon/sizes.h"
+#include "daemon/testing/folder_and_loop.h"
 
 namespace quarry::daemon {
 namespace {
 
 namespace fs = std::filesystem;
 
-class Drives : public ::testing::Test {
+class Drives : public FolderAndLoop {
  protected:
-  void SetUp() override {
-    root_ = testing::TempDir() + "quarry-drives-" + std::to_string(::getpid());
-    fs::remove_all(root_);
-    fs::create_directories(root_);
-    auto loops = ExecutorPool::start({.name = "test", .threads = 1});
-    ASSERT_TRUE(loops) << loops.error().to_string();
-    loops_ = std::move(*loops);
-  }
-  void TearDown() override {
-    loops_->stop();
-    loops_.reset();
-    fs::remove_all(root_);
-  }
-  Executor& loop() { return loops_->executor(0); }
   std::string at(const std::string& name) const { return "dir:" + root_ + "/" + name; }
   Uuid format(const std::string& name, Uuid cluster) {
     auto drive = wait_on(loop(), chunk::DirStore::format(root_ + "/" + name, {.cluster = cluster}));
@@ -91,10 +77,8 @@ class Drives : public ::testing::Test {
   }
 
   const Uuid store_ = system_random().uuid(), other_ = system_random().uuid();
-  std::string root_;
   std::vector<Uuid> begun_;
   OwnedDrives owned_;
-  std::unique_ptr<ExecutorPool> loops_;
 };
 
 TEST_F(Drives, a_root_remembers_its_store_and_how_far_it_came) {

@@ -10,6 +10,7 @@
 #include "chunk/dir/dir_store.h"
 #include "chunk/fencing.h"
 #include "daemon/drives.h"
+#include "daemon/testing/folder_and_loop.h"
 
 namespace quarry::daemon {
 namespace {
@@ -50,22 +51,8 @@ class Plane final : public cluster::DataPlane {
   static Error unused() { return fail(Code::unsupported, "not asked for here"); }
 };
 
-class Returning : public ::testing::Test {
+class Returning : public FolderAndLoop {
  protected:
-  void SetUp() override {
-    root_ = testing::TempDir() + "quarry-returning-" + std::to_string(::getpid());
-    fs::remove_all(root_);
-    fs::create_directories(root_);
-    auto loops = ExecutorPool::start({.name = "test", .threads = 1});
-    ASSERT_TRUE(loops) << loops.error().to_string();
-    loops_ = std::move(*loops);
-  }
-  void TearDown() override {
-    loops_->stop();
-    loops_.reset();
-    fs::remove_all(root_);
-  }
-  Executor& loop() { return loops_->executor(0); }
   // A drive that lies there, ready to be opened.
   void add(std::string state, std::string reason) {
     const auto number = static_cast<uint32_t>(plane_.list.size() + 1);
@@ -74,8 +61,6 @@ class Returning : public ::testing::Test {
     ASSERT_TRUE(id) << id.error().to_string();
     plane_.list.push_back({.number = number, .id = *id, .path = "dir:" + path, .state = std::move(state), .reason = std::move(reason)});
   }
-  std::string root_;
-  std::unique_ptr<ExecutorPool> loops_;
   Plane plane_;
 };
 

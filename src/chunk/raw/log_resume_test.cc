@@ -55,9 +55,19 @@ class RawLogResume : public testing::Test {
     executor.run(device->close());
   }
   Result<std::unique_ptr<RawStore>> open() { return executor.run(RawStore::open(disk->open(), {.background = false})); }
-  Result<void> put(RawStore& store, uint64_t n) {
-    const std::string text = test_payload(n, 100'000);
-    return executor.run(store.put({1, n}, {bytes_of(text)}, {}));
+  // And the mount after it finds nothing wrong.
+  void expect_a_put_survives_a_cut(std::unique_ptr<RawStore> store) {
+    const std::string text = test_payload(1, 100'000);
+    ASSERT_TRUE(executor.run(store->put({1, 1}, {bytes_of(text)}, {})));
+    const auto after = disk->stable_copy();
+    EXPECT_TRUE(executor.run(store->close()));
+    disk = after;
+    auto again = open();
+    ASSERT_TRUE(again) << again.error().to_string();
+    EXPECT_FALSE((*again)->open_report().log_rebuilt);
+    EXPECT_TRUE((*again)->open_report().damage.empty()) << (*again)->open_report().damage.front();
+    EXPECT_TRUE(executor.run((*again)->stat({1, 1})));
+    EXPECT_TRUE(executor.run((*again)->close()));
   }
 
   SimExecutor executor;
@@ -112,15 +122,7 @@ TEST_F(RawLogResume, a_drive_opens_however_often_the_power_goes_between_two_part
   auto store = open();
   ASSERT_TRUE(store) << store.error().to_string();
   EXPECT_TRUE((*store)->open_report().damage.empty()) << (*store)->open_report().damage.front();
-  ASSERT_TRUE(put(**store, 1));
-  const auto after = disk->stable_copy();
-  EXPECT_TRUE(executor.run((*store)->close()));
-  disk = after;
-  store = open();
-  ASSERT_TRUE(store) << store.error().to_string();
-  EXPECT_TRUE((*store)->open_report().damage.empty()) << (*store)->open_report().damage.front();
-  EXPECT_TRUE(executor.run((*store)->stat({1, 1})));
-  EXPECT_TRUE(executor.run((*store)->close()));
+  expect_a_put_survives_a_cut(std::move(*store));
 }
 
 // After a clean close the log is not needed, so two rotten places in it cost nothing: but the first would be a gap in the middle of the
@@ -138,16 +140,7 @@ TEST_F(RawLogResume, a_gap_that_a_clean_close_made_harmless_is_not_found_again_a
   ASSERT_TRUE(store) << store.error().to_string();
   EXPECT_FALSE((*store)->open_report().damage.empty()) << "they did not meet";
   EXPECT_FALSE((*store)->open_report().log_rebuilt);
-  ASSERT_TRUE(put(**store, 1));
-  const auto after = disk->stable_copy();
-  EXPECT_TRUE(executor.run((*store)->close()));
-  disk = after;
-  store = open();
-  ASSERT_TRUE(store) << store.error().to_string();
-  EXPECT_FALSE((*store)->open_report().log_rebuilt);
-  EXPECT_TRUE((*store)->open_report().damage.empty()) << (*store)->open_report().damage.front();
-  EXPECT_TRUE(executor.run((*store)->stat({1, 1})));
-  EXPECT_TRUE(executor.run((*store)->close()));
+  expect_a_put_survives_a_cut(std::move(*store));
 }
 
 }  // namespace

@@ -44,12 +44,12 @@ class MortalChunkStore : public MemoryChunkStore {
 
 class ClusterHarness {
  public:
-  ~ClusterHarness() { close(); }
+  virtual ~ClusterHarness() { close(); }
 
   void add_media(size_t count, uint64_t bytes = 256 * kMiB) {
     for (size_t i = 0; i < count; ++i) media.push_back(std::make_shared<MemoryMedium>(media.size() + 1, bytes));
   }
-  ClusterOptions options() {
+  virtual ClusterOptions options() {
     ClusterOptions o;
     dead = std::make_shared<bool>(false);
     for (size_t i = 0; i < media.size(); ++i) {
@@ -198,6 +198,8 @@ class ClusterHarness {
   std::optional<SpaceBelow> below;  // of all media: OpenedDrive::look_below
   std::string new_media_file_system;
   bool new_media_keep_files = false;
+  bool media_have_locks = false;  // opening one that is open is refused, as by real ones; but the lock of one that vanished goes with it,
+                                  // which this does not know
   std::shared_ptr<meta::MemoryMetaMedia> meta_media = meta::make_memory_meta_media();
   meta::MemoryMetaStore* meta_store = nullptr;
   std::shared_ptr<bool> dead;
@@ -214,6 +216,7 @@ class ClusterHarness {
     for (size_t i = 0; i < media.size(); ++i) {
       if (path != fmt::format("mem{}", i) && !path.ends_with(fmt::format("/mem{}", i))) continue;
       if (media[i]->gone) co_return fail(Code::not_found, "{} is still gone", path);
+      if (media_have_locks && media[i]->holders > 0) co_return fail(Code::busy, "{} is in use", path);
       OpenedDrive drive;
       drive.store = std::make_unique<MortalChunkStore>(media[i], dead);
       drive.owner = &executor;

@@ -78,11 +78,12 @@ struct MemoryMedium {
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
   // For stopping exactly between two steps of what is tested: awaited when a call reaches the store, before it does anything. id: of the
   // first chunk; of a list: where it begins.
-  enum class Call : uint8_t { put, get, stat, list, remove, label };
+  enum class Call : uint8_t { put, get, stat, list, remove, label, close };
   std::function<Task<void>(Call call, ChunkId id)> on_call;
   // Of all drives that share it: so many further puts and removals of a chunk land, then the process is dead and none does.
   std::shared_ptr<uint64_t> steps_left;
   bool take_step() { return steps_left == nullptr || (*steps_left > 0 && (*steps_left)-- > 0); }
+  size_t holders = 0;  // stores that have it open: real ones hold a lock
   // Seen.
   uint64_t puts = 0, gets = 0, removes = 0;
   uint64_t listed = 0;  // chunks
@@ -103,7 +104,13 @@ struct MemoryMedium {
 
 class MemoryChunkStore : public chunk::ChunkStore {
  public:
-  explicit MemoryChunkStore(std::shared_ptr<MemoryMedium> medium) : m_(std::move(medium)) { m_->forget_unfinished(); }
+  explicit MemoryChunkStore(std::shared_ptr<MemoryMedium> medium) : m_(std::move(medium)) {
+    m_->forget_unfinished();
+    ++m_->holders;
+  }
+  ~MemoryChunkStore() override {
+    if (holds_) --m_->holders;
+  }
 
   Uuid drive_id() const override { return m_->id; }
   std::string description() const override { return "memory"; }
@@ -276,6 +283,8 @@ class MemoryChunkStore : public chunk::ChunkStore {
 
   Task<Result<void>> close() override {
     closed_ = true;
+    co_await reached(MemoryMedium::Call::close, {});
+    if (std::exchange(holds_, false)) --m_->holders;
     co_return Result<void>();
   }
 
@@ -297,7 +306,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
 
   std::shared_ptr<MemoryMedium> m_;
-  bool closed_ = false;
+  bool closed_ = false, holds_ = true;
 };
 
 }  // namespace quarry::cluster

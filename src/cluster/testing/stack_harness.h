@@ -28,6 +28,22 @@ class TemporaryDirectory {
   std::string path_;
 };
 
+// On the commit log that the cluster has. checkpoint_log_bytes: a checkpoint after so many of log; 0: as usual.
+inline Task<Result<std::unique_ptr<meta::MetaStore>>> open_small_rocksdb(ThreadPool* pool, meta::CommitLog* log, std::string directory,
+                                                                         uint64_t checkpoint_log_bytes = 0) {
+  meta::RocksdbMetaOptions options;
+  options.directory = std::move(directory);
+  options.pool = pool;
+  options.block_cache_bytes = 4 << 20;
+  options.memtable_bytes = 4 << 20;
+  if (checkpoint_log_bytes != 0) {
+    options.checkpoint_log_bytes = checkpoint_log_bytes;
+    options.checkpoint_ratio = 0;
+  }
+  CO_TRY_ASSIGN(auto store, co_await meta::RocksdbMetaStore::open(std::move(options), *log));
+  co_return std::unique_ptr<meta::MetaStore>(std::move(store));
+}
+
 class StackTest : public ::testing::Test {
  protected:
   using Disks = std::vector<std::shared_ptr<SimDisk>>;
@@ -53,18 +69,6 @@ class StackTest : public ::testing::Test {
     return disks;
   }
 
-  static Task<Result<std::unique_ptr<meta::MetaStore>>> open_rocksdb(ThreadPool* pool, meta::CommitLog* log, std::string directory) {
-    meta::RocksdbMetaOptions options;
-    options.directory = std::move(directory);
-    options.pool = pool;
-    options.block_cache_bytes = 4 << 20;
-    options.memtable_bytes = 4 << 20;
-    options.checkpoint_log_bytes = 16 << 10;  // often
-    options.checkpoint_ratio = 0;
-    CO_TRY_ASSIGN(auto store, co_await meta::RocksdbMetaStore::open(std::move(options), *log));
-    co_return std::unique_ptr<meta::MetaStore>(std::move(store));
-  }
-
   ClusterOptions options(const Disks& disks, std::string directory) {
     ClusterOptions o;
     for (const auto& disk : disks) {
@@ -79,7 +83,7 @@ class StackTest : public ::testing::Test {
     }
     o.metadata_directory = std::move(directory);
     o.blocking_pool = &pool;
-    o.open_meta = [this](meta::CommitLog& log, std::string path) { return open_rocksdb(&pool, &log, std::move(path)); };
+    o.open_meta = [this](meta::CommitLog& log, std::string path) { return open_small_rocksdb(&pool, &log, std::move(path), 16 << 10); };
     o.random = &random;
     o.tuning.shard_bytes = 64 * 1024;
     o.tuning.cache_bytes = 0;
