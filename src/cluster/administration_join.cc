@@ -196,12 +196,12 @@ Task<void> Administration::add_waiting() {
 Task<Result<bool>> Administration::take_back(std::string path) {
   if (!open_known_) co_return false;
   const auto topology = drives_.topology();
-  // One that was disabled a moment ago may still have it open.
+  // One that was disabled a moment ago may still have it open, also where the directory was moved since.
   for (const auto& [number, known] : topology->map.drives) {
     Drive* drive = drives_.find(number);
-    if (!known.disabled || drive == nullptr || drive->path() != path || drive->closed()) continue;
+    if (!known.disabled || drive == nullptr || drive->closed() || (drive->hangs() && drive->path() != path)) continue;
     const bool closed = co_await let_close(drive);
-    if (!closed) co_return fail(Code::busy, "{} is drive {}, which still hangs; try again later", path, number);
+    if (!closed && drive->path() == path) co_return fail(Code::busy, "{} is drive {}, which still hangs; try again later", path, number);
   }
   Result<OpenedDrive> opened = co_await open_known_(path, topology->map.cluster, false);
   if (!opened) co_return false;  // to be added as a new one, or refused as that

@@ -273,7 +273,9 @@ TEST_F(DriveStatesTest, a_drive_that_was_disabled_while_it_was_looked_for_is_not
 }
 
 // Disabled, its store is closed behind the answer; who adds it again at once finds it open.
-TEST_F(DriveStatesTest, a_drive_that_is_still_being_closed_is_waited_for_when_it_is_added_again) {
+class ClosingDriveTest : public DriveStatesTest, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(ClosingDriveTest, is_waited_for_when_it_is_added_again) {
   add_media(4);
   ASSERT_TRUE(create("mirror:2"));
   media_have_locks = true;
@@ -288,24 +290,26 @@ TEST_F(DriveStatesTest, a_drive_that_is_still_being_closed_is_waited_for_when_it
   ASSERT_TRUE(executor.run(cluster->data().disable_drive(1, "out", true)));
   pass(std::chrono::seconds(2));
   ASSERT_TRUE(closing) << "it is not being closed: nothing was tested";
-  const auto add = [](DataPlane* data, const bool* closed, bool* added, bool* go_on) -> Task<void> {
+  const auto add = [](DataPlane* data, std::string path, const bool* closed, bool* added, bool* go_on) -> Task<void> {
     TaskGroup group;
     Result<void> result;
-    group.spawn([](DataPlane* plane, Result<void>* out, bool* end) -> Task<void> {
-      *out = co_await plane->add_drive("mem0", false);
+    group.spawn([](DataPlane* plane, std::string where, Result<void>* out, bool* end) -> Task<void> {
+      *out = co_await plane->add_drive(std::move(where), false);
       *end = true;
-    }(data, &result, added));
+    }(data, std::move(path), &result, added));
     co_await sleep_for(std::chrono::seconds(1));
     EXPECT_TRUE(*closed && !*added) << "they did not meet";
     *go_on = true;
     co_await group.join();
     EXPECT_TRUE(result) << result.error().to_string();
   };
-  executor.run(add(&cluster->data(), &closing, &done, &go));
+  executor.run(add(&cluster->data(), GetParam(), &closing, &done, &go));
   media[0]->on_call = nullptr;
   EXPECT_EQ(state(1), "active");
   EXPECT_EQ(cluster->data().drives().size(), 4u);
 }
+
+INSTANTIATE_TEST_SUITE_P(Paths, ClosingDriveTest, ::testing::Values("mem0", "elsewhere/mem0"));
 
 TEST_F(DriveStatesTest, a_drive_that_is_at_another_path_now_is_taken_back_by_its_identity) {
   add_media(3);

@@ -302,6 +302,20 @@ def test_what_the_messages_say_to_type_works():
         assert helped, said
 
 
+def test_a_directory_that_was_moved_comes_back_by_its_identity():
+    for kind in ("dir", "kfs"):
+        with Pool([kind] * 3, "--profile", "mirror:2") as node:
+            node.create_bucket("bkt")
+            body = random_bytes(250_000, 1)
+            node.put("bkt", "k", body)
+            place = os.path.join(node.home, f"{kind}-0")
+            os.rename(place, place + "-moved")
+            node.wait_for(lambda: drives_of(node)[1]["state"] != "active", 60)
+            node.cli("device", "add", f"{kind}:{place}-moved")  # at once: it may be being closed just now
+            assert drives_of(node)[1]["state"] == "active" and len(drives_of(node)) == 3, drives_of(node)
+            assert node.get("bkt", "k") == body
+
+
 def test_the_secret_key_is_shown_once_and_by_its_command():
     with Node("--drives", "2", "--drive-size", "128MiB") as node:
         secret = node.endpoints["secret_key"]
