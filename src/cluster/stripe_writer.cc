@@ -5,6 +5,7 @@
 #include "cluster/keys.h"
 #include "cluster/plane.h"
 #include "codec/erasure.h"
+#include "io/pace.h"
 #include "observe/metrics.h"
 
 namespace quarry::cluster {
@@ -56,14 +57,18 @@ std::vector<ByteView> slice_views(const Pieces& pieces, uint64_t begin, uint64_t
   return views;
 }
 
-// Parity over shards that are lists of views: encodes column by column where all of them are consecutive in memory.
-void encode_parity(const ErasureCode& code, const std::vector<std::vector<ByteView>>& data, std::span<Buffer> parity, size_t shard_bytes) {
+// Parity over shards that are lists of views: encodes column by column where all of them are consecutive in memory. The references outlive
+// it.
+Task<void> encode_parity(const ErasureCode& code, const std::vector<std::vector<ByteView>>& data, std::vector<Buffer>& parity,
+                         size_t shard_bytes) {
   const size_t k = data.size();
   std::vector<size_t> index(k), offset(k);
   std::vector<const uint8_t*> from(k);
   std::vector<uint8_t*> to(parity.size());
+  if (shard_bytes > ErasureCode::kRunMax) co_await Executor::here().yield();  // whoever gathered this stripe may have one more ready
+  Pace pace;
   for (size_t column = 0; column < shard_bytes;) {
-    size_t run = shard_bytes - column;
+    size_t run = std::min(shard_bytes - column, ErasureCode::kRunMax);
     for (size_t i = 0; i < k; ++i) {
       if (index[i] == data[i].size()) {  // behind the end of the data: zeros
         from[i] = zeros().data();
@@ -73,7 +78,11 @@ void encode_parity(const ErasureCode& code, const std::vector<std::vector<ByteVi
         run = std::min(run, data[i][index[i]].size() - offset[i]);
       }
     }
-    for (size_t j = 0; j < parity.size(); ++j) to[j] = parity[j].data() + column;
+    for (size_t j = 0; j < parity.size(); ++j) {
+      to[j] = parity[j].data() + column;
+      to[j][0] = to[j][run - 1] = 0;  // the system makes the page now, one between two looks at the pace
+      co_await pace;
+    }
     code.encode(from, to, run);
     for (size_t i = 0; i < k; ++i) {
       if (index[i] == data[i].size()) continue;
@@ -135,18 +144,21 @@ SharedBytes in_one_piece(const Pieces& pieces, uint64_t begin, uint64_t end) {
   return SharedBytes(std::move(whole));
 }
 
-// The data shards of a stripe as a reader will look for them.
-void keep_in_cache(const WriteState& state, uint32_t stripe, const Pieces& pieces, uint64_t bytes, uint64_t shard_bytes) {
+// The data shards of a stripe as a reader will look for them. The references outlive it.
+Task<void> keep_in_cache(const WriteState& state, uint32_t stripe, const Pieces& pieces, uint64_t bytes, uint64_t shard_bytes) {
   ReadCache& cache = state.plane.cache;
   const DataLayout& layout = state.layout;
-  if (!cache.enabled() || !state.plane.tuning.cache_writes || bytes == 0 || lies_in_files(*state.topology, layout)) return;
+  if (!cache.enabled() || !state.plane.tuning.cache_writes || bytes == 0 || lies_in_files(*state.topology, layout)) co_return;
   // The beginning of what is too large for the cache would be gone before it is read.
-  if (stripe * layout.stripe_bytes() > cache.capacity() / kCachedShare) return;
+  if (stripe * layout.stripe_bytes() > cache.capacity() / kCachedShare) co_return;
   const bool striped = layout.redundancy.kind == RedundancyKind::erasure;
   const uint64_t length = striped ? shard_bytes : bytes;
-  for (uint64_t begin = 0, shard = 0; begin < bytes; begin += length, ++shard)
+  Pace pace;
+  for (uint64_t begin = 0, shard = 0; begin < bytes; begin += length, ++shard) {
+    co_await pace;
     cache.insert(cache_key(layout, stripe, static_cast<unsigned>(shard), kWholeShard),
                  in_one_piece(pieces, begin, std::min(bytes, begin + length)));
+  }
 }
 
 // What the puts of a stripe read. A drive that hangs may come back to it long after the stripe was given up (Drive::give_up).
@@ -195,7 +207,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint
     for (unsigned j = 0; j < redundancy.m; ++j) parity.emplace_back(shard_bytes);
     auto code = ErasureCode::get(redundancy.k, redundancy.m);
     CHECK(code, "layouts name codes that exist");
-    encode_parity(**code, data, parity, shard_bytes);
+    co_await encode_parity(**code, data, parity, shard_bytes);
   }
   const Members members = state->topology->map.members(static_cast<uint8_t>(width), layout.group);
   std::vector<Task<Result<void>>> puts;
@@ -256,7 +268,7 @@ Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint
                           redundancy.to_string(), error ? error->to_string() : "the others are down");
     }
   }
-  if (!state->error) keep_in_cache(*state, stripe, pieces, bytes, shard_bytes);
+  if (!state->error) co_await keep_in_cache(*state, stripe, pieces, bytes, shard_bytes);
   if (missing > 0) shards_missed().add(missing);
   state->missing_max = std::max(state->missing_max, missing);
   state->slices_min = std::min(state->slices_min, slices);

@@ -50,6 +50,9 @@ class ErasureCode {
   uint8_t coefficient(uint32_t row, uint32_t column) const;
 
   static constexpr size_t kDecodeTablesMax = 256;
+  // What a loop codes of each shard between two looks at its pace: results may go to memory that is touched for the first time, and a
+  // huge page of it costs milliseconds.
+  static constexpr size_t kRunMax = 64 * kKiB;
 
  private:
   ErasureCode(uint32_t k, uint32_t m);
