@@ -68,6 +68,22 @@ Task<uint64_t> read_object(DirStore& store, ChunkId first, uint64_t size) {
   co_return bytes;
 }
 
+Task<void> adopt_some(DirStore& store, uint64_t small, uint64_t* next, uint64_t* adopted) {
+  while (*next < small) {
+    const uint64_t i = (*next)++;
+    auto done = co_await store.adopt(
+        {fmt::format("small/{}/{}", i / 1000, i), {1ull << 40, i}, kChunk, kStride, "small", fmt::format("{}/{}", i / 1000, i), {}, false});
+    if (done) ++*adopted;
+  }
+}
+Task<uint64_t> adopt_all(DirStore& store, uint64_t small) {
+  uint64_t next = 0, adopted = 0;
+  TaskGroup group;
+  for (size_t i = 0; i < kWindow; ++i) group.spawn(adopt_some(store, small, &next, &adopted));
+  co_await group.join();
+  co_return adopted;
+}
+
 void drop_cache(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY);
   ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
@@ -106,7 +122,8 @@ int run(int argc, char** argv) {
   const double mib = static_cast<double>(size * objects) / kMiB;
   const auto shell = [](const std::string& command) { return std::system(command.c_str()) == 0; };
   shell("cat " + source + " > /dev/null; sync");
-  std::vector<double> ratios_write, ratios_cold, ratios_warm;
+  std::vector<double> ratios_write, ratios_warm;
+  std::vector<double> first_reads[2];  // MiB/s where it was the first to read: cp, store
   uint64_t serial = 0;
   fmt::print("{} objects of {} MiB, MiB/s         cp    store   ratio\n", objects, size / kMiB);
   for (uint64_t round = 0; round < rounds; ++round) {
@@ -137,10 +154,13 @@ int run(int argc, char** argv) {
       }
     }
     fmt::print("round {} durable write {:13.0f} {:8.0f} {:7.2f}\n", round, cp_write, store_write, store_write / cp_write);
-    fmt::print("round {} cold read     {:13.0f} {:8.0f} {:7.2f}\n", round, reads[0][0], reads[0][1], reads[0][1] / reads[0][0]);
+    fmt::print("round {} cold read     {:13.0f} {:8.0f} {:7.2f}, first {}\n", round, reads[0][0], reads[0][1], reads[0][1] / reads[0][0],
+               round % 2 == 0 ? "cp" : "store");
     fmt::print("round {} warm read     {:13.0f} {:8.0f} {:7.2f}\n", round, reads[1][0], reads[1][1], reads[1][1] / reads[1][0]);
     ratios_write.push_back(store_write / cp_write);
-    ratios_cold.push_back(reads[0][1] / reads[0][0]);
+    // Who reads second may find the files in a cache of the machine below, which nobody here can drop.
+    const size_t first_reader = round % 2;
+    first_reads[first_reader].push_back(reads[0][first_reader]);
     ratios_warm.push_back(reads[1][1] / reads[1][0]);
     for (uint64_t i = 0; i < objects && round > 0; ++i) {
       std::vector<ChunkId> ids;
@@ -153,8 +173,12 @@ int run(int argc, char** argv) {
     std::sort(of.begin(), of.end());
     return of[of.size() / 2];
   };
-  fmt::print("median ratio: durable write {:.2f}, cold read {:.2f}, warm read {:.2f}\n", median(ratios_write), median(ratios_cold),
-             median(ratios_warm));
+  fmt::print("median ratio: durable write {:.2f}, warm read {:.2f}\n", median(ratios_write), median(ratios_warm));
+  if (!first_reads[1].empty()) {
+    const double cat = median(first_reads[0]), ours = median(first_reads[1]);
+    fmt::print("cold reads where nobody had read before: cat {:.0f}, store {:.0f} MiB/s (medians of {} rounds each), ratio {:.2f}\n", cat,
+               ours, first_reads[1].size(), ours / cat);
+  }
   if (small > 0) {
     // Adopted, so that making them costs little; what open reads is the same.
     for (uint64_t i = 0; i < small; ++i) {
@@ -163,20 +187,9 @@ int run(int argc, char** argv) {
       std::ofstream(fmt::format("{}/{}", directory, i)) << i;
     }
     shell("sync");
-    std::vector<Task<Result<DirStore::Adopted>>> tasks;
     const auto begin = std::chrono::steady_clock::now();
-    for (uint64_t i = 0; i < small; ++i) {
-      tasks.push_back(store.adopt({fmt::format("small/{}/{}", i / 1000, i),
-                                   {1ull << 40, i},
-                                   kChunk,
-                                   kStride,
-                                   "small",
-                                   fmt::format("{}/{}", i / 1000, i),
-                                   {},
-                                   false}));
-    }
-    const auto adopted = loop.run(when_all(std::move(tasks)));
-    fmt::print("adopted {} small files: {:.0f}/s\n", adopted.size(), static_cast<double>(small) / seconds_since(begin));
+    const uint64_t adopted = loop.run(adopt_all(store, small));
+    fmt::print("adopted {} of {} small files: {:.0f}/s\n", adopted, small, static_cast<double>(small) / seconds_since(begin));
     if (!loop.run(store.close())) return 1;
     auto again = loop.run(DirStore::open(mountpath, {}));
     if (!again) return 1;
