@@ -22,6 +22,7 @@ using chunk::DirStore;
 constexpr uint32_t kChunk = 1 * kMiB;  // as the data plane writes them
 constexpr uint64_t kStride = 1 << 24;
 constexpr size_t kWindow = 8;  // chunks in flight
+constexpr size_t kAdoptWindow = 256;
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -79,7 +80,7 @@ Task<void> adopt_some(DirStore& store, uint64_t small, uint64_t* next, uint64_t*
 Task<uint64_t> adopt_all(DirStore& store, uint64_t small) {
   uint64_t next = 0, adopted = 0;
   TaskGroup group;
-  for (size_t i = 0; i < kWindow; ++i) group.spawn(adopt_some(store, small, &next, &adopted));
+  for (size_t i = 0; i < kAdoptWindow; ++i) group.spawn(adopt_some(store, small, &next, &adopted));
   co_await group.join();
   co_return adopted;
 }

@@ -56,7 +56,7 @@ class IdentityStore {
   virtual Task<Result<std::shared_ptr<const Credential>>> credential(std::string access_key) = 0;
 };
 
-// master_key: 32 bytes. The store must outlive it.
-std::unique_ptr<IdentityStore> make_identity_store(meta::MetaStore& store, std::string master_key);
+// master_key: 32 bytes. The store, the clock and the randomness must outlive it; all are used on the caller's executor.
+std::unique_ptr<IdentityStore> make_identity_store(meta::MetaStore& store, std::string master_key, const Clock& clock, Random& random);
 
 }  // namespace quarry::auth

@@ -35,24 +35,25 @@ bool is_secret(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
 }
 
-std::string random_text(size_t size, std::string_view alphabet) {
+std::string random_text(Random& random, size_t size, std::string_view alphabet) {
   std::string text;
-  for (size_t i = 0; i < size; ++i) text.push_back(alphabet[system_random().below(alphabet.size())]);
+  for (size_t i = 0; i < size; ++i) text.push_back(alphabet[random.below(alphabet.size())]);
   return text;
 }
 
 class MetaIdentityStore : public IdentityStore {
  public:
-  MetaIdentityStore(MetaStore& store, AeadKey master_key) : store_(store), master_key_(master_key) {}
+  MetaIdentityStore(MetaStore& store, AeadKey master_key, const Clock& clock, Random& random)
+      : store_(store), master_key_(master_key), clock_(clock), random_(random) {}
 
   Task<Result<User>> create_user(std::string name, bool administrator) override {
     if (!is_name(name)) co_return fail(Code::invalid_argument, "user name '{}': 1 to 64 letters, digits or + . @ _ -", name);
     User user;
     user.name = std::move(name);
     user.administrator = administrator;
-    user.created = system_clock().wall_now();
+    user.created = clock_.wall_now();
     uint8_t id[16];
-    system_random().fill(id);
+    random_.fill(id);
     user.id = to_hex(id);
     auto done = co_await meta::transact(store_, [&user](Transaction& t) { return add_user(t, user); });
     if (!done) co_return std::move(done).error();
@@ -108,9 +109,9 @@ class MetaIdentityStore : public IdentityStore {
 
   Task<Result<NewKey>> create_key(std::string user_name, std::string access_key, std::string secret_key) override {
     NewKey made;
-    made.access_key = access_key.empty() ? random_text(20, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") : std::move(access_key);
-    made.secret_key =
-        secret_key.empty() ? random_text(40, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") : std::move(secret_key);
+    made.access_key = access_key.empty() ? random_text(random_, 20, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") : std::move(access_key);
+    made.secret_key = secret_key.empty() ? random_text(random_, 40, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+                                         : std::move(secret_key);
     if (!is_access_key(made.access_key)) {
       co_return fail(Code::invalid_argument, "access key '{}': {} to {} letters, digits or . _ @ + -", made.access_key, kAccessKeySizeMin,
                      kAccessKeySizeMax);
@@ -120,9 +121,11 @@ class MetaIdentityStore : public IdentityStore {
     }
     KeyRow row;
     row.key.access_key = made.access_key;
-    row.key.created = system_clock().wall_now();
+    row.key.created = clock_.wall_now();
     const std::string name = access_key_row_key(made.access_key);
-    row.sealed_secret = seal(master_key_, bytes_of(made.secret_key), bytes_of(name));
+    AeadNonce nonce;
+    random_.fill(nonce);
+    row.sealed_secret = seal(master_key_, nonce, bytes_of(made.secret_key), bytes_of(name));
     auto done = co_await meta::transact(store_, [&row, &user_name](Transaction& t) { return add_key(t, row, user_name); });
     cache_.erase(made.access_key);
     if (!done) co_return std::move(done).error();
@@ -268,17 +271,19 @@ class MetaIdentityStore : public IdentityStore {
 
   MetaStore& store_;
   const AeadKey master_key_;
+  const Clock& clock_;
+  Random& random_;
   CredentialCache cache_;
 };
 
 }  // namespace
 
-std::unique_ptr<IdentityStore> make_identity_store(MetaStore& store, std::string master_key) {
+std::unique_ptr<IdentityStore> make_identity_store(MetaStore& store, std::string master_key, const Clock& clock, Random& random) {
   AeadKey key;
   CHECK(master_key.size() == key.size(), "the master key has 32 bytes");
   std::memcpy(key.data(), master_key.data(), key.size());
   wipe(master_key);
-  return std::make_unique<MetaIdentityStore>(store, key);
+  return std::make_unique<MetaIdentityStore>(store, key, clock, random);
 }
 
 }  // namespace quarry::auth

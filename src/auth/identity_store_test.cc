@@ -10,9 +10,11 @@ namespace quarry::auth {
 namespace {
 
 struct Identities : testing::Test {
+  ManualClock clock;
+  SeededRandom random{1};
   SimExecutor executor;
   std::unique_ptr<meta::MemoryMetaStore> store = meta::MemoryMetaStore::create({});
-  std::unique_ptr<IdentityStore> identities = make_identity_store(*store, std::string(32, 'm'));
+  std::unique_ptr<IdentityStore> identities = make_identity_store(*store, std::string(32, 'm'), clock, random);
 
   Code credential_code(const std::string& key) {
     auto found = executor.run(identities->credential(key));
@@ -68,7 +70,7 @@ TEST_F(Identities, a_change_through_the_store_acts_at_once) {
 }
 
 TEST_F(Identities, a_change_made_elsewhere_acts_within_a_second) {
-  const auto elsewhere = make_identity_store(*store, std::string(32, 'm'));
+  const auto elsewhere = make_identity_store(*store, std::string(32, 'm'), clock, random);
   ASSERT_TRUE(executor.run(identities->create_user("alice", false)));
   ASSERT_TRUE(executor.run(identities->create_key("alice", "key", "secret-secret")));
   ASSERT_TRUE(executor.run(identities->credential("key")));
@@ -85,7 +87,7 @@ TEST_F(Identities, secrets_are_sealed_to_their_row_and_key) {
   ASSERT_EQ(rows->size(), 2u);
   for (const auto& row : *rows) EXPECT_EQ(row.value.find("secret"), std::string::npos);
   // Another master key opens nothing.
-  const auto other = make_identity_store(*store, std::string(32, 'x'));
+  const auto other = make_identity_store(*store, std::string(32, 'x'), clock, random);
   EXPECT_EQ(executor.run(other->credential("key-a")).error().code(), Code::corrupt);
   // A row moved to another name opens nothing.
   const auto moved = executor.run(meta::transact(*store, [&](meta::Transaction& t) -> Task<Result<void>> {

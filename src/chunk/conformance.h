@@ -68,7 +68,7 @@ class ChunkStoreConformance : public testing::TestWithParam<ConformanceSetup> {
     for (const auto& sentence : report->violations) ADD_FAILURE() << sentence;
   }
 
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   std::unique_ptr<ConformancePlace> place;
   std::unique_ptr<ChunkStore> store;
 };

@@ -6,6 +6,7 @@
 #include "cli/terminal.h"
 #include "daemon/node.h"
 #include "io/ring_executor.h"
+#include "io/thread_pool.h"
 #include "io/tls.h"
 #include "io/uring_network.h"
 
@@ -85,7 +86,7 @@ int with_session(const Target& target, std::function<Task<Result<void>>(Session&
   }
   ThreadPool pool("files", 4);
   const auto run = [&]() -> Result<void> {
-    return (*executor)->run([](const client::Endpoints* at, const HttpClientOptions* http_options, ThreadPool* files,
+    return (*executor)->run([](const client::Endpoints* at, const HttpClientOptions* http_options, BlockingPool* files,
                                std::function<Task<Result<void>>(Session&)>* body) -> Task<Result<void>> {
       auto network = std::make_unique<UringNetwork>();
       HttpClient http(*network, *http_options);

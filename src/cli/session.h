@@ -8,8 +8,8 @@
 #include "client/admin_client.h"
 #include "client/endpoints.h"
 #include "client/s3_client.h"
+#include "io/blocking_pool.h"
 #include "io/sync.h"
-#include "io/thread_pool.h"
 
 namespace quarry::cli {
 
@@ -18,7 +18,7 @@ struct Session {
   HttpClient& http;
   client::S3Client& s3;
   client::AdminClient& admin;
-  ThreadPool& pool;
+  BlockingPool& pool;
 };
 
 // The node's directory: as given, else $QUARRY_ROOT, else ~/.quarry.

@@ -79,7 +79,7 @@ std::string content_type_of(const std::string& path) {
 
 struct Multipart {
   S3Client& s3;
-  ThreadPool& pool;
+  BlockingPool& pool;
   Semaphore& slots;
   std::string path, bucket, key, upload_id;
   uint64_t size, part_bytes;
@@ -158,7 +158,7 @@ Task<Result<void>> upload_multipart(Multipart& work) {
 
 }  // namespace
 
-Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string path, std::string bucket,
+Task<Result<TransferResult>> upload_file(S3Client& s3, BlockingPool& pool, Semaphore& slots, std::string path, std::string bucket,
                                          std::string key, TransferOptions options) {
   Result<uint64_t> size = co_await blocking(pool, [&path] { return size_of(path); });
   if (!size) co_return std::move(size).error();
@@ -206,7 +206,7 @@ Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semapho
 
 namespace {
 // Appends the body of `response` to the file at `offset`; returns the new end.
-Task<Result<uint64_t>> receive(ClientResponse& response, ThreadPool& pool, const std::string& path, uint64_t offset,
+Task<Result<uint64_t>> receive(ClientResponse& response, BlockingPool& pool, const std::string& path, uint64_t offset,
                                const TransferOptions& options) {
   for (;;) {
     Buffer buffer(4 * kMiB);
@@ -232,7 +232,7 @@ Result<std::string> crc64_of_file(const std::string& path, uint64_t size) {
 }
 }  // namespace
 
-Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string bucket, std::string key,
+Task<Result<TransferResult>> download_file(S3Client& s3, BlockingPool& pool, Semaphore& slots, std::string bucket, std::string key,
                                            std::string path, TransferOptions options) {
   co_await slots.acquire();
   struct Release {

@@ -9,8 +9,8 @@
 #include <string>
 
 #include "client/s3_client.h"
+#include "io/blocking_pool.h"
 #include "io/sync.h"
-#include "io/thread_pool.h"
 
 namespace quarry::client {
 
@@ -29,9 +29,9 @@ struct TransferResult {
 };
 
 // `slots` bounds the parts and files in flight over all transfers that share it.
-Task<Result<TransferResult>> upload_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string path, std::string bucket,
+Task<Result<TransferResult>> upload_file(S3Client& s3, BlockingPool& pool, Semaphore& slots, std::string path, std::string bucket,
                                          std::string key, TransferOptions options);
-Task<Result<TransferResult>> download_file(S3Client& s3, ThreadPool& pool, Semaphore& slots, std::string bucket, std::string key,
+Task<Result<TransferResult>> download_file(S3Client& s3, BlockingPool& pool, Semaphore& slots, std::string bucket, std::string key,
                                            std::string path, TransferOptions options);
 
 }  // namespace quarry::client

@@ -5,14 +5,14 @@
 #pragma once
 #include "cluster/alarm.h"
 #include "cluster/plane.h"
+#include "io/blocking_pool.h"
 #include "io/memory_probe.h"
-#include "io/thread_pool.h"
 
 namespace quarry::cluster {
 
 class CacheKeeper {
  public:
-  CacheKeeper(Plane& plane, ThreadPool& pool) : plane_(plane), pool_(pool), alarm(plane.background) {}
+  CacheKeeper(Plane& plane, BlockingPool& pool) : plane_(plane), pool_(pool), alarm(plane.background) {}
   // Until the background stops; at once where the capacity is fixed.
   Task<void> run();
   // used: by the cache, bytes.
@@ -20,7 +20,7 @@ class CacheKeeper {
 
  private:
   Plane& plane_;
-  ThreadPool& pool_;
+  BlockingPool& pool_;
 
  public:
   Alarm alarm;

@@ -37,14 +37,14 @@ class CacheTest : public ::testing::Test, protected ClusterHarness {
     tuning.cache_writes = true;
   }
   void TearDown() override { close(); }  // the probes go later
-  static Task<void> one_look(ThreadPool* pool) {
+  static Task<void> one_look(BlockingPool* pool) {
     co_await sleep_for(std::chrono::milliseconds(300));
     auto behind = blocking(*pool, [] { return 0; });  // the keeper's look, on the one thread of the pool
     const int done = co_await std::move(behind);
     static_cast<void>(done);
   }
   void let_it_look(int times = 10) {
-    for (int i = 0; i < times; ++i) executor.run(one_look(&pool));
+    for (int i = 0; i < times; ++i) executor.run(one_look(pool.get()));
   }
   uint64_t gets() const {
     uint64_t sum = 0;

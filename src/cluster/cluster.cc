@@ -8,6 +8,7 @@
 #include "cluster/local_data_plane.h"
 #include "cluster/map_keeper.h"
 #include "cluster/metadata_log.h"
+#include "io/thread_pool.h"
 
 namespace quarry::cluster {
 namespace {
@@ -300,7 +301,7 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, C
   if (!what.master_key.empty() && what.master_key.size() != kMasterKeySize) {
     co_return fail(Code::misconfigured, "the master key has {} bytes, {} are needed", what.master_key.size(), kMasterKeySize);
   }
-  Random& random = options.random != nullptr ? *options.random : system_random();
+  Random& random = options.random != nullptr ? *options.random : Executor::here().random();
   ClusterMap map;
   map.cluster = what.cluster.is_nil() ? random.uuid() : what.cluster;
   map.group_count = what.group_count;

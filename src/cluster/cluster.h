@@ -14,9 +14,9 @@
 #include "chunk/chunk_store.h"
 #include "cluster/data_plane.h"
 #include "cluster/redundancy.h"
+#include "io/blocking_pool.h"
 #include "io/clock.h"
 #include "io/memory_probe.h"
-#include "io/thread_pool.h"
 #include "meta/commit_log.h"
 #include "meta/meta_store.h"
 
@@ -68,19 +68,19 @@ struct ClusterTuning {
   uint32_t write_id_block = 1 << 16;   // ids leased at a time: about so many writes are looked at after an unclean end
   size_t lost_writes_max = 64 * 1024;  // remembered as lost; beyond it they are found again by scrub and by readers
   bool hedge_reads = true;
-  bool files_have_judge = false;  // DataPlane::set_file_judge will be called: until then no file is shown by the store itself
+  bool files_have_judge = false;  // FileService::set_judge will be called: until then no file is shown by the store itself
 };
 
 struct ClusterOptions {
   std::vector<OpenedDrive> drives;
   std::vector<UnopenedDrive> unopened;
   std::string metadata_directory;
-  ThreadPool* blocking_pool = nullptr;  // required
-  OpenMetaStore open_meta;              // required
-  OpenNewDrive open_drive;              // add_drive and replace_drive answer unsupported without it
-  OpenKnownDrive open_known;            // enable_drive of one that vanished answers unsupported without it
-  Clock* clock = nullptr;               // null: system_clock()
-  Random* random = nullptr;             // null: system_random()
+  BlockingPool* blocking_pool = nullptr;  // required
+  OpenMetaStore open_meta;                // required
+  OpenNewDrive open_drive;                // add_drive and replace_drive answer unsupported without it
+  OpenKnownDrive open_known;              // enable_drive of one that vanished answers unsupported without it
+  Clock* clock = nullptr;                 // null: system_clock()
+  Random* random = nullptr;               // null: the executor's
   ClusterTuning tuning;
   bool accept_loss = false;  // open although too many drives are absent to be sure that nothing newer exists
 };

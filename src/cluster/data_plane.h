@@ -17,37 +17,12 @@
 #include "base/bytes.h"
 #include "base/result.h"
 #include "cluster/data_layout.h"
+#include "cluster/file_service.h"
 #include "io/task.h"
 #include "meta/meta_store.h"
 #include "observe/request_context.h"
 
 namespace quarry::cluster {
-
-// One write in progress; used by one task at a time, on one executor.
-class DataWriter {
- public:
-  virtual ~DataWriter() = default;  // an unfinished or uncommitted write is removed in the background
-  // Hands over the next bytes, any size > 0. Returns when they are accepted: encoding and device writes of earlier stripes overlap
-  // with later appends, bounded by the plane's write memory (back-pressure is the await). Errors: no_space, unavailable.
-  virtual Task<Result<void>> append(Buffer data) = 0;
-  // Everything durable on enough drives. Errors: unavailable (too few drives to promise one loss when m > 0), no_space.
-  virtual Task<Result<DataLayout>> finish() = 0;
-  // The layout was committed (record() in a committed transaction): keep it. Without this call the data is removed.
-  virtual void keep() = 0;
-  // The commit's outcome is unknown: decide by looking for the data row, in the background.
-  virtual void settle() = 0;
-};
-
-// The name under which drives that keep files (chunk/dir) show the copies of a write (mirrors, and the full copy beside slices). Both
-// empty: it has none.
-struct FileName {
-  std::string directory;  // the bucket
-  std::string name;       // the key: any bytes
-  bool empty() const { return name.empty(); }
-  bool operator==(const FileName&) const = default;
-};
-// Short texts kept with a file (content type and the like).
-using FileAttributes = std::vector<std::pair<std::string, std::string>>;
 
 struct WriteOptions {
   Redundancy redundancy;
@@ -157,33 +132,6 @@ struct CacheStatus {
   uint64_t capacity_bytes = 0, used_bytes = 0, pinned_bytes = 0, hits = 0, misses = 0, admitted = 0, evicted = 0;
 };
 
-// An existing file on a mountpath that becomes a write where it lies (chunk::DirStore::adopt).
-struct AdoptOptions {
-  uint32_t drive = 0;
-  std::string path;  // below the mountpath
-  FileName file;     // the object it becomes
-  FileAttributes attributes;
-};
-struct Adoption {
-  std::unique_ptr<DataWriter> writer;  // to be kept or settled, as that of any write; else the file is let go and stays as it was
-  DataLayout layout;
-  int64_t modified_ns = 0;
-  std::string md5;  // 16 bytes
-};
-struct UnrecordedFile {
-  std::string path;  // below the mountpath
-  uint64_t size = 0;
-  int64_t modified_ns = 0;
-  std::string why_not;  // not empty: no file that can be adopted, and why
-};
-// What can be said of an adopted write's file at a look.
-enum class FileState : uint8_t {
-  unchanged,
-  changed,    // somebody changed it behind our back
-  vanished,   // it is not there any more, or another one is in its place
-  elsewhere,  // it is no file of one drive (moved by repair, or never adopted)
-};
-
 class DataPlane {
  public:
   virtual ~DataPlane() = default;
@@ -197,36 +145,8 @@ class DataPlane {
   // Keeps the layout's data in the read cache until unpinned, within the cache's pin limit (no_space beyond). Pinning reads it in.
   virtual Task<Result<void>> set_pinned(DataLayout layout, bool pinned);
 
-  // Files. Some drives keep the copies of writes as files (WriteOptions::file); their names are shown and hidden by whoever knows which
-  // version of an object is the current one, after its transaction committed.
-  virtual bool has_file_drives() const { return false; }  // cheap: an atomic
-  virtual bool whole_objects() const { return false; }    // every drive keeps files: each object should be one write of whole copies
-  // Durably on every drive of the layout that keeps files and is there. False: a drive is away; it is seen to when it is back, or at the
-  // next start if the caller then asks once more. Repeating is harmless.
-  virtual Task<Result<bool>> show_file(DataLayout layout, FileAttributes attributes);
-  virtual Task<Result<bool>> hide_file(DataLayout layout);
-  // Says whether a write is what is to be seen under the name (then with which attributes): asked after a crash, and for files that were
-  // repaired. Without a judge whatever is recorded is shown.
-  using FileJudge = std::function<Task<Result<std::optional<FileAttributes>>>(DataLayout layout, FileName file)>;
-  virtual void set_file_judge(FileJudge) {}
-  // Shows and hides what is to be seen under a name, in turn with others who do. Called for a write whose file could not be shown or hidden
-  // while a drive was away, when the drive is back. What it holds must live as long as the data plane.
-  using NameSettler = std::function<Task<void>(FileName file, DataLayout layout)>;
-  virtual void set_name_settler(NameSettler) {}
-  // Takes a file in without copying it: reads it once for its checksums. Errors: not_found, already_exists (has a record), busy (it
-  // changes), invalid_argument (no drive of that kind, no plain file), unavailable.
-  virtual Task<Result<Adoption>> adopt_file(AdoptOptions options);
-  // Files of a mountpath that belong to no write, in order of path.
-  virtual Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(uint32_t drive, std::string under, std::string after, size_t limit);
-  virtual Task<Result<FileState>> file_state(DataLayout layout);
-  // Whether the write is, or has among its copies, an adopted file that still lies where it was found; with `at`: in this place.
-  struct FileAt {
-    uint32_t drive = 0;
-    std::string path;  // below the mountpath
-  };
-  virtual Task<Result<bool>> is_adopted(DataLayout layout, std::optional<FileAt> at = std::nullopt);
-  // A changed file is let go: its write's record is forgotten and the file stays, so that it can be adopted again.
-  virtual Task<Result<void>> let_go(DataLayout layout);
+  // What drives that keep files offer beyond this.
+  virtual FileService& files();
 
   // Adds to the transaction: this layout is referenced, by `owner` (opaque bytes, for fsck and people).
   virtual void record(meta::Transaction& transaction, const DataLayout& layout, std::string owner) = 0;
@@ -288,21 +208,12 @@ class DataPlane {
   virtual Task<Result<std::vector<Reference>>> references(WriteId after, size_t limit);
 };
 
-inline Task<Result<bool>> DataPlane::show_file(DataLayout, FileAttributes) { co_return true; }
-inline Task<Result<bool>> DataPlane::hide_file(DataLayout) { co_return true; }
-inline Task<Result<Adoption>> DataPlane::adopt_file(AdoptOptions) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
-inline Task<Result<std::vector<UnrecordedFile>>> DataPlane::unrecorded_files(uint32_t, std::string, std::string, size_t) {
-  co_return fail(Code::unsupported, "this data plane keeps no files");
-}
-inline Task<Result<FileState>> DataPlane::file_state(DataLayout) { co_return FileState::elsewhere; }
-inline Task<Result<bool>> DataPlane::is_adopted(DataLayout, std::optional<FileAt>) { co_return false; }
 inline Task<Result<DataLayout>> DataPlane::widen(DataLayout, Redundancy, CommitLayout) {
   co_return fail(Code::unsupported, "this data plane writes anew what gets more copies");
 }
 inline void DataPlane::record_widened(meta::Transaction&, const DataLayout&, const DataLayout&, std::string) {}
 inline Task<Result<bool>> DataPlane::awaits_repair(DataLayout) { co_return false; }
 inline Task<Result<bool>> DataPlane::was_retired(meta::Transaction&, DataLayout) { co_return false; }
-inline Task<Result<void>> DataPlane::let_go(DataLayout) { co_return fail(Code::unsupported, "this data plane keeps no files"); }
 inline Task<Result<void>> DataPlane::disable_drive(uint32_t, std::string, bool) {
   co_return fail(Code::unsupported, "this data plane has no drives to disable");
 }
@@ -319,6 +230,12 @@ inline Task<Result<void>> DataPlane::set_pinned(DataLayout, bool) {
 
 inline Task<Result<std::vector<DataPlane::Reference>>> DataPlane::references(WriteId, size_t) {
   co_return fail(Code::unsupported, "this data plane does not list its rows");
+}
+
+// One that says that no drive keeps files.
+inline FileService& DataPlane::files() {
+  static FileService none;
+  return none;
 }
 
 }  // namespace quarry::cluster

@@ -385,12 +385,14 @@ Task<Result<void>> abandon_shards(chunk::ChunkStore& store, std::vector<ChunkNam
   co_return co_await store.disown(std::move(ids));
 }
 
-// The newest rewrite that is a file; others are single chunks that were repaired beside it.
+// The newest rewrite that is a file; others are single chunks that were repaired beside it. One that was never finished, since a put of it
+// failed, is none: repair makes it anew, and shows it.
 Task<Result<void>> show_newest(chunk::ChunkStore& store, ChunkName name, FileAttributes attributes) {
   CO_TRY_ASSIGN(std::vector<ChunkId> ids, co_await existing_rewrites(store, name));
   for (size_t i = ids.size(); i-- > 0;) {
     Result<void> shown = co_await store.show_file(ids[i], attributes);
-    if (shown || shown.error().code() != Code::not_found) co_return shown;
+    const bool no_file = !shown && (shown.error().code() == Code::not_found || shown.error().code() == Code::precondition_failed);
+    if (!no_file) co_return shown;
   }
   co_return Result<void>();
 }

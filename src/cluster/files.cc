@@ -22,32 +22,6 @@ std::vector<std::pair<Drive*, ChunkName>> file_places(const Topology& topology, 
   return places;
 }
 
-Task<Result<bool>> on_all_places(Plane& plane, DataLayout layout, std::optional<FileAttributes> attributes) {
-  const auto topology = plane.drives.topology();
-  std::vector<Task<Result<void>>> tasks;
-  bool away = false;
-  for (const auto& [drive, name] : file_places(*topology, layout)) {
-    if (!drive->readable()) {
-      away = true;
-      continue;
-    }
-    tasks.push_back(attributes ? drive->show_shard_file(name, *attributes) : drive->hide_shard_file(name));
-  }
-  std::vector<Result<void>> results = co_await when_all(std::move(tasks));
-  std::optional<Error> error;
-  for (auto& result : results) {
-    if (!result) error = std::move(result).error();
-  }
-  // What could not be shown now is looked at again when the drive is back, or at the next start.
-  if (away || error) {
-    plane.ids.leave_open(layout.write_id);
-    const std::lock_guard lock(plane.files_mutex);
-    if (plane.unsettled_files.size() < Plane::kUnsettledFilesMax) plane.unsettled_files.insert_or_assign(layout.write_id, layout);
-  }
-  if (error) co_return std::move(*error);
-  co_return !away;
-}
-
 Task<Result<chunk::DirStore::Adopted>> adopt_in(chunk::ChunkStore& store, chunk::DirStore::Adoption adoption) {
   auto* files = dynamic_cast<chunk::DirStore*>(&store);
   if (files == nullptr)
@@ -76,10 +50,7 @@ class AdoptWriter final : public DataWriter {
   AdoptWriter(Plane& plane, std::shared_ptr<const Topology> topology, DataLayout layout, std::unique_ptr<TakenId> id)
       : plane_(plane), topology_(std::move(topology)), layout_(layout), id_(std::move(id)) {}
   ~AdoptWriter() override {
-    {
-      std::lock_guard lock(plane_.files_mutex);
-      plane_.file_names.erase(layout_.write_id);
-    }
+    plane_.files->forget_name(layout_.write_id);
     if (!decided_) plane_.background.spawn(undo(plane_, layout_, std::move(id_)));
     if (!handed_over_) plane_.writes.end(topology_->map.epoch);
   }
@@ -97,7 +68,7 @@ class AdoptWriter final : public DataWriter {
 
  private:
   static Task<void> undo(Plane& plane, DataLayout layout, std::unique_ptr<TakenId> id) {
-    Result<void> gone = co_await let_go(plane, layout);
+    Result<void> gone = co_await plane.files->let_go(layout);
     id->set_decided(gone.has_value());
   }
   static Task<void> end_when_certain(Plane& plane, std::shared_ptr<const Topology> topology) {
@@ -114,59 +85,119 @@ class AdoptWriter final : public DataWriter {
 
 }  // namespace
 
-Task<Result<std::optional<FileName>>> find_file_name(Plane& plane, DataLayout layout) {
+Task<Result<bool>> Files::on_all_places(DataLayout layout, std::optional<FileAttributes> attributes) {
+  const auto topology = plane_.drives.topology();
+  std::vector<Task<Result<void>>> tasks;
+  bool away = false;
+  for (const auto& [drive, name] : file_places(*topology, layout)) {
+    if (!drive->readable()) {
+      away = true;
+      continue;
+    }
+    tasks.push_back(attributes ? drive->show_shard_file(name, *attributes) : drive->hide_shard_file(name));
+  }
+  std::vector<Result<void>> results = co_await when_all(std::move(tasks));
+  std::optional<Error> error;
+  for (auto& result : results) {
+    if (!result) error = std::move(result).error();
+  }
+  // What could not be shown now is looked at again when the drive is back, or at the next start.
+  if (away || error) {
+    plane_.ids.leave_open(layout.write_id);
+    const std::lock_guard lock(mutex_);
+    if (unsettled_.size() < kUnsettledMax) unsettled_.insert_or_assign(layout.write_id, layout);
+  }
+  if (error) co_return std::move(*error);
+  co_return !away;
+}
+
+Task<Result<void>> Files::prepare() {
+  meta::ScanOptions options;
+  options.range = meta::KeyRange::prefix("cy");
+  options.limit = 1;
+  CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+  if (!rows.empty()) any_names_.store(true);
+  co_return Result<void>();
+}
+
+void Files::set_judge(Judge judge) {
+  const std::lock_guard lock(mutex_);
+  judge_ = judge ? std::make_shared<const Judge>(std::move(judge)) : nullptr;
+}
+void Files::set_name_settler(NameSettler settler) {
+  const std::lock_guard lock(mutex_);
+  name_settler_ = settler ? std::make_shared<const NameSettler>(std::move(settler)) : nullptr;
+}
+
+void Files::set_name(WriteId id, FileName name) {
+  const std::lock_guard lock(mutex_);
+  names_[id] = std::move(name);
+}
+void Files::forget_name(WriteId id) {
+  const std::lock_guard lock(mutex_);
+  names_.erase(id);
+}
+
+void Files::record(meta::Transaction& transaction, const DataLayout& layout) {
+  if (!on_some_drives() || !layout.redundancy.has_copies()) return;
+  const std::lock_guard lock(mutex_);
+  const auto named = names_.find(layout.write_id);
+  if (named == names_.end()) return;
+  any_names_.store(true, std::memory_order_relaxed);
+  transaction.put(keys::file(layout.write_id), encode_file_name(named->second));
+}
+void Files::retire(meta::Transaction& transaction, const DataLayout& layout) {
+  if (layout.redundancy.has_copies() && any_names_.load(std::memory_order_relaxed)) transaction.remove(keys::file(layout.write_id));
+}
+
+Task<Result<std::optional<FileName>>> Files::find_name(DataLayout layout) {
   std::optional<FileName> name;
   if (!layout.redundancy.has_copies()) co_return name;
-  CO_TRY_ASSIGN(std::optional<std::string> row, co_await plane.meta.get(keys::file(layout.write_id)));
+  CO_TRY_ASSIGN(std::optional<std::string> row, co_await plane_.meta.get(keys::file(layout.write_id)));
   if (!row) co_return name;
   CO_TRY_ASSIGN(name, decode_file_name(*row));
   co_return name;
 }
 
-Task<Result<bool>> show_everywhere(Plane& plane, DataLayout layout, FileAttributes attributes) {
-  return on_all_places(plane, layout, std::move(attributes));
-}
-Task<Result<bool>> hide_everywhere(Plane& plane, DataLayout layout) { return on_all_places(plane, layout, std::nullopt); }
-
-Task<void> settle_unsettled_files(Plane& plane) {
+Task<void> Files::settle_unsettled() {
   std::vector<DataLayout> waiting;
-  std::shared_ptr<const DataPlane::NameSettler> settler;
+  std::shared_ptr<const NameSettler> settler;
   {
-    const std::lock_guard lock(plane.files_mutex);
-    settler = plane.name_settler;
-    for (const auto& [id, layout] : plane.unsettled_files) waiting.push_back(layout);
+    const std::lock_guard lock(mutex_);
+    settler = name_settler_;
+    for (const auto& [id, layout] : unsettled_) waiting.push_back(layout);
   }
   if (settler == nullptr) co_return;
   for (const DataLayout& layout : waiting) {
-    if (plane.background.stopping()) co_return;
-    const auto topology = plane.drives.topology();
+    if (plane_.background.stopping()) co_return;
+    const auto topology = plane_.drives.topology();
     const auto places = file_places(*topology, layout);
     if (std::ranges::any_of(places, [](const auto& place) { return !place.first->readable(); })) continue;
-    Result<std::optional<FileName>> file = co_await find_file_name(plane, layout);
+    Result<std::optional<FileName>> file = co_await find_name(layout);
     if (!file) continue;
     {
       // Whoever fails once more remembers it once more.
-      const std::lock_guard lock(plane.files_mutex);
-      plane.unsettled_files.erase(layout.write_id);
+      const std::lock_guard lock(mutex_);
+      unsettled_.erase(layout.write_id);
     }
     if (*file) co_await (*settler)(std::move(**file), layout);
   }
 }
 
-Task<Result<void>> show_if_current(Plane& plane, Drive& drive, DataLayout layout, unsigned shard, uint16_t term) {
-  CO_TRY_ASSIGN(std::optional<FileName> file, co_await find_file_name(plane, layout));
+Task<Result<void>> Files::show_if_current(Drive& drive, DataLayout layout, unsigned shard, uint16_t term) {
+  CO_TRY_ASSIGN(std::optional<FileName> file, co_await find_name(layout));
   if (!file) co_return Result<void>();
-  std::shared_ptr<const DataPlane::FileJudge> judge;
-  std::shared_ptr<const DataPlane::NameSettler> settler;
+  std::shared_ptr<const Judge> judge;
+  std::shared_ptr<const NameSettler> settler;
   for (;;) {
     {
-      std::lock_guard lock(plane.files_mutex);
-      judge = plane.file_judge;
-      settler = plane.name_settler;
+      std::lock_guard lock(mutex_);
+      judge = judge_;
+      settler = name_settler_;
     }
-    if (judge != nullptr || !plane.tuning.files_have_judge) break;
+    if (judge != nullptr || !plane_.tuning.files_have_judge) break;
     // The owner of the writes is still being made: without it an older version would do as well.
-    if (plane.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
+    if (plane_.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
     co_await sleep_for(std::chrono::milliseconds(5));
   }
   std::optional<FileAttributes> attributes = FileAttributes();
@@ -183,14 +214,14 @@ Task<Result<void>> show_if_current(Plane& plane, Drive& drive, DataLayout layout
   co_return Result<void>();
 }
 
-Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
-  if (!plane.drives.topology()->map.knows_width(1)) {
-    CO_TRY(co_await on(plane.background.home(), plane.register_width(1)));
+Task<Result<Adoption>> Files::adopt(AdoptOptions options) {
+  if (!plane_.drives.topology()->map.knows_width(1)) {
+    CO_TRY(co_await on(plane_.background.home(), plane_.register_width(1)));
   }
-  CO_TRY_ASSIGN(WriteId id, co_await plane.ids.take());
-  auto taken = std::make_unique<TakenId>(plane.ids, id);
+  CO_TRY_ASSIGN(WriteId id, co_await plane_.ids.take());
+  auto taken = std::make_unique<TakenId>(plane_.ids, id);
   taken->set_decided();  // until the drive is asked to do something
-  auto topology = plane.writes.begin();
+  auto topology = plane_.writes.begin();
   struct End {
     Plane& plane;
     std::shared_ptr<const Topology> topology;
@@ -198,7 +229,7 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
     ~End() {
       if (armed) plane.writes.end(topology->map.epoch);
     }
-  } end{plane, topology};
+  } end{plane_, topology};
   Drive* drive = topology->drive(options.drive);
   if (drive == nullptr || !drive->readable()) co_return fail(Code::unavailable, "drive {} is away", options.drive);
   // A group of width 1 whose member is this drive, and where nothing is being moved.
@@ -217,7 +248,7 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
     co_return fail(Code::unavailable, "drive {} is home to no placement group: it is being drained, or too small a part of the store",
                    options.drive);
   DataLayout layout{
-      .write_id = id, .group = *group, .redundancy = {RedundancyKind::mirror, 1, 0}, .size = 0, .shard_size = plane.tuning.shard_bytes};
+      .write_id = id, .group = *group, .redundancy = {RedundancyKind::mirror, 1, 0}, .size = 0, .shard_size = plane_.tuning.shard_bytes};
   chunk::DirStore::Adoption adoption{.path = options.path,
                                      .first = chunk_id(shard_name(layout, 0, 0, term)),
                                      .chunk_size = layout.shard_size,
@@ -234,34 +265,30 @@ Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options) {
     co_return std::move(adopted).error();
   }
   layout.size = adopted->size;
-  {
-    std::lock_guard lock(plane.files_mutex);
-    plane.file_names[id] = options.file;
-  }
+  set_name(id, options.file);
   end.armed = false;
   Adoption result;
-  result.writer = std::make_unique<AdoptWriter>(plane, topology, layout, std::move(taken));
+  result.writer = std::make_unique<AdoptWriter>(plane_, topology, layout, std::move(taken));
   result.layout = layout;
   result.modified_ns = adopted->modified_ns;
   result.md5 = std::move(adopted->md5);
   co_return result;
 }
 
-Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(Plane& plane, uint32_t number, std::string under, std::string after,
-                                                           size_t limit) {
-  Drive* drive = plane.drives.topology()->drive(number);
+Task<Result<std::vector<UnrecordedFile>>> Files::unrecorded(uint32_t number, std::string under, std::string after, size_t limit) {
+  Drive* drive = plane_.drives.topology()->drive(number);
   if (drive == nullptr) co_return fail(Code::not_found, "drive {}", number);
   // What an interrupted run adopted and did not commit has a record until the crash is cleaned up after. With another drive away that is
   // never finished; this one has been looked through by then.
   constexpr Duration kPatience = std::chrono::seconds(15);
   const TimePoint patience = Executor::here().now() + kPatience;
-  while (after.empty() && !plane.sessions_recovered.load() && Executor::here().now() < patience)
+  while (after.empty() && !plane_.sessions_recovered.load() && Executor::here().now() < patience)
     co_await sleep_for(std::chrono::milliseconds(20));
   co_return co_await drive->with_store([=](chunk::ChunkStore& store) { return unrecorded_in(store, under, after, limit); });
 }
 
-Task<Result<FileState>> file_state(Plane& plane, DataLayout layout) {
-  const auto topology = plane.drives.topology();
+Task<Result<FileState>> Files::state(DataLayout layout) {
+  const auto topology = plane_.drives.topology();
   const auto places = file_places(*topology, layout);
   if (layout.redundancy.width() != 1 || places.size() != 1) co_return FileState::elsewhere;
   Drive* drive = places[0].first;
@@ -275,8 +302,8 @@ Task<Result<FileState>> file_state(Plane& plane, DataLayout layout) {
   co_return std::move(look).error();
 }
 
-Task<Result<bool>> is_adopted(Plane& plane, DataLayout layout, std::optional<DataPlane::FileAt> at) {
-  const auto topology = plane.drives.topology();
+Task<Result<bool>> Files::is_adopted(DataLayout layout, std::optional<At> at) {
+  const auto topology = plane_.drives.topology();
   for (const auto& [drive, name] : file_places(*topology, layout)) {
     if (!drive->readable()) continue;
     const ChunkId first = chunk_id(name);
@@ -286,8 +313,8 @@ Task<Result<bool>> is_adopted(Plane& plane, DataLayout layout, std::optional<Dat
   co_return false;
 }
 
-Task<Result<void>> let_go(Plane& plane, DataLayout layout) {
-  const auto topology = plane.drives.topology();
+Task<Result<void>> Files::let_go(DataLayout layout) {
+  const auto topology = plane_.drives.topology();
   DataLayout whole = layout;
   Removal removal;
   removal.add(*topology, whole);

@@ -12,26 +12,50 @@
 
 namespace quarry::cluster {
 
-// The name that was recorded with a write; none: no drive keeps it as a file.
-Task<Result<std::optional<FileName>>> find_file_name(Plane& plane, DataLayout layout);
+class Files final : public FileService {
+ public:
+  explicit Files(Plane& plane) : plane_(plane) {}
+  Task<Result<void>> prepare();  // before anything else: looks whether writes have names
 
-// On every place of the layout that keeps files and is there. False: one is away. Errors: of the last drive that could not.
-Task<Result<bool>> show_everywhere(Plane& plane, DataLayout layout, FileAttributes attributes);
-Task<Result<bool>> hide_everywhere(Plane& plane, DataLayout layout);
+  bool on_some_drives() const override { return plane_.drives.any_files(); }
+  bool on_all_drives() const override { return plane_.drives.all_files(); }
+  Task<Result<bool>> show(DataLayout layout, FileAttributes attributes) override { return on_all_places(layout, std::move(attributes)); }
+  Task<Result<bool>> hide(DataLayout layout) override { return on_all_places(layout, std::nullopt); }
+  void set_judge(Judge judge) override;
+  void set_name_settler(NameSettler settler) override;
+  Task<Result<Adoption>> adopt(AdoptOptions options) override;
+  Task<Result<std::vector<UnrecordedFile>>> unrecorded(uint32_t drive, std::string under, std::string after, size_t limit) override;
+  Task<Result<FileState>> state(DataLayout layout) override;
+  Task<Result<bool>> is_adopted(DataLayout layout, std::optional<At> at) override;
+  Task<Result<void>> let_go(DataLayout layout) override;
 
-// What could not be shown or hidden while a drive was away, as far as the drives are back.
-Task<void> settle_unsettled_files(Plane& plane);
+  // Names of writes that drives keep as files: the writer tells them from finish() on and until it is gone, for record().
+  void set_name(WriteId id, FileName name);
+  void forget_name(WriteId id);
+  // As DataPlane::record and retire, for the row of the name.
+  void record(meta::Transaction& transaction, const DataLayout& layout);
+  void retire(meta::Transaction& transaction, const DataLayout& layout);
+  // The name that was recorded with a write; none: no drive keeps it as a file.
+  Task<Result<std::optional<FileName>>> find_name(DataLayout layout);
 
-// Shows the file of one shard if the owner says that it is the one to be seen under its name. Errors: cancelled (the store closes before
-// the owner could be asked).
-Task<Result<void>> show_if_current(Plane& plane, Drive& drive, DataLayout layout, unsigned shard, uint16_t term);
+  // What could not be shown or hidden while a drive was away, as far as the drives are back.
+  Task<void> settle_unsettled();
+  // Shows the file of one shard if the owner says that it is the one to be seen under its name. Errors: cancelled (the store closes before
+  // the owner could be asked).
+  Task<Result<void>> show_if_current(Drive& drive, DataLayout layout, unsigned shard, uint16_t term);
 
-// See DataPlane::adopt_file.
-Task<Result<Adoption>> adopt_file(Plane& plane, AdoptOptions options);
-Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(Plane& plane, uint32_t drive, std::string under, std::string after,
-                                                           size_t limit);
-Task<Result<FileState>> file_state(Plane& plane, DataLayout layout);
-Task<Result<bool>> is_adopted(Plane& plane, DataLayout layout, std::optional<DataPlane::FileAt> at);
-Task<Result<void>> let_go(Plane& plane, DataLayout layout);
+ private:
+  Task<Result<bool>> on_all_places(DataLayout layout, std::optional<FileAttributes> attributes);
+
+  Plane& plane_;
+  std::atomic<bool> any_names_{false};  // rows of names exist, or may
+  std::mutex mutex_;                    // guards what follows
+  std::unordered_map<WriteId, FileName> names_;
+  std::shared_ptr<const Judge> judge_;               // null: whatever is recorded is shown
+  std::shared_ptr<const NameSettler> name_settler_;  // null: the next start settles names
+  // Writes whose files could not be shown or hidden everywhere. Beyond the limit they wait for the next start.
+  static constexpr size_t kUnsettledMax = 64 * 1024;
+  std::unordered_map<WriteId, DataLayout> unsettled_;
+};
 
 }  // namespace quarry::cluster

@@ -25,7 +25,7 @@ TEST_F(FilesTest, a_pool_of_such_drives_mirrors_by_default) {
   add_file_media(3);
   ASSERT_TRUE(create(""));
   EXPECT_EQ(cluster->default_redundancy(), "mirror:2");
-  EXPECT_TRUE(cluster->data().whole_objects());
+  EXPECT_TRUE(cluster->data().files().on_all_drives());
 }
 
 TEST_F(FilesTest, a_mixed_pool_has_the_usual_default) {
@@ -33,8 +33,8 @@ TEST_F(FilesTest, a_mixed_pool_has_the_usual_default) {
   add_media(3);
   ASSERT_TRUE(create(""));
   EXPECT_EQ(cluster->default_redundancy(), "ec:2+2");
-  EXPECT_TRUE(cluster->data().has_file_drives());
-  EXPECT_FALSE(cluster->data().whole_objects());
+  EXPECT_TRUE(cluster->data().files().on_some_drives());
+  EXPECT_FALSE(cluster->data().files().on_all_drives());
 }
 
 TEST_F(FilesTest, files_of_every_size_are_whole_under_their_names) {
@@ -55,10 +55,10 @@ TEST_F(FilesTest, a_hidden_file_is_readable_and_a_removed_one_is_gone) {
   ASSERT_TRUE(create(""));
   auto layout = write_file("x", "content", twice);
   ASSERT_TRUE(layout);
-  ASSERT_TRUE(executor.run(cluster->data().hide_file(*layout)));
+  ASSERT_TRUE(executor.run(cluster->data().files().hide(*layout)));
   EXPECT_EQ(shown("bucket/x", "content"), 0u);
   EXPECT_EQ(*read(*layout), "content");
-  ASSERT_TRUE(executor.run(cluster->data().show_file(*layout, {})));
+  ASSERT_TRUE(executor.run(cluster->data().files().show(*layout, {})));
   EXPECT_EQ(shown("bucket/x", "content"), 2u);
   auto empty = write_file("empty", "", twice);
   ASSERT_TRUE(empty);
@@ -94,7 +94,7 @@ TEST_F(FilesTest, the_judge_decides_what_is_shown_after_a_crash) {
   // A later writer may have an earlier id: what counts is what the owner says.
   const WriteId right = old->write_id;
   ASSERT_TRUE(open());
-  cluster->data().set_file_judge([right](DataLayout layout, FileName file) -> Task<Result<std::optional<FileAttributes>>> {
+  cluster->data().files().set_judge([right](DataLayout layout, FileName file) -> Task<Result<std::optional<FileAttributes>>> {
     EXPECT_EQ(file.name, "k");
     if (layout.write_id != right) co_return std::optional<FileAttributes>();
     co_return std::optional<FileAttributes>(FileAttributes());
@@ -114,14 +114,15 @@ TEST_F(FilesTest, a_commit_between_the_judgement_and_the_showing_of_a_recovered_
   tuning.files_have_judge = true;
   ASSERT_TRUE(open());
   int asked = 0;
-  cluster->data().set_file_judge([&, newest = newer->write_id](DataLayout layout, FileName) -> Task<Result<std::optional<FileAttributes>>> {
-    std::optional<FileAttributes> shown;
-    if (layout.write_id == newest || asked++ == 0) shown = FileAttributes();
-    co_return shown;
-  });
-  cluster->data().set_name_settler([&](FileName, DataLayout layout) -> Task<void> {
+  cluster->data().files().set_judge(
+      [&, newest = newer->write_id](DataLayout layout, FileName) -> Task<Result<std::optional<FileAttributes>>> {
+        std::optional<FileAttributes> shown;
+        if (layout.write_id == newest || asked++ == 0) shown = FileAttributes();
+        co_return shown;
+      });
+  cluster->data().files().set_name_settler([&](FileName, DataLayout layout) -> Task<void> {
     EXPECT_EQ(layout.write_id, recovered->write_id);
-    auto done = co_await cluster->data().show_file(*newer, {});
+    auto done = co_await cluster->data().files().show(*newer, {});
     EXPECT_TRUE(done);
   });
   settle();
@@ -139,7 +140,7 @@ TEST_F(FilesTest, nothing_is_shown_before_the_judge_is_there) {
   ASSERT_TRUE(open());
   executor.run(sleep_for(std::chrono::seconds(3)));
   EXPECT_EQ(shown("bucket/k", "content"), 0u);
-  cluster->data().set_file_judge([](DataLayout, FileName) -> Task<Result<std::optional<FileAttributes>>> {
+  cluster->data().files().set_judge([](DataLayout, FileName) -> Task<Result<std::optional<FileAttributes>>> {
     co_return std::optional<FileAttributes>(FileAttributes());
   });
   executor.run(sleep_for(std::chrono::seconds(3)));
@@ -212,13 +213,13 @@ TEST_F(FilesTest, a_file_whose_drive_was_away_when_it_was_to_be_shown_is_shown_w
   const std::string bytes = random_bytes(7, 300'000);
   auto layout = write_file("late", bytes, {RedundancyKind::mirror, 1, 2}, false);
   ASSERT_TRUE(layout) << layout.error().to_string();
-  cluster->data().set_name_settler([this](FileName file, DataLayout write) -> Task<void> {
+  cluster->data().files().set_name_settler([this](FileName file, DataLayout write) -> Task<void> {
     EXPECT_EQ(file.name, "late");
-    auto settled = co_await cluster->data().show_file(write, {});
+    auto settled = co_await cluster->data().files().show(write, {});
     EXPECT_TRUE(settled);
   });
   ASSERT_TRUE(executor.run(cluster->data().disable_drive(2, "test", false)));
-  ASSERT_TRUE(executor.run(cluster->data().show_file(*layout, {})));
+  ASSERT_TRUE(executor.run(cluster->data().files().show(*layout, {})));
   EXPECT_EQ(shown("bucket/late", bytes), 2u);
   ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
   settle();

@@ -30,7 +30,7 @@ void fuzz_map(std::string_view bytes) {
 
 void fuzz_log(std::string_view bytes) {
   SimExecutor executor;
-  ThreadPool pool("fuzz", 1);
+  const std::unique_ptr<BlockingPool> pool = executor.make_pool("fuzz", 1);
   auto medium = std::make_shared<MemoryMedium>(1);
   const size_t half = bytes.size() / 2;
   medium->chunks.emplace(chunk_id({.kind = ChunkKind::metadata_root, .serial = 1, .stripe = 1}),
@@ -40,7 +40,7 @@ void fuzz_log(std::string_view bytes) {
   Drive drive({1, "fuzz", "fuzz"}, std::make_unique<MemoryChunkStore>(medium), executor);
   MetadataLogOptions options;
   options.drives = {&drive};
-  options.blocking_pool = &pool;
+  options.blocking_pool = pool.get();
   auto log = executor.run(MetadataLog::open(std::move(options)));
   if (!log) return;
   executor.run((*log)->read(1)).ignore("any answer will do");

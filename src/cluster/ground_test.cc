@@ -341,7 +341,7 @@ class CopiesTest : public ::testing::Test {
       options.drives.push_back(drives.back().get());
     }
     options.copies = copies;
-    options.blocking_pool = &pool;
+    options.blocking_pool = pool.get();
     auto opened = executor.run(MetadataLog::open(std::move(options)));
     ASSERT_TRUE(opened) << opened.error().to_string();
     log = std::move(*opened);
@@ -364,7 +364,7 @@ class CopiesTest : public ::testing::Test {
     co_return co_await log->publish_checkpoint(std::move(manifest));
   }
   SimExecutor executor;
-  ThreadPool pool{"test", 1};
+  const std::unique_ptr<BlockingPool> pool = executor.make_pool("test", 1);
   std::vector<std::shared_ptr<MemoryMedium>> media;
   std::vector<std::unique_ptr<Drive>> drives;
   std::unique_ptr<MetadataLog> log;

@@ -13,8 +13,9 @@ namespace quarry::cluster {
 
 LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps,
                                LabelKeeper& labels, const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known,
-                               Clock& clock, ThreadPool& pool)
+                               Clock& clock, BlockingPool& pool)
     : plane_(home, drives, meta, tuning, log.epoch()),
+      files_(plane_),
       sweeper_(plane_),
       cache_keeper_(plane_, pool),
       repairer_(plane_, maps),
@@ -22,21 +23,13 @@ LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore
       scrubber_(plane_, repairer_, auditor_, log, clock),
       administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)),
       loss_accepted_(log.loss_accepted()) {
+  plane_.files = &files_;
   if (loss_accepted_) plane_.ids.skip_lost();
   plane_.register_width = [this](uint8_t width) { return administration_.register_width(width); };
   plane_.wake_sweeper = [this] { sweeper_.alarm.ring(); };
   plane_.wake_repair = [this] { repairer_.alarm.ring(); };
   plane_.read_only_reason = [this] { return administration_.read_only_reason(); };
   for (Drive* drive : drives.all()) drive->set_listener([this](Drive&) { administration_.alarm.ring(); });
-}
-
-Task<Result<void>> LocalDataPlane::prepare() {
-  meta::ScanOptions options;
-  options.range = meta::KeyRange::prefix("cy");
-  options.limit = 1;
-  CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
-  if (!rows.empty()) plane_.any_names.store(true);
-  co_return Result<void>();
 }
 
 void LocalDataPlane::start() {
@@ -132,13 +125,7 @@ void LocalDataPlane::record(meta::Transaction& transaction, const DataLayout& la
   layout.encode(row);
   row += owner;
   transaction.put(keys::data(layout), std::move(row));
-  if (plane_.drives.any_files() && layout.redundancy.has_copies()) {
-    std::lock_guard lock(plane_.files_mutex);
-    if (auto named = plane_.file_names.find(layout.write_id); named != plane_.file_names.end()) {
-      plane_.any_names.store(true, std::memory_order_relaxed);
-      transaction.put(keys::file(layout.write_id), encode_file_name(named->second));
-    }
-  }
+  files_.record(transaction, layout);
   if (plane_.degraded_count.load() == 0) return;
   std::lock_guard lock(plane_.degraded_mutex);
   auto found = plane_.degraded.find(layout.write_id);
@@ -153,7 +140,7 @@ void LocalDataPlane::retire(meta::Transaction& transaction, const DataLayout& la
   layout.encode(row);
   transaction.remove(keys::data(layout));
   if (chunk_stripes(layout) > 0) transaction.put(keys::retired(layout.write_id), std::move(row));
-  if (layout.redundancy.has_copies() && plane_.any_names.load(std::memory_order_relaxed)) transaction.remove(keys::file(layout.write_id));
+  files_.retire(transaction, layout);
 }
 
 Task<Result<DataLayout>> LocalDataPlane::widen(DataLayout layout, Redundancy redundancy, CommitLayout commit) {
@@ -284,16 +271,6 @@ Task<Result<void>> LocalDataPlane::enable_drive(uint32_t number, bool force) {
 }
 Task<Result<void>> LocalDataPlane::take_back_drive(uint32_t number, std::string path) {
   return on(plane_.background.home(), administration_.take_back_drive(number, std::move(path)));
-}
-
-void LocalDataPlane::set_file_judge(FileJudge judge) {
-  std::lock_guard lock(plane_.files_mutex);
-  plane_.file_judge = judge ? std::make_shared<const FileJudge>(std::move(judge)) : nullptr;
-}
-
-void LocalDataPlane::set_name_settler(NameSettler settler) {
-  std::lock_guard lock(plane_.files_mutex);
-  plane_.name_settler = settler ? std::make_shared<const NameSettler>(std::move(settler)) : nullptr;
 }
 
 Task<Result<void>> LocalDataPlane::start_scrub() {

@@ -14,10 +14,10 @@ namespace quarry::cluster {
 class LocalDataPlane final : public DataPlane {
  public:
   LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore& meta, MetadataLog& log, MapKeeper& maps, LabelKeeper& labels,
-                 const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock, ThreadPool& pool);
+                 const ClusterTuning& tuning, OpenNewDrive open_drive, OpenKnownDrive open_known, Clock& clock, BlockingPool& pool);
 
-  // Before start: looks whether writes have names.
-  Task<Result<void>> prepare();
+  // Before start.
+  Task<Result<void>> prepare() { return files_.prepare(); }
   // Background work begins; on the home executor.
   void start();
   // Everything that is due now: orphans, retired writes, repair. On the home executor.
@@ -47,23 +47,7 @@ class LocalDataPlane final : public DataPlane {
   Task<Result<void>> disable_drive(uint32_t number, std::string reason, bool force) override;
   Task<Result<void>> enable_drive(uint32_t number, bool force) override;
   Task<Result<void>> take_back_drive(uint32_t number, std::string path) override;
-  bool has_file_drives() const override { return plane_.drives.any_files(); }
-  bool whole_objects() const override { return plane_.drives.all_files(); }
-  Task<Result<bool>> show_file(DataLayout layout, FileAttributes attributes) override {
-    return show_everywhere(plane_, layout, std::move(attributes));
-  }
-  Task<Result<bool>> hide_file(DataLayout layout) override { return hide_everywhere(plane_, layout); }
-  void set_file_judge(FileJudge judge) override;
-  void set_name_settler(NameSettler settler) override;
-  Task<Result<Adoption>> adopt_file(AdoptOptions options) override { return cluster::adopt_file(plane_, std::move(options)); }
-  Task<Result<std::vector<UnrecordedFile>>> unrecorded_files(uint32_t drive, std::string under, std::string after, size_t limit) override {
-    return cluster::unrecorded_files(plane_, drive, std::move(under), std::move(after), limit);
-  }
-  Task<Result<FileState>> file_state(DataLayout layout) override { return cluster::file_state(plane_, layout); }
-  Task<Result<void>> let_go(DataLayout layout) override { return cluster::let_go(plane_, layout); }
-  Task<Result<bool>> is_adopted(DataLayout layout, std::optional<FileAt> at) override {
-    return cluster::is_adopted(plane_, layout, std::move(at));
-  }
+  FileService& files() override { return files_; }
   Task<Result<DataLayout>> widen(DataLayout layout, Redundancy redundancy, CommitLayout commit) override;
   void record_widened(meta::Transaction& transaction, const DataLayout& before, const DataLayout& layout, std::string owner) override;
   Task<Result<bool>> awaits_repair(DataLayout layout) override;
@@ -81,6 +65,7 @@ class LocalDataPlane final : public DataPlane {
   Task<void> skip_lost_ids();
 
   Plane plane_;
+  Files files_;
   Sweeper sweeper_;
   CacheKeeper cache_keeper_;
   Repairer repairer_;

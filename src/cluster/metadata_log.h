@@ -22,8 +22,8 @@
 
 #include "cluster/drive.h"
 #include "cluster/metadata_log_roots.h"
+#include "io/blocking_pool.h"
 #include "io/sync.h"
-#include "io/thread_pool.h"
 #include "meta/commit_log.h"
 
 namespace quarry::cluster {
@@ -35,11 +35,11 @@ struct AbsentDrive {
 };
 
 struct MetadataLogOptions {
-  std::vector<Drive*> drives;           // open drives; owned by the caller, outlive the log
-  std::vector<AbsentDrive> absent;      // expected by the newest label, not open
-  unsigned copies = 1;                  // m + 1, >= 1
-  ThreadPool* blocking_pool = nullptr;  // for ReadPiece; required by store_file
-  bool accept_loss = false;             // open although more domains are absent than the copies allow (an operator's decision)
+  std::vector<Drive*> drives;             // open drives; owned by the caller, outlive the log
+  std::vector<AbsentDrive> absent;        // expected by the newest label, not open
+  unsigned copies = 1;                    // m + 1, >= 1
+  BlockingPool* blocking_pool = nullptr;  // for ReadPiece; required by store_file
+  bool accept_loss = false;               // open although more domains are absent than the copies allow (an operator's decision)
 };
 
 class MetadataLog : public meta::CommitLog {

@@ -63,7 +63,7 @@ class MetadataLogLineage : public ::testing::Test {
       options.drives.push_back(drives.back().get());
     }
     options.copies = copies;
-    options.blocking_pool = &pool;
+    options.blocking_pool = pool.get();
     options.accept_loss = accept_loss;
     auto opened = executor.run(MetadataLog::open(std::move(options)));
     if (!opened) return std::move(opened).error();
@@ -168,7 +168,7 @@ class MetadataLogLineage : public ::testing::Test {
   }
 
   SimExecutor executor;
-  ThreadPool pool{"test", 1};
+  const std::unique_ptr<BlockingPool> pool = executor.make_pool("test", 1);
   World world;
   unsigned copies = 2;
   std::vector<std::unique_ptr<Drive>> drives;

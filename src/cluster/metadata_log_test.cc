@@ -28,7 +28,7 @@ class MetadataLogTest : public ::testing::Test {
       options.drives.push_back(drives.back().get());
     }
     options.copies = copies;
-    options.blocking_pool = &pool;
+    options.blocking_pool = pool.get();
     options.accept_loss = accept_loss;
     auto opened = executor.run(MetadataLog::open(std::move(options)));
     if (!opened) return std::move(opened).error();
@@ -62,7 +62,7 @@ class MetadataLogTest : public ::testing::Test {
   }
 
   SimExecutor executor;
-  ThreadPool pool{"test", 1};
+  const std::unique_ptr<BlockingPool> pool = executor.make_pool("test", 1);
   std::string domains;  // by drive, a letter each; of others: each its own
   std::vector<std::shared_ptr<MemoryMedium>> media;
   std::vector<std::unique_ptr<Drive>> drives;

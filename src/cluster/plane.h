@@ -47,6 +47,8 @@ class Strays {
   std::set<Key> known_;
 };
 
+class Files;
+
 struct Plane {
   Plane(Executor& home, DriveSet& drive_set, meta::MetaStore& meta_store, const ClusterTuning& settings, uint64_t session)
       : drives(drive_set),
@@ -73,6 +75,7 @@ struct Plane {
   WriteIds ids;
   RepairRequests repairs;
   Strays strays;
+  Files* files = nullptr;  // set by the data plane before anything is read or written
 
   // Makes layouts of this width possible (a map change on the home executor). Set by the cluster.
   std::function<Task<Result<void>>(uint8_t width)> register_width;
@@ -88,15 +91,6 @@ struct Plane {
   std::mutex degraded_mutex;
   std::unordered_map<WriteId, uint8_t> degraded;  // losses it still survives
   std::atomic<size_t> degraded_count{0};
-  // Names of mirrored writes that drives keep as files: from finish() until the writer is gone, for record(). By write.
-  std::mutex files_mutex;
-  std::unordered_map<WriteId, FileName> file_names;
-  std::atomic<bool> any_names{false};                          // rows of such names exist, or may
-  std::shared_ptr<const DataPlane::FileJudge> file_judge;      // guarded by files_mutex; null: whatever is recorded is shown
-  std::shared_ptr<const DataPlane::NameSettler> name_settler;  // guarded by files_mutex; null: the next start settles names
-  // Writes whose files could not be shown or hidden everywhere; guarded by files_mutex. Beyond the limit they wait for the next start.
-  static constexpr size_t kUnsettledFilesMax = 64 * 1024;
-  std::unordered_map<WriteId, DataLayout> unsettled_files;
   // Copies of mirrored data take turns.
   std::atomic<uint32_t> read_rotation{0};
 

@@ -149,7 +149,7 @@ Task<Result<bool>> Repairer::round() {
   moving_ = false;
   Result<bool> queue = true;
   if (groups) queue = co_await repair_queue();
-  co_await settle_unsettled_files(plane_);
+  co_await plane_.files->settle_unsettled();
   Result<void> looked = co_await look_at_lost();
   std::move(looked).ignore("the next round looks again");
   const auto topology = plane_.drives.topology();

@@ -495,7 +495,7 @@ TEST_P(RandomLife, of_a_cluster_loses_nothing) {
           auto layout = life.files ? write_file(fmt::format("n{}", step), bytes, default_redundancy(), false) : write(bytes);
           ASSERT_TRUE(layout) << layout.error().to_string();
           // As the object engine: what could not be shown is seen to at the next start.
-          Result<bool> shown = life.files ? executor.run(cluster->data().show_file(*layout, {})) : Result<bool>(true);
+          Result<bool> shown = life.files ? executor.run(cluster->data().files().show(*layout, {})) : Result<bool>(true);
           std::move(shown).ignore("a drive is away");
           oracle[layout->write_id] = {*layout, bytes};
           names[layout->write_id] = fmt::format("bucket/n{}", step);

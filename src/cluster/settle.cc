@@ -189,7 +189,7 @@ Task<Result<ShardResult>> rewrite_file(Plane* plane, BackgroundBudget* budget, D
     co_return result;
   }
   CO_TRY(co_await drive->finish_file(written.front(), layout.size));
-  CO_TRY(co_await show_if_current(*plane, *drive, layout, shard, member.at.term));
+  CO_TRY(co_await plane->files->show_if_current(*drive, layout, shard, member.at.term));
   std::vector<ChunkId> obsolete;
   for (uint32_t stripe = 0; stripe < chunk_stripes(layout) && !older.empty(); ++stripe) {
     CO_TRY_ASSIGN(std::vector<ChunkId> ids, co_await drive->rewrites(shard_name(layout, stripe, shard, member.at.term)));
@@ -218,7 +218,7 @@ Task<Result<ShardResult>> settle_file(Plane* plane, BackgroundBudget* budget, st
   CO_TRY_ASSIGN(FileLook look, co_await look_at_file(plane, budget, layout, shard, drive, member.at.term, depth));
   if (look.whole && !look.unreachable) {
     // Whoever made it whole may have come to an end before it was shown.
-    CO_TRY(co_await show_if_current(*plane, *drive, layout, shard, member.at.term));
+    CO_TRY(co_await plane->files->show_if_current(*drive, layout, shard, member.at.term));
     co_return result;
   }
   if (look.unreachable || !drive->writable()) {
@@ -359,7 +359,7 @@ Task<Result<std::vector<unsigned>>> Repairer::settle_files(std::shared_ptr<const
     (drive != nullptr && drive->keeps_files() && layout.redundancy.is_copy(shard) ? files : chunked).push_back(shard);
   }
   if (files.empty()) co_return chunked;
-  CO_TRY_ASSIGN(std::optional<FileName> name, co_await find_file_name(plane_, layout));
+  CO_TRY_ASSIGN(std::optional<FileName> name, co_await plane_.files->find_name(layout));
   if (!name) co_return shards;
   for (unsigned shard : files) {
     Result<ShardResult> result = co_await settle_file(&plane_, &budget_, topology, layout, shard, *name, depth);

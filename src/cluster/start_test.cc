@@ -18,7 +18,9 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     ClusterOptions o = ClusterHarness::options();
     o.metadata_directory = temporary.sub("meta");
     o.accept_loss = accept_loss;
-    o.open_meta = [this](meta::CommitLog& log, std::string directory) { return open_small_rocksdb(&pool, &log, std::move(directory)); };
+    o.open_meta = [this](meta::CommitLog& log, std::string directory) {
+      return open_small_rocksdb(pool.get(), &log, std::move(directory));
+    };
     return o;
   }
   void pass(Duration time) { executor.run(sleep_for(time)); }

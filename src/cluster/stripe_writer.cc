@@ -1,6 +1,7 @@
 #include "cluster/stripe_writer.h"
 
 #include "base/log.h"
+#include "cluster/files.h"
 #include "cluster/group_choice.h"
 #include "cluster/keys.h"
 #include "cluster/plane.h"
@@ -327,10 +328,7 @@ class StripeWriter final : public DataWriter {
   ~StripeWriter() override {
     if (state_ == nullptr) return;
     forget_degraded();
-    if (named_) {
-      std::lock_guard lock(state_->plane.files_mutex);
-      state_->plane.file_names.erase(state_->layout.write_id);
-    }
+    if (named_) state_->plane.files->forget_name(state_->layout.write_id);
     if (!decided_) abandon();
   }
 
@@ -436,8 +434,7 @@ class StripeWriter final : public DataWriter {
     if (state_->error) co_return *state_->error;
     CO_TRY(co_await finish_files());
     if (!options.file.empty() && layout.redundancy.has_copies() && state_->topology->any_files) {
-      std::lock_guard lock(state_->plane.files_mutex);
-      state_->plane.file_names[layout.write_id] = options.file;
+      state_->plane.files->set_name(layout.write_id, options.file);
       named_ = true;
     }
     if (state_->missing_max > 0) {

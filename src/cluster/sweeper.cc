@@ -153,7 +153,7 @@ Task<Result<size_t>> Sweeper::remove_orphans(Drive& drive, WriteId first, WriteI
         Decoder in(*data);
         CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
         if (layout.redundancy.is_copy(name.shard))
-          CO_TRY(co_await show_if_current(plane_, drive, layout, name.shard, term_of(name.generation)));
+          CO_TRY(co_await plane_.files->show_if_current(drive, layout, name.shard, term_of(name.generation)));
       }
       if (!data && !retired) orphans.push_back(chunks[i].id);
     }

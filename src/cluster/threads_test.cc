@@ -3,6 +3,7 @@
 
 #include "cluster/testing/cluster_harness.h"
 #include "io/ring_executor.h"
+#include "io/thread_pool.h"
 
 namespace quarry::cluster {
 namespace {

@@ -49,7 +49,7 @@ TEST_F(WholeTest, every_size_is_one_file_and_its_slices) {
       const std::string bytes = random_bytes(size, size), name = fmt::format("a/{}{}", size, known);
       auto layout = executor.run(write_task(this, bytes, two_one, known, 70'000, {"bucket", name}));
       ASSERT_TRUE(layout) << layout.error().to_string();
-      ASSERT_TRUE(executor.run(cluster->data().show_file(*layout, {})));
+      ASSERT_TRUE(executor.run(cluster->data().files().show(*layout, {})));
       EXPECT_EQ(layout->redundancy.to_string(), "whole:2+1");
       EXPECT_EQ(shown("bucket/" + name, bytes), 1u) << size;
       EXPECT_EQ(*read(*layout), bytes) << size;

@@ -1,8 +1,8 @@
 #include "codec/aead.h"
 
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 
+#include <cstring>
 #include <memory>
 
 #include "base/check.h"
@@ -11,7 +11,7 @@ namespace quarry {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-constexpr size_t kNonceBytes = 12, kTagBytes = 16, kHeaderBytes = 1 + kNonceBytes;
+constexpr size_t kNonceBytes = sizeof(AeadNonce), kTagBytes = 16, kHeaderBytes = 1 + kNonceBytes;
 
 EVP_CIPHER* cipher() {
   static EVP_CIPHER* const kCipher = EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr);
@@ -26,18 +26,12 @@ using Context = std::unique_ptr<EVP_CIPHER_CTX, FreeContext>;
 
 }  // namespace
 
-AeadKey random_aead_key() {
-  AeadKey key;
-  CHECK(RAND_priv_bytes(key.data(), static_cast<int>(key.size())) == 1, "no randomness from the operating system");
-  return key;
-}
-
-std::string seal(const AeadKey& key, ByteView plaintext, ByteView associated) {
+std::string seal(const AeadKey& key, const AeadNonce& nonce, ByteView plaintext, ByteView associated) {
   CHECK(plaintext.size() <= kGiB && associated.size() <= kGiB, "seal is for small secrets");
   std::string box(kSealOverhead + plaintext.size(), '\0');
   auto* const bytes = reinterpret_cast<uint8_t*>(box.data());
   bytes[0] = kVersion;
-  CHECK(RAND_bytes(bytes + 1, kNonceBytes) == 1, "no randomness from the operating system");
+  std::memcpy(bytes + 1, nonce.data(), nonce.size());
   const Context context(EVP_CIPHER_CTX_new());
   CHECK(context && EVP_EncryptInit_ex2(context.get(), cipher(), key.data(), bytes + 1, nullptr) == 1);
   int size = 0;

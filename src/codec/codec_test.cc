@@ -126,20 +126,25 @@ TEST(S3Checksum, full_object_checksum_from_parts) {
 }
 
 TEST(Aead, opens_what_it_sealed_and_nothing_else) {
-  const AeadKey key = random_aead_key();
-  const std::string box = seal(key, bytes_of("secret"), bytes_of("name"));
+  AeadKey key, other_key;
+  key.fill(7);
+  other_key.fill(8);
+  AeadNonce nonce, other_nonce;
+  nonce.fill(1);
+  other_nonce.fill(2);
+  const std::string box = seal(key, nonce, bytes_of("secret"), bytes_of("name"));
   EXPECT_EQ(box.size(), kSealOverhead + 6);
   EXPECT_EQ(*open_sealed(key, bytes_of(box), bytes_of("name")), "secret");
-  EXPECT_NE(box, seal(key, bytes_of("secret"), bytes_of("name")));
+  EXPECT_NE(box, seal(key, other_nonce, bytes_of("secret"), bytes_of("name")));
   EXPECT_EQ(open_sealed(key, bytes_of(box), bytes_of("other")).error().code(), Code::corrupt);
-  EXPECT_EQ(open_sealed(random_aead_key(), bytes_of(box), bytes_of("name")).error().code(), Code::corrupt);
+  EXPECT_EQ(open_sealed(other_key, bytes_of(box), bytes_of("name")).error().code(), Code::corrupt);
   for (size_t i = 1; i < box.size(); ++i) {
     std::string changed = box;
     changed[i] = static_cast<char>(changed[i] ^ 1);
     EXPECT_EQ(open_sealed(key, bytes_of(changed), bytes_of("name")).error().code(), Code::corrupt);
   }
   EXPECT_EQ(open_sealed(key, bytes_of(box).first(20), {}).error().code(), Code::malformed);
-  EXPECT_EQ(*open_sealed(key, bytes_of(seal(key, {}, {})), {}), "");
+  EXPECT_EQ(*open_sealed(key, bytes_of(seal(key, nonce, {}, {})), {}), "");
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 #include "chunk/kfs/kfs_chunk_store.h"
 #include "cluster/cluster.h"
 #include "daemon/drive_kind.h"
+#include "io/blocking_pool.h"
 #include "io/executor.h"
-#include "io/thread_pool.h"
 
 namespace quarry::daemon {
 namespace {

@@ -20,6 +20,7 @@
 #include "io/clock.h"
 #include "io/memory_probe.h"
 #include "io/ring_executor.h"
+#include "io/thread_pool.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
 #include "object/make_object_engine.h"
 #include "observe/metrics.h"
@@ -104,7 +105,7 @@ class RunningNode : public Node {
   RootLock lock_;
   client::Endpoints endpoints_;
   std::unique_ptr<ExecutorPool> loops_;
-  std::unique_ptr<ThreadPool> blocking_, compute_;
+  std::unique_ptr<BlockingPool> blocking_, compute_;
   std::unique_ptr<cluster::Cluster> cluster_;
   std::unique_ptr<object::ObjectEngine> objects_;
   std::unique_ptr<auth::IdentityStore> identities_;
@@ -189,7 +190,7 @@ Task<Result<void>> RunningNode::try_to_open(std::vector<DriveToOpen> to_open, St
     options.tuning.cache_bytes_max = config_.memory_bytes / 4 * 3;
   }
   options.tuning.files_have_judge = true;  // the object engine
-  ThreadPool* pool = blocking_.get();
+  BlockingPool* pool = blocking_.get();
   options.open_meta = [pool, sizes](meta::CommitLog& log, std::string directory) -> Task<Result<std::unique_ptr<meta::MetaStore>>> {
     meta::RocksdbMetaOptions meta_options;
     meta_options.directory = std::move(directory);
@@ -235,7 +236,7 @@ Task<Result<void>> RunningNode::try_to_open(std::vector<DriveToOpen> to_open, St
 }
 
 Task<Result<void>> RunningNode::open_identities() {
-  identities_ = auth::make_identity_store(cluster_->meta(), cluster_->master_key());
+  identities_ = auth::make_identity_store(cluster_->meta(), cluster_->master_key(), system_clock(), system_random());
   auto administrator = co_await identities_->get_user(std::string(kAdministrator));
   if (!administrator) {
     if (administrator.error().code() != Code::not_found) co_return std::move(administrator).error();

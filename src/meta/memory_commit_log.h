@@ -12,9 +12,9 @@
 #include <memory>
 #include <mutex>
 
+#include "io/blocking_pool.h"
 #include "io/clock.h"
 #include "io/sync.h"
-#include "io/thread_pool.h"
 #include "meta/commit_log.h"
 
 namespace quarry::meta {
@@ -41,7 +41,7 @@ struct MemoryLogFaults {
   bool full = false;                         // appends answer no_space; the frames are taken when they are appended again after this ended
   std::optional<uint64_t> fail_store_after;  // so many store_file calls work, then no_space
   bool fail_publish = false;
-  ThreadPool* pool = nullptr;  // where pieces of files are read; null: in place
+  BlockingPool* pool = nullptr;  // where pieces of files are read; null: in place
 };
 
 class MemoryCommitLog : public CommitLog {

@@ -19,9 +19,10 @@ Task<BodyDigest::Values> hash_body(HashQueue& queue, std::string bytes, size_t p
   co_return digest.finish();
 }
 
-void check(ThreadPool* pool) {
-  SimExecutor executor;
-  HashQueue queue(pool);
+void check(size_t width, SimExecutor::Options options = {}) {
+  SimExecutor executor(options);
+  const std::unique_ptr<BlockingPool> pool = width > 0 ? executor.make_pool("hash", width) : nullptr;
+  HashQueue queue(pool.get());
   std::vector<Task<BodyDigest::Values>> tasks;
   std::vector<std::string> bodies;
   for (size_t i = 0; i < 40; ++i) {
@@ -38,11 +39,11 @@ void check(ThreadPool* pool) {
   }
 }
 
-TEST(HashQueue, hashes_many_bodies_on_a_pool) {
-  ThreadPool pool("hash", 3);
-  check(&pool);
+TEST(HashQueue, hashes_many_bodies_on_a_pool) { check(3, {.threads = true}); }
+TEST(HashQueue, hashes_many_bodies_on_a_pool_in_virtual_time) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) check(3, {.seed = seed});
 }
-TEST(HashQueue, hashes_in_place_without_a_pool) { check(nullptr); }
+TEST(HashQueue, hashes_in_place_without_a_pool) { check(0); }
 
 }  // namespace
 }  // namespace quarry::object

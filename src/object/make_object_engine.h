@@ -4,8 +4,8 @@
 #include <string>
 
 #include "cluster/data_plane.h"
+#include "io/blocking_pool.h"
 #include "io/clock.h"
-#include "io/thread_pool.h"
 #include "meta/meta_store.h"
 #include "object/object_engine.h"
 
@@ -19,7 +19,7 @@ struct EngineOptions {
   Clock& clock;
   Random& random;
   // Where bodies are hashed, so that MD5 overlaps I/O and uses other cores; null: on the caller's loop, in slices with yields.
-  ThreadPool* compute = nullptr;
+  BlockingPool* compute = nullptr;
   // Redundancy of buckets that name none ("ec:4+2", "mirror:3", a profile name); empty: by the number of failure domains.
   std::string default_redundancy = {};
   // Failure domains that redundancy may count on; 0: those of the data plane's active drives, looked at once a second.

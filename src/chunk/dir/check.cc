@@ -2,6 +2,7 @@
 #include "chunk/dir/dir_store_impl.h"
 #include "chunk/dir/tree_walk.h"
 #include "chunk/fencing.h"
+#include "io/pace.h"
 
 namespace quarry::chunk::dir {
 
@@ -55,8 +56,16 @@ Task<Result<FsckReport>> DirStoreImpl::fsck_once() {
   CO_TRY(readable());
   Use use(*this);
   FsckReport report;
-  // Names stand still meanwhile; puts of new chunks and files under .quarry go on.
+  // Names stand still meanwhile; puts of new chunks and files under .quarry go on: a file that is finished after this is not judged.
   co_await naming_.acquire();
+  Pace pace;  // the index is asked anew after each wait
+  std::unordered_set<ChunkId, ChunkIdHash> finished_before;
+  for (auto at = index_.files().begin(); at != index_.files().end();) {
+    const ChunkId first = at->first;
+    if (!at->second->unfinished) finished_before.insert(first);
+    co_await pace;
+    at = index_.files().upper_bound(first);
+  }
   auto walked = co_await blocking(*pool_, [this] { return walk_tree(*files_, records_, *pool_, 0); });
   if (!walked) {
     naming_.release();
@@ -66,6 +75,7 @@ Task<Result<FsckReport>> DirStoreImpl::fsck_once() {
   for (const auto& path : walked->strange) report.violations.push_back(path + " does not belong there");
   std::unordered_set<ChunkId, ChunkIdHash> chunks, files;
   for (const auto& chunk : walked->chunks) {
+    co_await pace;
     chunks.insert(chunk.id);
     const auto found = index_.find(chunk.id);
     if (!found && !putting_.contains(chunk.id)) {
@@ -80,6 +90,7 @@ Task<Result<FsckReport>> DirStoreImpl::fsck_once() {
   }
   std::set<std::string> walked_paths;
   for (const auto& file : walked->files) {
+    co_await pace;
     files.insert(file.first);
     const FileEntry* entry = index_.file(file.first);
     if (entry != nullptr && entry->unfinished) continue;
@@ -94,25 +105,29 @@ Task<Result<FsckReport>> DirStoreImpl::fsck_once() {
   }
   for (const auto& file : walked->unsaid) walked_paths.insert(file.path);
   std::vector<std::pair<std::string, uint64_t>> expected;
-  for (const auto& [first, entry] : index_.files()) {
-    if (entry->unfinished) continue;
-    if (!files.contains(first) && !walked_paths.contains(entry->path)) {
-      report.violations.push_back(fmt::format("{} is missing or has lost its record", entry->path));
-    } else {
-      expected.emplace_back(entry->path, entry->size);
-    }
+  for (auto at = index_.files().begin(); at != index_.files().end();) {
+    const ChunkId first = at->first;
+    const FileEntry& entry = *at->second;
+    const bool judged = finished_before.contains(first);
+    const bool seen = files.contains(first) || walked_paths.contains(entry.path);
+    if (judged && !seen) report.violations.push_back(fmt::format("{} is missing or has lost its record", entry.path));
+    if (judged && seen) expected.emplace_back(entry.path, entry.size);
+    co_await pace;
+    at = index_.files().upper_bound(first);
   }
   for (const auto& record : walked->side_records) {
+    co_await pace;
     const FileEntry* entry = index_.file(record.first);
     if (entry == nullptr) report.violations.push_back(place_of(kRecords, record.first) + " is the record of no file");
   }
-  for (auto at = index_.chunks().begin(); at != index_.chunks().end(); ++at) {
+  for (auto at = index_.chunks().begin(); at != index_.chunks().end();) {
     const ChunkId id = at->first;
-    if (chunks.contains(id)) continue;
-    auto still = co_await blocking(*pool_, [this, id] { return files_->info(place_of(kChunks, id)); });
-    const bool missing = !still;
-    if (!index_.chunks().contains(id)) break;  // the index changed under the walk: the next fsck sees the rest
-    if (missing) report.violations.push_back(place_of(kChunks, id) + " is missing");
+    if (!chunks.contains(id)) {
+      auto still = co_await blocking(*pool_, [this, id] { return files_->info(place_of(kChunks, id)); });
+      if (!still && index_.chunks().contains(id)) report.violations.push_back(place_of(kChunks, id) + " is missing");
+    }
+    co_await pace;
+    at = index_.chunks().upper_bound(id);
   }
   auto sizes = co_await blocking(*pool_, [this, &expected] {
     std::vector<std::string> wrong;

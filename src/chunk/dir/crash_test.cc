@@ -163,7 +163,7 @@ Task<void> work_all(World& world, DirStore& store, uint64_t steps) {
 
 void check(const Picture& picture, DirStoreOptions options) {
   SCOPED_TRACE(fmt::format("picture {} {}", picture.seed, picture.ordered ? "ordered" : "by directory"));
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   options.file_system = picture.files;
   auto opened = executor.run(DirStore::open("memory", options));
   ASSERT_TRUE(opened) << opened.error().to_string();
@@ -235,7 +235,7 @@ void cut_power(uint64_t first_seed, uint64_t runs, bool attributes) {
     options.threads = 3;
     options.health_timeout = Duration::zero();
     options.file_system = world.files;
-    SimExecutor executor;
+    SimExecutor executor{{.threads = true}};
     ASSERT_TRUE(format_mountpath(*world.files, {}));
     SeededRandom random(seed);
     for (int i = 0; i < 12; ++i) world.moments.insert(60 + random.below(1500));

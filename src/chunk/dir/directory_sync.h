@@ -29,7 +29,7 @@ class DirectorySync {
     DirectorySync& syncs_;
     std::string directory_;
   };
-  DirectorySync(std::shared_ptr<FileSystem> files, ThreadPool& pool) : files_(std::move(files)), pool_(pool) {}
+  DirectorySync(std::shared_ptr<FileSystem> files, BlockingPool& pool) : files_(std::move(files)), pool_(pool) {}
   // Every name that was put into or taken from the directory before the call is durable.
   Task<Result<void>> sync(std::string path);
   // The same for several, side by side; the first error if there is one.
@@ -52,7 +52,7 @@ class DirectorySync {
     std::shared_ptr<Wave> running, next;
   };
   std::shared_ptr<FileSystem> files_;
-  ThreadPool& pool_;
+  BlockingPool& pool_;
   std::map<std::string, Slot> slots_;  // directories being synced; bounded by the requests in flight
   std::set<Taken*> taken_;             // likewise
 };

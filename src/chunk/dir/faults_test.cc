@@ -19,7 +19,7 @@ using testing::IsEmpty;
 
 struct DirFaults : testing::Test {
   std::shared_ptr<MemoryFileSystem> files = MemoryFileSystem::create();
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   std::unique_ptr<DirStore> store;
   void SetUp() override {
     ASSERT_TRUE(format_mountpath(*files, {}));
@@ -240,7 +240,7 @@ TEST_F(DirReal, a_mountpath_that_another_node_has_opened_is_that_ones) {
 struct DirMounted : testing::Test {
   TemporaryDirectory directory;
   bool mounted = false;
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   std::unique_ptr<DirStore> store;
   void SetUp() override {
     mounted = ::mount("tmpfs", directory.path().c_str(), "tmpfs", 0, "size=8m") == 0;
@@ -403,7 +403,7 @@ TEST_F(DirNested, adopt_passes_over_it_and_it_can_be_a_mountpath_of_its_own) {
 TEST(DirKill, acknowledged_files_survive_kill_minus_9) {
   TemporaryDirectory directory;
   {
-    SimExecutor executor;
+    SimExecutor executor{{.threads = true}};
     ASSERT_TRUE(executor.run(DirStore::format(directory.path(), {})));
   }
   const auto size_of = [](uint64_t serial) { return 1000 + serial * 7919 % 250'000; };
@@ -415,7 +415,7 @@ TEST(DirKill, acknowledged_files_survive_kill_minus_9) {
     const pid_t child = ::fork();
     if (child == 0) {
       ::close(pipe_ends[0]);
-      SimExecutor executor;
+      SimExecutor executor{{.threads = true}};
       auto opened = executor.run(DirStore::open(directory.path(), {}));
       if (!opened) ::_exit(1);
       for (uint64_t serial = next;; ++serial) {
@@ -439,7 +439,7 @@ TEST(DirKill, acknowledged_files_survive_kill_minus_9) {
     int status = 0;
     ::waitpid(child, &status, 0);
     ASSERT_TRUE(WIFSIGNALED(status));
-    SimExecutor executor;
+    SimExecutor executor{{.threads = true}};
     auto opened = executor.run(DirStore::open(directory.path(), {}));
     ASSERT_TRUE(opened) << opened.error().to_string();
     EXPECT_THAT((*opened)->open_report().damage, IsEmpty());
@@ -502,7 +502,7 @@ TEST(DirDirectorySync, a_name_taken_from_a_directory_that_others_remove_and_make
   ASSERT_TRUE(files->remove_directory("b"));
   syncs.note_removed({"b/x", "b"});
   for (const char* directory : {"b", "b/x"}) ASSERT_TRUE(files->make_directory(directory));
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   ASSERT_TRUE(executor.run(syncs.sync_taken(taken)));
   for (uint64_t seed = 0; seed < 64; ++seed) EXPECT_FALSE(files->crash(seed, seed % 2 == 0)->info("b/x/y")) << seed;
 }

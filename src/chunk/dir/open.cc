@@ -255,7 +255,8 @@ Task<Result<void>> DirStoreImpl::mount() {
   report_.walk = Executor::here().now() - begin;
   if (read_only) become(StoreState::read_only, "the file system takes no changes: is it mounted read-only, or owned by somebody else?");
   for (const auto& line : found->not_entered) LOG_WARNING("a directory inside a mountpath is not its own", {"path", full(line)});
-  std::vector<std::string> superfluous = take_in(std::move(*found));
+  // Nobody else has the store yet, and many files take long.
+  const std::vector<std::string> superfluous = co_await blocking(*pool_, [&] { return take_in(std::move(*found)); });
   if (!read_only && !superfluous.empty()) {
     auto files = files_;
     CO_TRY(co_await blocking(*pool_, [files, superfluous]() -> Result<void> {

@@ -154,7 +154,7 @@ class DirOutlived : public testing::Test {
 
   std::shared_ptr<MemoryFileSystem> files = MemoryFileSystem::create();
   std::shared_ptr<GatedFiles> gated = std::make_shared<GatedFiles>(files);
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   std::unique_ptr<DirStore> store;
 };
 

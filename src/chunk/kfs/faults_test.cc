@@ -171,7 +171,7 @@ class KfsFaults : public testing::Test {
   }
 
   const Uuid drive{{7, 1}};  // the same chunks meet in a bucket in every run
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   kfs::TemporaryDirectory directory;
   FaultyFiles files;
   KfsChunkStoreOptions options;

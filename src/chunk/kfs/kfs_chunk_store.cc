@@ -10,6 +10,7 @@
 #include "chunk/kfs/directory.h"
 #include "codec/digest.h"
 #include "io/clock.h"
+#include "io/pace.h"
 #include "io/sync.h"
 #include "io/thread_pool.h"
 
@@ -119,8 +120,12 @@ class Store : public KfsChunkStore {
       loading.push_back(blocking(pool_, [set = set_.get(), bucket] { return load_bucket(*set, bucket); }));
     auto loaded = co_await when_all(std::move(loading));
     CO_TRY(first_error(loaded));
+    Pace pace;
     for (auto& found : loaded) {
-      for (const auto& entry : found->entries) add(entry);
+      for (const auto& entry : found->entries) {
+        co_await pace;
+        add(entry);
+      }
       report_.damage.insert(report_.damage.end(), found->damage.begin(), found->damage.end());
     }
     for (const auto& sentence : set_->events()) {
@@ -256,10 +261,20 @@ class Store : public KfsChunkStore {
     CO_TRY(call.permitted());
     FsckReport report;
     std::map<uint8_t, std::vector<TableEntry>> expected;
-    table_.visit({}, [&](const TableEntry& entry) {
-      expected[bucket_of(entry.id)].push_back(entry);
-      return true;
-    });
+    Pace pace;
+    for (std::optional<ChunkId> from = ChunkId{}; from;) {
+      co_await pace;
+      size_t left = 1000;
+      const ChunkId begin = *std::exchange(from, std::nullopt);
+      table_.visit(begin, [&](const TableEntry& entry) {
+        if (left-- == 0) {
+          from = entry.id;
+          return false;
+        }
+        expected[bucket_of(entry.id)].push_back(entry);
+        return true;
+      });
+    }
     const std::vector<uint8_t> buckets = set_->existing();
     for (const uint8_t bucket : buckets) {
       auto violations = co_await blocking(
@@ -273,8 +288,8 @@ class Store : public KfsChunkStore {
       expected.erase(bucket);
     }
     for (const auto& [bucket, entries] : expected) {
-      if (!entries.empty())
-        report.violations.push_back(fmt::format("S-bucket {} does not exist but {} chunks belong to it", bucket, entries.size()));
+      const auto listed = std::ranges::count_if(entries, [this](const TableEntry& entry) { return table_.find(entry.id) != nullptr; });
+      if (listed > 0) report.violations.push_back(fmt::format("S-bucket {} does not exist but {} chunks belong to it", bucket, listed));
     }
     report.chunks = table_.size();
     report.segments = buckets.size();

@@ -1,6 +1,6 @@
 // Long computations of a mount: on a thread of their own, so that the loop, which may serve other drives, goes on.
 #pragma once
-#include "io/thread_pool.h"
+#include "io/blocking_pool.h"
 
 namespace quarry::chunk::raw {
 
@@ -14,8 +14,8 @@ Task<void> aside(size_t items, F work) {
     work();
     co_return;
   }
-  ThreadPool pool("raw-mount", 1);
-  const bool done = co_await blocking(pool, [&work] {
+  const std::unique_ptr<BlockingPool> pool = Executor::here().make_pool("raw-mount", 1);
+  const bool done = co_await blocking(*pool, [&work] {
     work();
     return true;
   });

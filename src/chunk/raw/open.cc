@@ -34,7 +34,7 @@ Task<Result<Uuid>> RawStore::format(BlockDevice& device, FormatOptions options) 
                    device.info().path, layout.segments, segment_size);
   }
   Superblock superblock;
-  superblock.drive = options.drive.is_nil() ? system_random().uuid() : options.drive;
+  superblock.drive = options.drive.is_nil() ? Executor::here().random().uuid() : options.drive;
   superblock.cluster = options.cluster;
   superblock.device_size = size;
   superblock.segment_size = segment_size;
@@ -44,7 +44,7 @@ Task<Result<Uuid>> RawStore::format(BlockDevice& device, FormatOptions options) 
   superblock.clean = true;
   superblock.clean_sequence = 1;
   superblock.log_epoch = 1;
-  superblock.salt = system_random().u64();
+  superblock.salt = Executor::here().random().u64();
   superblock.zones = layout.zones;
   superblock.spans = layout.spans;
 

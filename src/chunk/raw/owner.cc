@@ -18,7 +18,7 @@ Task<Result<void>> RawStoreImpl::take_ownership() {
   Superblock next = supers_.superblock();
   // A file has a lock that everybody sees who can open it.
   const bool nobodys = next.clean || device_->info().drive_class == DriveClass::file;
-  next.fencing_epoch = next_fencing_epoch(next.fencing_epoch, system_random().u64());
+  next.fencing_epoch = next_fencing_epoch(next.fencing_epoch, Executor::here().random().u64());
   CO_TRY(co_await update_superblock(std::move(next)));
   if (!nobodys) co_await sleep_for(options_.owner_look + options_.owner_look / 4);
   const TimePoint begin = Executor::here().now();

@@ -28,7 +28,7 @@ enum class AllocationPolicy : uint8_t {
 
 struct FormatOptions {
   Uuid cluster;               // nil: belongs to nobody yet; open accepts any cluster
-  Uuid drive;                 // nil: drawn from system_random
+  Uuid drive;                 // nil: drawn
   bool force = false;         // overwrite a Quarry superblock that is there. (Other contents: see raw/device_probe.h.)
   uint64_t segment_size = 0;  // bytes, a power of two; 0: from the device's size
   uint32_t pack_limit = 0;    // chunks of at most this many bytes are packed; 0: default (kPackLimit)

@@ -62,7 +62,7 @@ class ClusterHarness {
       if (below) drive.look_below = [seen = *below]() -> Result<SpaceBelow> { return seen; };
       o.drives.push_back(std::move(drive));
     }
-    o.blocking_pool = &pool;
+    o.blocking_pool = pool.get();
     o.open_meta = [this](meta::CommitLog&, std::string) { return open_meta(); };
     o.open_drive = [this](std::string path, Uuid, bool) { return open_new(path); };
     o.open_known = [this](std::string path, Uuid, bool) { return open_known(path); };
@@ -131,7 +131,7 @@ class ClusterHarness {
   Result<DataLayout> write_file(const std::string& name, const std::string& bytes, Redundancy redundancy, bool show = true) {
     FileName file{"bucket", name};
     TRY_ASSIGN(DataLayout layout, executor.run(write_task(this, bytes, redundancy, true, 300'000, file)));
-    if (show) TRY(executor.run(cluster->data().show_file(layout, {})));
+    if (show) TRY(executor.run(cluster->data().files().show(layout, {})));
     return layout;
   }
   static Task<Result<DataLayout>> write_task(ClusterHarness* self, std::string bytes, Redundancy redundancy, bool known_size, size_t piece,
@@ -181,7 +181,7 @@ class ClusterHarness {
   }
 
   SimExecutor executor;
-  ThreadPool pool{"test", 1};
+  const std::unique_ptr<BlockingPool> pool = executor.make_pool("test", 1);
   SeededRandom random{1};
   ClusterTuning tuning = [] {
     ClusterTuning t;

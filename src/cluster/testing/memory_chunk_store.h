@@ -167,7 +167,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     CO_TRY(usable());
     auto file = m_->open_files.find(first);
     if (file == m_->open_files.end()) co_return fail(Code::not_found, "{} is no file", first.to_string());
-    CHECK(file->second.finished, "only finished files are shown");
+    if (!file->second.finished) co_return fail(Code::precondition_failed, "{} is not finished", first.to_string());
     m_->tree[file->second.path] = first;
     co_return Result<void>();
   }

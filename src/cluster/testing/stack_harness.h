@@ -29,7 +29,7 @@ class TemporaryDirectory {
 };
 
 // On the commit log that the cluster has. checkpoint_log_bytes: a checkpoint after so many of log; 0: as usual.
-inline Task<Result<std::unique_ptr<meta::MetaStore>>> open_small_rocksdb(ThreadPool* pool, meta::CommitLog* log, std::string directory,
+inline Task<Result<std::unique_ptr<meta::MetaStore>>> open_small_rocksdb(BlockingPool* pool, meta::CommitLog* log, std::string directory,
                                                                          uint64_t checkpoint_log_bytes = 0) {
   meta::RocksdbMetaOptions options;
   options.directory = std::move(directory);
@@ -82,8 +82,10 @@ class StackTest : public ::testing::Test {
       o.drives.push_back(std::move(drive));
     }
     o.metadata_directory = std::move(directory);
-    o.blocking_pool = &pool;
-    o.open_meta = [this](meta::CommitLog& log, std::string path) { return open_small_rocksdb(&pool, &log, std::move(path), 16 << 10); };
+    o.blocking_pool = pool.get();
+    o.open_meta = [this](meta::CommitLog& log, std::string path) {
+      return open_small_rocksdb(pool.get(), &log, std::move(path), 16 << 10);
+    };
     o.random = &random;
     o.tuning.shard_bytes = 64 * 1024;
     o.tuning.cache_bytes = 0;
@@ -156,7 +158,7 @@ class StackTest : public ::testing::Test {
   }
 
   SimExecutor executor;
-  ThreadPool pool{"test", 2};
+  const std::unique_ptr<BlockingPool> pool = executor.make_pool("test", 2);
   SeededRandom random{7};
   TemporaryDirectory temporary;
   std::unique_ptr<Cluster> cluster;

@@ -1,9 +1,22 @@
 #include "io/sim/sim_executor.h"
 
+#include <cstdlib>
+
+#include "io/sim/sim_pool.h"
+
 namespace quarry {
 
-SimExecutor::SimExecutor() : previous_(Executor::current()) { set_current(this); }
-SimExecutor::~SimExecutor() { set_current(previous_); }
+uint64_t SimExecutor::default_seed() {
+  const char* text = std::getenv("QUARRY_SIM_SEED");
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : 1;
+}
+
+SimExecutor::SimExecutor() : SimExecutor(Options{}) {}
+SimExecutor::SimExecutor(Options options) : options_(options), random_(options.seed), previous_(Executor::current()) { set_current(this); }
+SimExecutor::~SimExecutor() {
+  apart_.reset();
+  set_current(previous_);
+}
 
 void SimExecutor::post(std::coroutine_handle<> handle) {
   // Notified inside the lock: once it is free, the loop may run to its end and destroy this executor.
@@ -17,8 +30,9 @@ bool SimExecutor::step() {
   {
     const std::lock_guard lock(mutex_);
     if (!ready_.empty()) {
-      handle = ready_.front();
-      ready_.pop_front();
+      std::swap(ready_[ready_.size() > 1 ? random_.below(ready_.size()) : 0], ready_.back());
+      handle = ready_.back();
+      ready_.pop_back();
     }
   }
   if (handle) {
@@ -34,6 +48,16 @@ bool SimExecutor::step() {
   now_ = next;
   fire_due_timers(now_);
   return true;
+}
+
+std::unique_ptr<BlockingPool> SimExecutor::make_pool(std::string name, size_t threads) {
+  if (options_.threads) return Executor::make_pool(std::move(name), threads);
+  return std::make_unique<SimPool>(*this, threads);
+}
+void SimExecutor::run_apart(std::function<void()> work) {
+  if (options_.threads) return Executor::run_apart(std::move(work));
+  if (apart_ == nullptr) apart_ = std::make_unique<SimPool>(*this, SIZE_MAX, SimPool::AtTheEnd::drop_the_rest);
+  apart_->submit(std::move(work));
 }
 
 size_t SimExecutor::run_until_idle() {
@@ -56,6 +80,7 @@ void SimExecutor::start(Task<void> task) {
 void SimExecutor::run_until_done() {
   while (!done_) {
     if (step() || done_) continue;  // a timer that fired may have ended the task and left nothing to do
+    CHECK(options_.threads, "the task waits for something that never comes");
     std::unique_lock lock(mutex_);
     const bool woken = wake_.wait_for(lock, std::chrono::seconds(60), [this] { return !ready_.empty(); });
     CHECK(woken, "the task waits for something that never comes");

@@ -1,20 +1,36 @@
 // SimExecutor: an event loop in the calling thread with virtual time. When nothing is ready, time jumps to the next timer; with
-// no timer left, the run is over. Deterministic: the same posts give the same order. For unit tests and the simulator.
+// no timer left, the run is over. Which of several ready tasks runs next is drawn from the seed: the same seed gives the same run.
+// For unit tests and the simulator.
 #pragma once
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 
+#include "io/blocking_pool.h"
+#include "io/clock.h"
 #include "io/sync.h"
 
 namespace quarry {
 
 class SimExecutor : public Executor {
  public:
+  struct Options {
+    uint64_t seed = default_seed();
+    // Pools of this executor are real threads, and a run waits for them in real time (60 s at most): for what is tested with threads. Else
+    // everything happens in the calling thread, and nothing depends on how fast it is.
+    bool threads = false;
+  };
   SimExecutor();
+  explicit SimExecutor(Options options);
   ~SimExecutor() override;
-  void post(std::coroutine_handle<> handle) override;  // thread-safe, so that ThreadPool works under it
+  static uint64_t default_seed();  // QUARRY_SIM_SEED, else 1
+
+  void post(std::coroutine_handle<> handle) override;  // thread-safe
   TimePoint now() const override { return now_; }
+  std::unique_ptr<BlockingPool> make_pool(std::string name, size_t threads) override;
+  void run_apart(std::function<void()> work) override;
+
+  Random& random() override { return random_; }
 
   // Time passes and nothing runs: the process was stopped, or the guest paused. Between runs.
   void stand_still(Duration duration) { now_ += duration; }
@@ -23,7 +39,6 @@ class SimExecutor : public Executor {
   size_t run_until_idle();
 
   // Runs the task to its end and returns its value; CHECKs that it did end (a task that waits for ever is a bug).
-  // Waits in real time for thread pools if nothing else is left to do, at most 60 s.
   template <class T>
   T run(Task<T> task) {
     std::optional<T> value;
@@ -42,12 +57,15 @@ class SimExecutor : public Executor {
   bool step();  // one resumption or one jump in time; false if there was nothing to do
   detail::Root drive(Task<void> task);
 
+  const Options options_;
+  std::unique_ptr<BlockingPool> apart_;
+  SeededRandom random_;
   Executor* previous_;
   TimePoint now_{};
   bool done_ = true;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::coroutine_handle<>> ready_;
+  std::vector<std::coroutine_handle<>> ready_;
 };
 
 }  // namespace quarry

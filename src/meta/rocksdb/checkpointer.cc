@@ -69,7 +69,7 @@ class PieceReader {
 
 }  // namespace
 
-Checkpointer::Checkpointer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, ThreadPool& pool,
+Checkpointer::Checkpointer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, BlockingPool& pool,
                            const Committer::Counters& counters, KnownFiles known, uint64_t log_bytes_at_checkpoint, uint64_t last_size)
     : options_(options),
       log_(log),

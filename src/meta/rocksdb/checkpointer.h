@@ -11,7 +11,7 @@ namespace quarry::meta {
 class Checkpointer {
  public:
   // `directory` is the store's; the database's is directory/db, the hard links go to directory/checkpoint.
-  Checkpointer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, ThreadPool& pool,
+  Checkpointer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, BlockingPool& pool,
                const Committer::Counters& counters, KnownFiles known, uint64_t log_bytes_at_checkpoint, uint64_t last_size);
 
   // What the log already holds, at open.
@@ -54,7 +54,7 @@ class Checkpointer {
   const RocksdbMetaOptions& options_;
   CommitLog& log_;
   std::shared_ptr<Database> database_;
-  ThreadPool& pool_;
+  BlockingPool& pool_;
   const Committer::Counters& counters_;
   KnownFiles known_;
   std::string database_directory_, link_directory_;

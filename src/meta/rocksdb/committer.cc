@@ -92,8 +92,8 @@ struct Committer::Sleep {
   void await_resume() const noexcept {}
 };
 
-Committer::Committer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, Applied start, ThreadPool& pool,
-                     std::atomic<uint64_t>& pool_reads)
+Committer::Committer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, Applied start,
+                     BlockingPool& pool, std::atomic<uint64_t>& pool_reads)
     : version_(start.version),
       options_(options),
       home_(Executor::here()),

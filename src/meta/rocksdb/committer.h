@@ -30,7 +30,7 @@ class Committer final : public CommitSink {
   };
 
   // On the log's executor. `pool_reads` counts what the views send to the pool.
-  Committer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, Applied start, ThreadPool& pool,
+  Committer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, Applied start, BlockingPool& pool,
             std::atomic<uint64_t>& pool_reads);
   ~Committer() override;
 
@@ -97,7 +97,7 @@ class Committer final : public CommitSink {
   Executor& home_;
   CommitLog& log_;
   std::shared_ptr<Database> database_;
-  ThreadPool& pool_;
+  BlockingPool& pool_;
   std::atomic<uint64_t>& pool_reads_;
   const std::shared_ptr<WatchHub> hub_;
   ConflictWindow window_;

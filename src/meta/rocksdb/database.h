@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/ids.h"
-#include "io/thread_pool.h"
+#include "io/blocking_pool.h"
 #include "meta/commit_log.h"
 #include "meta/optimistic.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
@@ -94,7 +94,7 @@ class Database : public std::enable_shared_from_this<Database> {
 // A view of the database at one version. Thread-safe.
 class DatabaseView final : public RowView {
  public:
-  DatabaseView(std::shared_ptr<Database> database, Version version, ThreadPool& pool, std::atomic<uint64_t>& pool_reads);
+  DatabaseView(std::shared_ptr<Database> database, Version version, BlockingPool& pool, std::atomic<uint64_t>& pool_reads);
   DatabaseView(const DatabaseView&) = delete;
   ~DatabaseView() override;
   Version version() const override { return version_; }
@@ -107,13 +107,13 @@ class DatabaseView final : public RowView {
 
   Database& database() { return *database_; }
   const ::rocksdb::Snapshot* snapshot() const { return snapshot_; }
-  ThreadPool& pool() { return pool_; }
+  BlockingPool& pool() { return pool_; }
 
  private:
   std::shared_ptr<Database> database_;
   const ::rocksdb::Snapshot* snapshot_;
   Version version_;
-  ThreadPool& pool_;
+  BlockingPool& pool_;
   std::atomic<uint64_t>& pool_reads_;
 };
 

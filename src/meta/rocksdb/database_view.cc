@@ -12,7 +12,7 @@ namespace {
 constexpr size_t kRowsInPlaceMax = 32;
 }  // namespace
 
-DatabaseView::DatabaseView(std::shared_ptr<Database> database, Version version, ThreadPool& pool, std::atomic<uint64_t>& pool_reads)
+DatabaseView::DatabaseView(std::shared_ptr<Database> database, Version version, BlockingPool& pool, std::atomic<uint64_t>& pool_reads)
     : database_(std::move(database)), snapshot_(database_->take_snapshot()), version_(version), pool_(pool), pool_reads_(pool_reads) {}
 
 DatabaseView::~DatabaseView() { database_->release_snapshot(snapshot_); }

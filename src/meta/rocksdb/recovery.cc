@@ -104,7 +104,7 @@ Result<void> discard(const RocksdbMetaOptions& options, bool keep_aside) {
 }
 
 // Reads one file of the checkpoint into the directory being restored; verified by its length and CRC.
-Task<Result<void>> restore_file(CommitLog& log, ThreadPool& pool, std::string directory, CheckpointEntry entry, CheckpointFile stored) {
+Task<Result<void>> restore_file(CommitLog& log, BlockingPool& pool, std::string directory, CheckpointEntry entry, CheckpointFile stored) {
   const std::string path = directory + "/" + entry.name;
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) co_return errno_error(errno, fmt::format("creating '{}'", path));
@@ -143,7 +143,7 @@ Task<Result<void>> restore_file(CommitLog& log, ThreadPool& pool, std::string di
   co_return Result<void>();
 }
 
-Task<Result<void>> restore_files(CommitLog& log, ThreadPool& pool, std::string directory, CheckpointExtra extra,
+Task<Result<void>> restore_files(CommitLog& log, BlockingPool& pool, std::string directory, CheckpointExtra extra,
                                  CheckpointManifest manifest) {
   std::map<std::string, CheckpointFile> stored;
   for (const auto& file : manifest.files) stored.emplace(file.name, file);
@@ -215,7 +215,7 @@ Task<Result<Buffer>> read_frame(CommitLog& log, FrameNumber number) {
   co_return bytes;
 }
 
-Task<Result<void>> replay(CommitLog& log, ThreadPool& pool, Recovered& to) {
+Task<Result<void>> replay(CommitLog& log, BlockingPool& pool, Recovered& to) {
   const FrameNumber last = log.last_frame();
   while (to.applied.frame < last) {
     std::vector<Task<Result<Buffer>>> reads;
@@ -258,7 +258,7 @@ void mark_damaged(const std::string& directory, const std::string& what) {
             {"noted", written.has_value()});
 }
 
-Task<Result<Recovered>> recover(const RocksdbMetaOptions& options, CommitLog& log, ThreadPool& pool,
+Task<Result<Recovered>> recover(const RocksdbMetaOptions& options, CommitLog& log, BlockingPool& pool,
                                 std::function<void(const std::string&)> on_damage) {
   CO_TRY_ASSIGN(const std::optional<CheckpointManifest> manifest, log.checkpoint());
   std::optional<CheckpointExtra> extra;

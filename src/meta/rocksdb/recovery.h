@@ -19,7 +19,7 @@ struct Recovered {
 };
 
 // On the log's executor; before any append.
-Task<Result<Recovered>> recover(const RocksdbMetaOptions& options, CommitLog& log, ThreadPool& pool,
+Task<Result<Recovered>> recover(const RocksdbMetaOptions& options, CommitLog& log, BlockingPool& pool,
                                 std::function<void(const std::string&)> on_damage);
 
 // Leaves a note in the directory that the next open must not believe it. Blocks.

@@ -18,7 +18,7 @@ Error closed_error() { return fail(Code::cancelled, "the metadata store is close
 
 class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
  public:
-  RocksdbMetaStoreImpl(RocksdbMetaOptions options, std::unique_ptr<ThreadPool> own_pool)
+  RocksdbMetaStoreImpl(RocksdbMetaOptions options, std::unique_ptr<BlockingPool> own_pool)
       : options_(std::move(options)), own_pool_(std::move(own_pool)), home_(Executor::here()) {}
 
   ~RocksdbMetaStoreImpl() override { CHECK(database_ == nullptr, "a RocksdbMetaStore dies open: close or kill it first"); }
@@ -69,7 +69,7 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   }
 
   Task<Result<void>> start_in_directory(CommitLog& log) {
-    ThreadPool& pool = *options_.pool;
+    BlockingPool& pool = *options_.pool;
     const std::string directory = options_.directory;
     auto on_damage = [directory, trouble = trouble_](const std::string& what) {
       mark_damaged(directory, what);
@@ -292,7 +292,7 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
   }
 
   RocksdbMetaOptions options_;
-  std::unique_ptr<ThreadPool> own_pool_;
+  std::unique_ptr<BlockingPool> own_pool_;
   Executor& home_;
   std::shared_ptr<Database> database_;
   std::unique_ptr<Committer> committer_;
@@ -319,9 +319,9 @@ class RocksdbMetaStoreImpl final : public RocksdbMetaStore {
 }  // namespace
 
 Task<Result<std::unique_ptr<RocksdbMetaStore>>> RocksdbMetaStore::open(RocksdbMetaOptions options, CommitLog& log) {
-  std::unique_ptr<ThreadPool> own_pool;
+  std::unique_ptr<BlockingPool> own_pool;
   if (options.pool == nullptr) {
-    own_pool = std::make_unique<ThreadPool>("meta", std::max<size_t>(1, options.own_pool_threads));
+    own_pool = Executor::here().make_pool("meta", std::max<size_t>(1, options.own_pool_threads));
     options.pool = own_pool.get();
   }
   if (options.frames_in_flight_max == 0) options.frames_in_flight_max = 1;

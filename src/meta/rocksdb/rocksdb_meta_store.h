@@ -14,16 +14,16 @@
 #include <memory>
 #include <string>
 
+#include "io/blocking_pool.h"
 #include "io/clock.h"
-#include "io/thread_pool.h"
 #include "meta/commit_log.h"
 #include "meta/meta_store.h"
 
 namespace quarry::meta {
 
 struct RocksdbMetaOptions {
-  std::string directory;       // created if missing; nothing else may live in it
-  ThreadPool* pool = nullptr;  // for calls that block; null: an own pool of own_pool_threads
+  std::string directory;         // created if missing; nothing else may live in it
+  BlockingPool* pool = nullptr;  // for calls that block; null: an own pool of own_pool_threads
   size_t own_pool_threads = 4;
   Clock* clock = nullptr;    // leases; null: the system's
   Random* random = nullptr;  // identities; null: the system's

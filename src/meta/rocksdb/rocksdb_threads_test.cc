@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "io/ring_executor.h"
+#include "io/thread_pool.h"
 #include "meta/memory/memory_meta_store.h"
 #include "meta/memory_commit_log.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"

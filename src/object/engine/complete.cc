@@ -223,7 +223,7 @@ Task<Result<ObjectInfo>> Engine::complete_upload(const RequestContext& ctx, std:
   CO_TRY_ASSIGN(auto id, parse_upload_id(upload_id));
   const std::string expected_etag = etag_of(options.parts);
   Merged merged;
-  if (data().whole_objects()) {
+  if (data().files().on_all_drives()) {
     CO_TRY_ASSIGN(auto owner, co_await fresh_bucket(bucket));
     CO_TRY_ASSIGN(merged, co_await merge_parts(*this, std::move(owner), key, id, options.parts));
   }

@@ -23,8 +23,8 @@ Error after_unknown(Error error, bool unknown) {
 std::unique_ptr<ObjectEngine> make_object_engine(EngineOptions options) { return std::make_unique<Engine>(std::move(options)); }
 
 Engine::Engine(EngineOptions options) : options_(std::move(options)), hashes_(options_.compute) {
-  data().set_file_judge(make_file_judge(meta()));
-  data().set_name_settler(make_name_settler(meta(), data(), name_gates_));
+  data().files().set_judge(make_file_judge(meta()));
+  data().files().set_name_settler(make_name_settler(meta(), data(), name_gates_));
 }
 
 Sequence Engine::next_time() {

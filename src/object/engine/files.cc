@@ -55,9 +55,9 @@ Task<Result<bool>> settle(meta::MetaStore* meta, cluster::DataPlane* data, NameG
   CO_TRY_ASSIGN(const std::optional<VersionRecord> current, co_await current_version(meta, bucket, std::move(key)));
   const bool is_file = current && may_be_file(current->layout);
   Result<bool> settled = true;
-  if (is_file) settled = co_await data->show_file(*current->layout, file_attributes(*current));
+  if (is_file) settled = co_await data->files().show(*current->layout, file_attributes(*current));
   if (may_be_file(previous) && !(is_file && current->layout->write_id == previous->write_id)) {
-    Result<bool> hidden = co_await data->hide_file(*previous);
+    Result<bool> hidden = co_await data->files().hide(*previous);
     if (!hidden || (settled && !*hidden)) settled = std::move(hidden);
   }
   co_return settled;
@@ -87,11 +87,11 @@ cluster::FileAttributes file_attributes(const VersionRecord& record) {
   return attributes;
 }
 
-cluster::DataPlane::FileJudge make_file_judge(meta::MetaStore& meta) {
+cluster::FileService::Judge make_file_judge(meta::MetaStore& meta) {
   return [store = &meta](cluster::DataLayout layout, cluster::FileName file) { return judge(store, layout, std::move(file)); };
 }
 
-cluster::DataPlane::NameSettler make_name_settler(meta::MetaStore& meta, cluster::DataPlane& data, std::shared_ptr<NameGates> gates) {
+cluster::FileService::NameSettler make_name_settler(meta::MetaStore& meta, cluster::DataPlane& data, std::shared_ptr<NameGates> gates) {
   return [store = &meta, plane = &data, gates = std::move(gates)](cluster::FileName file, cluster::DataLayout layout) {
     return settle_from_below(store, plane, gates, std::move(file), std::move(layout));
   };
@@ -100,14 +100,14 @@ cluster::DataPlane::NameSettler make_name_settler(meta::MetaStore& meta, cluster
 void ask_to_hide(meta::Transaction& transaction, cluster::DataPlane& data, BucketId bucket, std::string_view key, Sequence time,
                  FormerFile& former) {
   former.row.clear();
-  if (!may_be_file(former.layout) || !data.has_file_drives()) return;
+  if (!may_be_file(former.layout) || !data.files().on_some_drives()) return;
   former.layout->encode(former.row);
   Encoder(former.row).u64(time);  // should the same version be current once more: the row of that time is another one
   transaction.put(shown_file_key(bucket, key, former.layout->write_id), former.row);
 }
 
 Task<void> Engine::settle_name(BucketId bucket, std::string key, FormerFile former) {
-  if (!data().has_file_drives()) co_return;
+  if (!data().files().on_some_drives()) co_return;
   Result<bool> settled = co_await settle(&meta(), &data(), name_gates_.get(), bucket, key, former.layout);
   // The object itself is committed; the tree is looked at again when the drive is back, or at the next start.
   if (!settled)
@@ -127,7 +127,7 @@ Task<bool> Engine::settle_row(meta::KeyValue row, BucketId bucket, std::string k
 
 Task<Result<size_t>> Engine::settle_names() {
   size_t settled = 0;
-  if (!data().has_file_drives()) co_return settled;
+  if (!data().files().on_some_drives()) co_return settled;
   meta::KeyRange range = shown_files_range();
   for (;;) {
     CO_TRY_ASSIGN(const auto rows, co_await meta().scan({.range = range, .limit = kSettleBatch}));

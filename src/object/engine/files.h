@@ -14,7 +14,7 @@ cluster::FileAttributes file_attributes(const VersionRecord& record);
 
 // Whether a write is the current version of the key it is named after: asked by the data plane after a crash and by repair. `meta` outlives
 // it.
-cluster::DataPlane::FileJudge make_file_judge(meta::MetaStore& meta);
+cluster::FileService::Judge make_file_judge(meta::MetaStore& meta);
 
 // The version that a commit took the place of, or removed.
 struct FormerFile {
@@ -28,6 +28,6 @@ void ask_to_hide(meta::Transaction& transaction, cluster::DataPlane& data, Bucke
 
 using NameGates = GateTable<256>;
 // Brings the tree in line with the rows of a key, for the data plane. `meta` and `data` outlive it.
-cluster::DataPlane::NameSettler make_name_settler(meta::MetaStore& meta, cluster::DataPlane& data, std::shared_ptr<NameGates> gates);
+cluster::FileService::NameSettler make_name_settler(meta::MetaStore& meta, cluster::DataPlane& data, std::shared_ptr<NameGates> gates);
 
 }  // namespace quarry::object

@@ -3,7 +3,7 @@
 // pass still shows it.
 //
 // Memory: 8 bytes a data layout, and the versions of one key at a time.
-#include "io/thread_pool.h"
+#include "io/blocking_pool.h"
 #include "object/engine/engine.h"
 #include "object/engine/row_stream.h"
 
@@ -28,7 +28,7 @@ using WriteIds = std::vector<cluster::WriteId>;
 class Pass {
  public:
   // compute: for what would hold a loop long; null: it does.
-  Pass(meta::Snapshot& snapshot, ThreadPool* compute) : snapshot_(snapshot), compute_(compute) {}
+  Pass(meta::Snapshot& snapshot, BlockingPool* compute) : snapshot_(snapshot), compute_(compute) {}
   Task<Result<void>> run();
 
   ObjectEngine::FsckReport report;
@@ -55,7 +55,7 @@ class Pass {
   }
 
   meta::Snapshot& snapshot_;
-  ThreadPool* const compute_;
+  BlockingPool* const compute_;
   std::map<BucketId, std::string> buckets_;
   std::map<BucketId, Versioning> versioning_;
   std::map<BucketId, Totals> totals_;
@@ -63,7 +63,7 @@ class Pass {
 
 // Millions of ids are not sorted on a loop.
 template <class F, class T = std::invoke_result_t<F&>>
-Task<T> apart(ThreadPool* compute, F work) {
+Task<T> apart(BlockingPool* compute, F work) {
   if (compute == nullptr) co_return work();
   auto working = blocking(*compute, std::move(work));
   T value = co_await std::move(working);
@@ -410,7 +410,7 @@ Task<Result<ObjectEngine::FsckReport>> Engine::fsck(const RequestContext& ctx, b
   if (repair) alone = co_await repair_gate_.enter();
   CO_TRY_ASSIGN(auto before, co_await data_rows(data()));
   CO_TRY_ASSIGN(auto snapshot, co_await meta().snapshot());
-  ThreadPool* compute = options_.compute;
+  BlockingPool* compute = options_.compute;
   Pass pass(*snapshot, compute);
   CO_TRY(co_await pass.run());
   snapshot.reset();

@@ -15,7 +15,7 @@
 
 #include "codec/digest.h"
 #include "codec/md5_multi.h"
-#include "io/thread_pool.h"
+#include "io/blocking_pool.h"
 #include "object/object_engine.h"
 
 namespace quarry::object {
@@ -46,7 +46,7 @@ class BodyDigest {
 // Thread-safe.
 class HashQueue {
  public:
-  explicit HashQueue(ThreadPool* pool) : pool_(pool) {}
+  explicit HashQueue(BlockingPool* pool) : pool_(pool) {}
   // Blocks until the pool's threads have left; no job is left by then. That takes a few milliseconds at most.
   ~HashQueue();
 
@@ -78,7 +78,7 @@ class HashQueue {
   void drain();
   bool want_drain_locked() const;
   void gather(std::unique_lock<std::mutex>& lock);
-  ThreadPool* pool_;
+  BlockingPool* pool_;
   const size_t slots_ = std::clamp<size_t>(md5_lanes(), 1, kSlotsMax);
   std::mutex mutex_;
   std::condition_variable came_;  // a job, while a drain gathers

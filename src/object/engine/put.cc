@@ -94,9 +94,9 @@ Task<Result<std::unique_ptr<ObjectWriter>>> Engine::put(const RequestContext& ct
   const BucketPolicy& policy = bucket->info.policy;
   BodyLimits limits{.inline_limit = policy.inline_limit, .size = options.size, .pack_limit = policy.pack_limit};
   if (options.size && *options.size > policy.inline_limit) limits.inline_limit = 0;
-  if (data().has_file_drives()) {
+  if (data().files().on_some_drives()) {
     limits.file = {.directory = bucket->info.name, .name = key};
-    limits.whole_file = data().whole_objects();
+    limits.whole_file = data().files().on_all_drives();
     if (limits.whole_file) limits.inline_limit = 0;
   }
   CO_TRY_ASSIGN(limits.redundancy, redundancy_of(policy));
@@ -132,12 +132,12 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
     // Adopted already, by a run that was interrupted: done.
     bool same = false;
     if (current.layout) {
-      CO_TRY_ASSIGN(same, co_await data().is_adopted(*current.layout, cluster::DataPlane::FileAt{source.drive, source.path}));
+      CO_TRY_ASSIGN(same, co_await data().files().is_adopted(*current.layout, cluster::FileService::At{source.drive, source.path}));
     }
     if (same) co_return to_info(current, std::move(key), true);
     cluster::FileState state = cluster::FileState::elsewhere;
     if (current.layout) {
-      CO_TRY_ASSIGN(state, co_await data().file_state(*current.layout));
+      CO_TRY_ASSIGN(state, co_await data().files().state(*current.layout));
     }
     if (!source.replace && state != cluster::FileState::changed && state != cluster::FileState::vanished) {
       co_return fail(
@@ -149,7 +149,7 @@ Task<Result<ObjectInfo>> Engine::adopt(const RequestContext& ctx, std::string bu
   }
   cluster::AdoptOptions options{
       .drive = source.drive, .path = std::move(source.path), .file = {.directory = bucket->info.name, .name = key}};
-  CO_TRY_ASSIGN(auto adoption, co_await data().adopt_file(std::move(options)));
+  CO_TRY_ASSIGN(auto adoption, co_await data().files().adopt(std::move(options)));
   VersionRecord record;
   record.unique = random();
   record.size = adoption.layout.size;
@@ -177,9 +177,9 @@ Task<Result<AdoptedState>> Engine::adopted_state(const RequestContext& ctx, std:
   if (!row) co_return state;
   CO_TRY_ASSIGN(const VersionRecord record, decode_version(*row));
   if (!record.layout) co_return state;
-  CO_TRY_ASSIGN(state.state, co_await data().file_state(*record.layout));
+  CO_TRY_ASSIGN(state.state, co_await data().files().state(*record.layout));
   if (state.state != cluster::FileState::changed && state.state != cluster::FileState::vanished) co_return state;
-  CO_TRY(co_await data().let_go(*record.layout));
+  CO_TRY(co_await data().files().let_go(*record.layout));
   state.let_go = true;
   co_return state;
 }

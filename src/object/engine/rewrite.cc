@@ -162,7 +162,7 @@ Task<Result<Rewritten>> Engine::rewrite(const RequestContext& ctx, std::string b
   Rewritten outcome{.what = What::right, .bytes = record.size};
   if (record.delete_marker || layouts.empty()) co_return outcome;
 
-  const bool merge = data().whole_objects() && !record.layout;
+  const bool merge = data().files().on_all_drives() && !record.layout;
   bool right = !merge;
   for (const auto& layout : layouts) right = right && satisfies(layout, wanted, policy.pack_limit);
   if (right) {
@@ -196,7 +196,7 @@ Task<Result<Rewritten>> Engine::rewrite(const RequestContext& ctx, std::string b
       co_return outcome;
     }
     if (wide.error().code() != Code::unsupported) co_return std::move(wide).error();
-    CO_TRY_ASSIGN(const bool adopted, co_await data().is_adopted(*record.layout, std::nullopt));
+    CO_TRY_ASSIGN(const bool adopted, co_await data().files().is_adopted(*record.layout, std::nullopt));
     if (adopted) {
       outcome.what = What::left;
       outcome.why =
@@ -208,7 +208,7 @@ Task<Result<Rewritten>> Engine::rewrite(const RequestContext& ctx, std::string b
 
   // Anew.
   cluster::WriteOptions options{.redundancy = wanted, .pack_limit = policy.pack_limit};
-  if (data().has_file_drives() && (record.layout || merge)) options.file = {.directory = bucket->info.name, .name = key};
+  if (data().files().on_some_drives() && (record.layout || merge)) options.file = {.directory = bucket->info.name, .name = key};
   std::vector<Copy> copies;
   std::vector<Swap> swaps;
   if (merge) {

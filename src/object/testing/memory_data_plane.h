@@ -64,12 +64,20 @@ class MemoryDataPlane final : public cluster::DataPlane {
   bool names_fail = false;
   bool names_away = false;  // as if their drives were away
   std::set<cluster::WriteId> shown;
-  bool has_file_drives() const override { return keeps_files; }
-  bool whole_objects() const override { return whole; }
-  Task<Result<bool>> show_file(cluster::DataLayout layout, cluster::FileAttributes) override { co_return rename(layout, true); }
-  Task<Result<bool>> hide_file(cluster::DataLayout layout) override { co_return rename(layout, false); }
+  cluster::FileService& files() override { return names_; }
 
  private:
+  class Names final : public cluster::FileService {
+   public:
+    explicit Names(MemoryDataPlane& plane) : plane_(plane) {}
+    bool on_some_drives() const override { return plane_.keeps_files; }
+    bool on_all_drives() const override { return plane_.whole; }
+    Task<Result<bool>> show(cluster::DataLayout layout, cluster::FileAttributes) override { co_return plane_.rename(layout, true); }
+    Task<Result<bool>> hide(cluster::DataLayout layout) override { co_return plane_.rename(layout, false); }
+
+   private:
+    MemoryDataPlane& plane_;
+  };
   Result<bool> rename(const cluster::DataLayout& layout, bool show) {
     if (names_fail) return fail(Code::unavailable, "planned: no name changes");
     if (names_away) return false;
@@ -86,6 +94,7 @@ class MemoryDataPlane final : public cluster::DataPlane {
   class Guard;
   meta::MetaStore& meta_;
   std::shared_ptr<State> state_;
+  Names names_{*this};
 };
 
 }  // namespace quarry::object

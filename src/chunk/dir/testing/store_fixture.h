@@ -66,7 +66,7 @@ class DirStoreTest : public testing::Test {
  protected:
   DirStoreOptions options;
   TemporaryDirectory directory;
-  SimExecutor executor;
+  SimExecutor executor{{.threads = true}};
   std::unique_ptr<DirStore> store;
 
   void SetUp() override {

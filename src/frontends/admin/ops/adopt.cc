@@ -161,7 +161,7 @@ Task<Result<Tally>> count_step(AdminServices* services, Place place, std::string
   constexpr size_t kCountStep = 10'000;
   Tally tally;
   tally.next = after;
-  CO_TRY_ASSIGN(const auto files, co_await services->data.unrecorded_files(place.drive, place.under, std::move(after), kCountStep));
+  CO_TRY_ASSIGN(const auto files, co_await services->data.files().unrecorded(place.drive, place.under, std::move(after), kCountStep));
   for (const auto& file : files) {
     tally.next = file.path;
     if (!file.why_not.empty()) continue;
@@ -177,7 +177,7 @@ Task<Result<Tally>> take_step(AdminServices* services, const RequestContext& ctx
   const TimePoint end = Executor::here().now() + kStepTime;
   Tally tally;
   tally.next = after;
-  CO_TRY_ASSIGN(const auto files, co_await services->data.unrecorded_files(place.drive, place.under, std::move(after), limit));
+  CO_TRY_ASSIGN(const auto files, co_await services->data.files().unrecorded(place.drive, place.under, std::move(after), limit));
   for (size_t begin = 0; begin < files.size(); begin += kParallel) {
     const size_t end_of_batch = std::min(begin + kParallel, files.size());
     std::vector<Task<Result<object::ObjectInfo>>> tasks;

@@ -102,7 +102,7 @@ struct Ask {
 
 struct S3Harness {
   explicit S3Harness(S3Options options = {})
-      : identities(auth::make_identity_store(*store.meta, std::string(32, 'k'))),
+      : identities(auth::make_identity_store(*store.meta, std::string(32, 'k'), system_clock(), system_random())),
         server(*store.engine, *identities, store.clock, std::move(options)) {
     for (const std::string name : {"admin", "alice", "bob"}) {
       EXPECT_TRUE(store.executor.run(identities->create_user(name, name == "admin")));

@@ -43,7 +43,7 @@ Task<int> serve(RingExecutor& executor, uint16_t port, std::string access_key, s
   auto store = meta::MemoryMetaStore::create({});
   object::MemoryDataPlane data(*store);
   auto engine = object::make_object_engine({.meta = *store, .data = data, .clock = system_clock(), .random = system_random()});
-  auto identities = auth::make_identity_store(*store, std::string(32, 'k'));
+  auto identities = auth::make_identity_store(*store, std::string(32, 'k'), system_clock(), system_random());
   auto admin = co_await make_user(*identities, "admin", true, access_key, secret_key);
   auto other = co_await make_user(*identities, "other", false, "other-access", "other-secret-key");
   if (!admin || !other) co_return 1;
