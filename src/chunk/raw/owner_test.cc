@@ -321,6 +321,91 @@ TEST_F(RawStoreOwner, a_superblock_that_landed_in_part_is_not_taken_for_another_
   EXPECT_TRUE(executor.run(newer->close()));
 }
 
+// Two zones take a newcomer's superblock, in any way that leaves one of them readable: the older set sees it, whichever zone is read first.
+TEST_F(RawStoreOwner, a_newer_superblock_is_seen_in_whatever_zones_it_is) {
+  auto first = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(first);
+  const std::vector<uint64_t> zones = first->superblock().zones;
+  ASSERT_EQ(zones.size(), 3u);
+  const auto zone_of = [&zones](const SimRequest& request) {
+    for (size_t i = 0; i < zones.size(); ++i) {
+      if (request.offset >= zones[i] && request.offset < zones[i] + 2 * raw::kBlock) return i;
+    }
+    return zones.size();
+  };
+  for (size_t refusing = 0; refusing <= zones.size(); ++refusing) {
+    for (uint64_t unreadable = 0; unreadable < 64; ++unreadable) {  // a bit for each block of a superblock
+      disk->clear_bad_ranges();
+      auto older = executor.run(raw::SuperblockSet::load(*device));
+      auto newer = executor.run(raw::SuperblockSet::load(*device));
+      ASSERT_TRUE(older && newer);
+      disk->set_fault_hook([&](const SimRequest& request) {
+        SimFault fault;
+        if (request.kind == SimRequestKind::write && zone_of(request) == refusing) fault.fail = Code::io_error;
+        return fault;
+      });
+      raw::Superblock next = newer->superblock();
+      ++next.fencing_epoch;
+      ASSERT_TRUE(executor.run(newer->update(*device, next)));
+      disk->set_fault_hook({});
+      const uint64_t slot = newer->superblock().sequence % 2;
+      bool readable = false;
+      for (size_t i = 0; i < zones.size(); ++i) {
+        for (uint64_t k = 0; k < 2; ++k) {
+          const bool bad = (unreadable >> (2 * i + k) & 1) != 0;
+          if (bad) disk->add_bad_range(zones[i] + k * raw::kBlock, 512);
+          readable = readable || (i != refusing && k == slot && !bad);
+        }
+      }
+      const auto of_older = executor.run(older->is_newest(*device)), of_newer = executor.run(newer->is_newest(*device));
+      ASSERT_TRUE(of_older && of_newer);
+      EXPECT_EQ(*of_older, !readable) << "zone " << refusing << " refuses, unreadable " << unreadable;
+      EXPECT_TRUE(*of_newer) << "zone " << refusing << " refuses, unreadable " << unreadable;
+    }
+  }
+}
+
+// A zone that was never written since the drive grew may hold anything, also what another drive had there.
+TEST_F(RawStoreOwner, another_drives_superblock_counts_where_it_is_not_alone) {
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const std::vector<uint64_t> zones = set->superblock().zones;
+  raw::Superblock other = set->superblock();
+  other.drive = Uuid{{9, 9}};
+  other.sequence += 2;
+  for (size_t i = 0; i < zones.size(); ++i) {
+    for (uint64_t sequence = other.sequence; sequence < other.sequence + 2; ++sequence) {
+      raw::Superblock copy = other;
+      copy.sequence = sequence;
+      disk->poke(raw::superblock_at(zones[i], sequence), raw::encode_superblock(copy, zones[i]));
+    }
+    const auto newest = executor.run(set->is_newest(*device));
+    ASSERT_TRUE(newest);
+    EXPECT_EQ(*newest, i == 0) << i;  // one of three; two of three: it was formatted
+  }
+}
+
+// The newcomer's superblock did not reach the zone that is read first.
+TEST_F(RawStoreOwner, an_older_owner_gives_way_although_the_first_zone_says_that_it_need_not) {
+  auto older = open();
+  ASSERT_TRUE(executor.run(put(*older, 3)));
+  disk->set_fault_hook([](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::write && request.offset < 2 * raw::kBlock) fault.fail = Code::io_error;
+    return fault;
+  });
+  auto newer = open();
+  ASSERT_TRUE(newer);
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_FALSE(executor.run(put(*older, 6)));
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  EXPECT_TRUE(executor.run(put(*newer, 9)));
+  disk->set_fault_hook({});
+  executor.run(older->close()).ignore("it may say so or not");
+  expect_all(*newer, {3, 9});
+  EXPECT_TRUE(executor.run(newer->close()));
+}
+
 TEST_F(RawStoreOwner, an_older_owner_without_writes_is_told_by_its_health) {
   auto older = open();
   auto newer = open();
