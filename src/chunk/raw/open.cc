@@ -218,6 +218,25 @@ void RawStoreImpl::retire_packed(uint32_t segment) {
   s.dirty = true;
 }
 
+Task<Result<void>> RawStoreImpl::take_back(TablePart part) {
+  Buffer nothing(kBlock);
+  std::memset(nothing.data(), 0xff, nothing.size());  // no block of a table is that, but many are zero
+  Result<void> erased;
+  // Any block of it will do: the frame's checksum covers all.
+  for (uint32_t block = 0; block < part.blocks; ++block) {
+    CO_TRY(co_await look_at_owner());
+    erased = co_await device_->write(part.offset + uint64_t{block} * kBlock, nothing, Durability::durable);
+    if (erased || erased.error().code() != Code::io_error) co_return erased;
+  }
+  // All refused, and perhaps one of them has landed: a frame put behind what is no frame any more would be taken for one after a gap.
+  Buffer frame(size_t{part.blocks} * kBlock);
+  CO_TRY(co_await read_tolerant(*device_, part.offset, frame.mutable_view()));
+  uint32_t crc = 0;
+  const auto found = decode_log_frame(frame, drive_id(), supers_.superblock().salt, &crc);
+  if (!found) co_return Result<void>{};
+  co_return erased;
+}
+
 Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
   Superblock next = supers_.superblock();
   next.clean = false;
@@ -235,10 +254,8 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
     CO_TRY(co_await supers_.set_label(*device_, std::move(text)));
   }
   CO_TRY(co_await update_superblock(std::move(next)));
-  Buffer nothing(kBlock);
-  std::memset(nothing.data(), 0, nothing.size());
   for (auto part = recovered.unfinished.rbegin(); part != recovered.unfinished.rend(); ++part) {
-    auto erased = co_await device_->write(part->offset, nothing, Durability::durable);
+    auto erased = co_await take_back(*part);
     if (!erased && erased.error().code() != Code::io_error) co_return noted(std::move(erased).error(), true);
     if (!erased) {  // goes on behind it: there may be room
       note_error(erased.error(), true);

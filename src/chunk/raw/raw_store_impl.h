@@ -21,6 +21,7 @@ namespace quarry::chunk::raw {
 
 class RawStoreImpl;
 struct Recovered;
+struct TablePart;
 
 // Free segments that puts of object data leave alone: one for compaction, one so that metadata can still be written when the
 // drive is full (removing objects needs that).
@@ -142,6 +143,8 @@ class RawStoreImpl final : public RawStore {
   void adopt(Recovered& recovered);
   void retire_packed(uint32_t segment);
   Task<Result<void>> begin_serving(const Recovered& recovered);
+  // Makes a frame of the log count no more. Errors: io_error (it counts), device_gone.
+  Task<Result<void>> take_back(TablePart part);
 
   // ---- state
   Result<void> readable() const;

@@ -6,8 +6,9 @@
 namespace quarry::chunk::raw {
 namespace {
 
-constexpr uint32_t kTableSlotsPerFrame = 12'000;  // 16 bytes each: under kLogFrameMax
-constexpr size_t kDiscardsQueuedMax = 4096;       // more are forgotten: a discard is a hint
+// 16 bytes each, so that a frame takes fewer blocks than a lane's reserve has to spare: one that cannot be written is put behind.
+constexpr uint32_t kTableSlotsPerFrame = 4'000;
+constexpr size_t kDiscardsQueuedMax = 4096;  // more are forgotten: a discard is a hint
 
 struct SlotWrite {
   uint32_t segment = 0;
