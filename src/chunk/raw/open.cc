@@ -104,7 +104,11 @@ void RawStoreImpl::adopt(Recovered& recovered) {
     policy = device_->info().drive_class == DriveClass::hdd ? AllocationPolicy::ascending : AllocationPolicy::spread;
   }
   space_.reset(Geometry(superblock), policy);
-  for (uint32_t i = 0; i < space_.segments(); ++i) space_[i] = std::move(recovered.segments[i]);
+  for (uint32_t i = 0; i < space_.segments(); ++i) {
+    space_[i] = std::move(recovered.segments[i]);
+    // Where a write failed another one is tried: drives mend a place when it is written.
+    if (space_[i].role != Role::packed) space_[i].state = SegmentState::open;
+  }
   Segment& log = space_[superblock.log_segment];
   if (log.role != Role::log) {
     const uint32_t sequence = log.slot_sequence, generation = log.generation;
