@@ -384,6 +384,37 @@ TEST_F(RawStoreFaults, an_inventory_that_a_mount_cannot_write_costs_no_chunk) {
   }
 }
 
+// Each mount has to write a slot, and the place for it is broken for good.
+TEST_F(RawStoreFaults, a_drive_whose_mount_can_write_no_checkpoint_is_read) {
+  for (uint64_t n = 1; n <= 10; ++n) ASSERT_TRUE(put(n, n % 2 == 0 ? 3'000 : 300'000));
+  const raw::Geometry geometry(superblock());
+  cut_power();
+  int refused = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (written_to(request, geometry, true) && ++refused > 0) fault.fail = Code::io_error;
+    return fault;
+  });
+  for (int mount = 0; mount < 2; ++mount) {
+    open();
+    EXPECT_EQ(store->health().state, StoreState::read_only);
+    EXPECT_NE(store->health().reason.find("checkpoint"), std::string::npos) << store->health().reason;
+    expect_all();
+    const auto stored = put(11, 3'000);
+    EXPECT_EQ(stored.error().code(), Code::read_only);
+    EXPECT_FALSE(remove(1));
+    expect_all();
+    close();
+  }
+  EXPECT_GE(refused, 2) << "they did not meet";
+  disk->set_fault_hook({});
+  open();
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_TRUE(remove(1));
+  EXPECT_TRUE(put(11, 3'000));
+  expect_all();
+}
+
 TEST_F(RawStoreFaults, a_bad_place_in_the_log_is_stepped_over) {
   const auto place = raw::log_place(superblock());
   ASSERT_TRUE(put(1, 100'000));

@@ -272,6 +272,12 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
   co_await run_checkpoint(!recovered.resume_lane);
   // A gap in the lane that was gone on in is there until the next epoch: not left for a mount after this one to find again.
   if (checkpoint_result_ && recovered.resume_lane && recovered.log_damaged) co_await run_checkpoint(true);
+  // What is there can be read, and moved to other drives, also where no checkpoint can be written. (A full host has room again some time,
+  // and a drive that is gone may come back: then it is opened anew.)
+  if (!checkpoint_result_ && health_.state == StoreState::read_only) {
+    const Code code = checkpoint_result_.error().code();
+    if (code == Code::io_error || code == Code::internal) co_return Result<void>{};
+  }
   co_return checkpoint_result_;
 }
 
