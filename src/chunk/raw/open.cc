@@ -242,6 +242,7 @@ Task<Result<void>> RawStoreImpl::take_back(TablePart part) {
 }
 
 Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
+  CO_TRY(co_await look_at_owner());  // to recover may have taken minutes
   Superblock next = supers_.superblock();
   next.clean = false;
   ++next.mounts;

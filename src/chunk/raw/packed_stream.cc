@@ -79,7 +79,6 @@ Task<Result<void>> PackedStream::ensure_segment() {
 }
 
 Task<Result<void>> PackedStream::write_items() {
-  if (store_.owner_look_due()) CO_TRY(co_await store_.look_at_owner());  // the items may have waited for a segment, or for their turn
   const Geometry& geometry = store_.space_.geometry();
   const uint64_t segment_size = geometry.segment_size();
   FrameHeader header;
@@ -210,6 +209,7 @@ Task<Result<void>> PackedStream::write_frame(FrameHeader header, Buffer frame, u
   const uint32_t frame_end = before.data_end + header.blocks;
   while (zeroing_ && frame_end > zero_from_) co_await zeroed_.wait();
   for (uint32_t attempt = 1;; ++attempt) {
+    if (store_.owner_look_due()) CO_TRY(co_await store_.look_at_owner());  // it may have waited for a segment, or for the frame before
     auto written = co_await store_.device_->write(offset, frame, Durability::durable);
     if (written) break;
     // Where there is no other segment the same place is tried again: to give up one that compaction has begun to fill would leave it no
@@ -218,6 +218,7 @@ Task<Result<void>> PackedStream::write_frame(FrameHeader header, Buffer frame, u
     auto error = store_.noted(std::move(written).error(), true);
     if (!again || store_.health_.state != StoreState::online) co_return error;
   }
+  if (store_.owner_look_due()) CO_TRY(co_await store_.look_at_owner());  // a newcomer may have read before it was there
   Segment& s = store_.space_[segment_];
   s.data_end += header.blocks;
   ++s.next_frame;

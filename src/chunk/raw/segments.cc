@@ -160,6 +160,8 @@ Task<Result<void>> RawStoreImpl::write_claimed_slots(std::vector<uint32_t> segme
   TaskGroup group;
   for (size_t k = 0; k < segments.size() && result; ++k) {
     co_await permits.acquire();
+    if (owner_look_due()) result = co_await look_at_owner();  // and so do many slots
+    if (!result) break;
     const uint32_t i = segments[k];
     SegmentSlot slot = make_slot(i);
     if (listing_->has(i)) slot.extents = listing_->take(i);
