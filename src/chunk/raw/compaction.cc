@@ -52,7 +52,8 @@ std::optional<uint32_t> RawStoreImpl::worst_packed_segment(double live_below) co
   for (uint32_t i = 0; i < space_.used(); ++i) {
     const Segment& s = space_[i];
     if (s.role != Role::packed || s.state == SegmentState::open || s.emptying || s.compacting || s.live == 0 || s.unreadable) continue;
-    if (s.suspect) return i;  // a list of it was damaged: its items are better kept elsewhere
+    if (s.failed == kSegmentFailuresMax) continue;  // it would not be free then
+    if (s.suspect) return i;                        // a list of it was damaged: its items are better kept elsewhere
     const bool dense = s.stream == kStreamCompacted && s.state == SegmentState::sealed;
     const uint64_t all = dense ? s.used_bytes + uint64_t{s.items} * kFrameItemSize : space_.geometry().data_bytes();
     const double live = static_cast<double>(s.live_bytes + uint64_t{s.live} * kFrameItemSize) / static_cast<double>(all);

@@ -1,6 +1,7 @@
 // Drives that fail while a store uses them: the caller gets a clear error, the rest keeps working, nothing acknowledged is lost.
 #include <gtest/gtest.h>
 
+#include "chunk/raw/geometry.h"
 #include "chunk/raw/log_reader.h"
 #include "chunk/raw/raw_store.h"
 #include "chunk/test_payload.h"
@@ -22,8 +23,8 @@ class RawStoreFaults : public testing::Test {
     open();
   }
   void SetUp() override { create({.size = 64 * kMiB}); }
-  void open() {
-    auto opened = executor.run(RawStore::open(disk->open(), {}));
+  void open(RawStoreOptions options = {}) {
+    auto opened = executor.run(RawStore::open(disk->open(), options));
     ASSERT_TRUE(opened) << opened.error().to_string();
     store = std::move(*opened);
   }
@@ -31,7 +32,10 @@ class RawStoreFaults : public testing::Test {
     if (store) (executor.run(store->close())).ignore("the drive may be broken");
     store.reset();
   }
-  void TearDown() override { close(); }
+  void TearDown() override {
+    disk->set_fault_hook({});
+    close();
+  }
   Result<void> put(uint64_t n, size_t size, Stream stream = Stream::data) {
     const std::string text = test_payload(n, size);
     auto result = executor.run(store->put({1, n}, {bytes_of(text)}, {stream}));
@@ -63,6 +67,20 @@ class RawStoreFaults : public testing::Test {
     auto b = raw::decode_superblock(block.view().subspan(raw::kBlock), 0);
     EXPECT_TRUE(a && b);
     return a->sequence > b->sequence ? *a : *b;
+  }
+  // The segment, other than the log's, in whose data (or slots) a write lands.
+  static std::optional<uint32_t> written_to(const SimRequest& request, const raw::Geometry& geometry, bool slots = false) {
+    const uint32_t segment = geometry.segment_at(request.offset);
+    if (request.kind != SimRequestKind::write || segment == raw::kNoSegment || segment == 0) return std::nullopt;
+    if ((request.offset >= geometry.offset_of(segment) + geometry.data_bytes()) != slots) return std::nullopt;
+    return segment;
+  }
+  // The power goes; the store that was open is thrown away.
+  void cut_power() {
+    auto after = disk->stable_copy();
+    disk->set_fault_hook({});
+    close();
+    disk = std::move(after);
   }
 
   SimExecutor executor;
@@ -224,6 +242,177 @@ TEST_F(RawStoreFaults, a_frame_that_failed_but_landed_brings_nothing_removed_bac
   EXPECT_EQ(get_code(2), Code::not_found);
   expect_all();
   EXPECT_TRUE(store->open_report().damage.empty());
+}
+
+// A full drive, a third of it garbage. The second frame of every segment that compaction fills is refused once: segments given up must not
+// use up the few that it has.
+TEST_F(RawStoreFaults, compaction_of_a_full_drive_outlives_a_failed_write_in_every_segment) {
+  close();
+  open({.background = false});
+  uint64_t n = 1;
+  while (put(n, 50'000)) ++n;
+  for (uint64_t k = 1; k < n; k += 3) ASSERT_TRUE(remove(k));
+  for (uint64_t k = 2; k < n; k += 15) ASSERT_TRUE(remove(k));
+  const raw::Geometry geometry(superblock());
+  std::map<uint32_t, int> frames;
+  int failed = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    const auto segment = written_to(request, geometry);
+    if (segment && ++frames[*segment] == 2) {
+      fault.fail = Code::io_error;
+      ++failed;
+    }
+    return fault;
+  });
+  const auto compacted = executor.run(store->compact());
+  EXPECT_TRUE(compacted) << compacted.error().to_string();
+  EXPECT_GE(failed, 4) << "they did not meet";
+  for (uint64_t k = 1; k <= 100; ++k) ASSERT_TRUE(put(10'000 + k, 50'000)) << k;
+  EXPECT_EQ(store->health().state, StoreState::online);
+  expect_all();
+  cut_power();
+  open();
+  expect_all();
+  EXPECT_TRUE(store->open_report().damage.empty());
+}
+
+// A write failed, the power went, and the mount finds two open segments where one is continued. The other one is free when it is empty.
+TEST_F(RawStoreFaults, a_segment_that_a_mount_does_not_continue_is_not_lost) {
+  const uint64_t free = store->space().free_bytes;
+  for (uint64_t round = 0; round < 40; ++round) {
+    ASSERT_TRUE(put(1, 3'000)) << round;
+    disk->fail_next_writes(1, Code::io_error, 0);
+    ASSERT_TRUE(put(2, 3'000)) << round;
+    cut_power();
+    open();
+    expect_all();
+    ASSERT_TRUE(remove(1));
+    ASSERT_TRUE(remove(2));
+  }
+  EXPECT_GE(store->space().free_bytes + 3 * 2 * kMiB, free);
+}
+
+// Where a write failed nothing more is put until the next mount, and then it is tried again.
+TEST_F(RawStoreFaults, a_segment_in_which_a_write_failed_is_not_lost) {
+  const uint64_t free = store->space().free_bytes;
+  const raw::Geometry geometry(superblock());
+  for (const bool slots : {false, true}) {
+    for (const size_t size : {3'000ul, 300'000ul}) {
+      for (uint64_t round = 0; round < 40; ++round) {
+        int failures = 1;
+        disk->set_fault_hook([&](const SimRequest& request) {
+          SimFault fault;
+          if (written_to(request, geometry, slots) && failures-- > 0) fault.fail = Code::io_error;
+          return fault;
+        });
+        ASSERT_TRUE(put(1, size)) << round;
+        disk->set_fault_hook({});
+        ASSERT_TRUE(remove(1));
+        close();
+        open();
+      }
+      EXPECT_GE(store->space().free_bytes + 3 * 2 * kMiB, free) << size << (slots ? ", slots" : "");
+    }
+  }
+}
+
+// Nothing is in the segment, so nothing of it need be said by a checkpoint.
+TEST_F(RawStoreFaults, a_slot_that_cannot_be_written_costs_its_free_segment_and_no_more) {
+  const raw::Geometry geometry(superblock());
+  std::optional<uint32_t> broken;
+  int failures = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    const auto segment = written_to(request, geometry, true);
+    if (segment && !broken) broken = segment;
+    if (segment && segment == broken) {
+      fault.fail = Code::io_error;
+      ++failures;
+    }
+    return fault;
+  });
+  for (int mount = 0; mount < 2; ++mount) {
+    for (uint64_t n = 1; n <= 10; ++n) ASSERT_TRUE(put(static_cast<uint64_t>(mount) * 100 + n, n % 2 == 0 ? 3'000 : 900'000)) << n;
+    const auto done = executor.run(store->checkpoint());
+    EXPECT_TRUE(done) << done.error().to_string();
+    EXPECT_EQ(store->health().state, StoreState::online) << store->health().reason;
+    expect_all();
+    close();
+    open();
+    EXPECT_TRUE(store->open_report().clean);
+    EXPECT_TRUE(store->open_report().damage.empty());
+  }
+  EXPECT_GE(failures, 1) << "they did not meet";
+  expect_all();
+}
+
+// The mount lists what the last frames hold; the drive refuses that, and nothing, half or all of it lands.
+TEST_F(RawStoreFaults, an_inventory_that_a_mount_cannot_write_costs_no_chunk) {
+  for (const uint64_t landed : {0ul, 512ul, 1'000'000ul}) {
+    close();
+    create({.size = 64 * kMiB});
+    sizes.clear();
+    for (uint64_t n = 1; n <= 60; ++n) ASSERT_TRUE(put(n, 3'000, n % 2 == 0 ? Stream::data : Stream::log));
+    ASSERT_TRUE(remove(7));
+    const raw::Geometry geometry(superblock());
+    cut_power();
+    int failures = 0;
+    disk->set_fault_hook([&](const SimRequest& request) {
+      SimFault fault;
+      if (written_to(request, geometry) && ++failures > 0) {
+        fault.fail = Code::io_error;
+        fault.landed_before_failure = std::min(landed, request.length);
+      }
+      return fault;
+    });
+    open();
+    EXPECT_EQ(failures, 2) << "they did not meet";
+    disk->set_fault_hook({});
+    EXPECT_EQ(get_code(7), Code::not_found);
+    ASSERT_TRUE(remove(8));
+    ASSERT_TRUE(put(100, 3'000));
+    expect_all();
+    for (int cut = 0; cut < 2; ++cut) {
+      cut_power();
+      open();
+      EXPECT_TRUE(store->open_report().damage.empty());
+      EXPECT_EQ(get_code(7), Code::not_found);
+      EXPECT_EQ(get_code(8), Code::not_found);
+      expect_all();
+    }
+  }
+}
+
+// Each mount has to write a slot, and the place for it is broken for good.
+TEST_F(RawStoreFaults, a_drive_whose_mount_can_write_no_checkpoint_is_read) {
+  for (uint64_t n = 1; n <= 10; ++n) ASSERT_TRUE(put(n, n % 2 == 0 ? 3'000 : 300'000));
+  const raw::Geometry geometry(superblock());
+  cut_power();
+  int refused = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (written_to(request, geometry, true) && ++refused > 0) fault.fail = Code::io_error;
+    return fault;
+  });
+  for (int mount = 0; mount < 2; ++mount) {
+    open();
+    EXPECT_EQ(store->health().state, StoreState::read_only);
+    EXPECT_NE(store->health().reason.find("checkpoint"), std::string::npos) << store->health().reason;
+    expect_all();
+    const auto stored = put(11, 3'000);
+    EXPECT_EQ(stored.error().code(), Code::read_only);
+    EXPECT_FALSE(remove(1));
+    expect_all();
+    close();
+  }
+  EXPECT_GE(refused, 2) << "they did not meet";
+  disk->set_fault_hook({});
+  open();
+  EXPECT_EQ(store->health().state, StoreState::online);
+  EXPECT_TRUE(remove(1));
+  EXPECT_TRUE(put(11, 3'000));
+  expect_all();
 }
 
 TEST_F(RawStoreFaults, a_bad_place_in_the_log_is_stepped_over) {

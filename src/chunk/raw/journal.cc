@@ -135,6 +135,7 @@ Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count
   const uint64_t lane = place_.offset + place_.lane_at(position_.epoch) * place_.lane_bytes;
   Result<void> written;
   for (int attempt = 0; attempt < kFrameAttempts; ++attempt) {
+    if (attempt > 0 && look_due_ && look_due_()) CO_TRY(co_await look_());  // what fails may take long to
     const uint64_t at = lane + static_cast<uint64_t>(position_.block) * kBlock;
     written = co_await device_->write(at, bytes, Durability::durable);
     if (written) break;
@@ -143,6 +144,7 @@ Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count
     position_.block += frame.blocks;
   }
   if (!written) co_return std::move(written).error().with("log");
+  if (look_due_ && look_due_()) CO_TRY(co_await look_());  // a newcomer may have read before it was there
   position_.block += frame.blocks;
   ++position_.number;
   position_.chain = crc;

@@ -55,8 +55,8 @@ class Journal {
   void start(BlockDevice& device, Uuid drive, uint64_t salt, Place place, Position position);
   // on_full: a checkpoint is needed (called each time writing is held up, or a lane is half full).
   void set_on_full(std::function<void()> on_full) { on_full_ = std::move(on_full); }
-  // Whose drive it is, asked before a frame when that is due: what is appended may wait long for room, or for the frame before. An error of
-  // `look` is final for the log.
+  // Whose drive it is, asked before each write of a frame, and before what it holds is acknowledged, when that is due: what is appended may
+  // wait long for room, for the frame before, or for the write. An error of `look` is final for the log.
   void set_look(std::function<bool()> due, std::function<Task<Result<void>>()> look) {
     look_due_ = std::move(due);
     look_ = std::move(look);

@@ -155,6 +155,7 @@ Result<LogContents> parse_log(const Lanes& lanes, const Superblock& superblock, 
       if (i == 0 || log.frames[i - 1].frame.epoch != log.epoch) continue;  // nothing of the epoch is before it
       const auto& [frame, crc, lane, block] = log.frames[i - 1];
       log.unfinished.push_back({place.offset + log.frames[i].lane * place.lane_bytes + static_cast<uint64_t>(log.frames[i].block) * kBlock,
+                                log.frames[i].frame.blocks,
                                 {log.epoch, frame.number + 1, block + frame.blocks, crc, log.position.sequence}});
     }
   }

@@ -24,7 +24,8 @@ struct FoundFrame {
 };
 // Part of a table that was not completed.
 struct TablePart {
-  uint64_t offset = 0;       // of its frame on the device
+  uint64_t offset = 0;  // of its frame on the device
+  uint32_t blocks = 0;
   Journal::Position before;  // where the next frame goes once this one, and all behind it, are taken back
 };
 struct LogContents {

@@ -55,11 +55,39 @@ class RawLogResume : public testing::Test {
     executor.run(device->close());
   }
   Result<std::unique_ptr<RawStore>> open() { return executor.run(RawStore::open(disk->open(), {.background = false})); }
+  // A table of several parts begins in epoch 2, and the power goes behind the first one. `full`: the lane is full up to its reserve, which
+  // has room for one table and a little more.
+  void cut_in_table(bool full) {
+    constexpr uint32_t kLast = 12'400;
+    format(26 * kGiB);
+    const Geometry geometry(superblock);
+    ASSERT_GT(geometry.segments(), kLast);
+    SegmentSlot slot;  // of a segment that was used once
+    slot.drive = superblock.drive;
+    slot.segment = kLast;
+    slot.generation = slot.sequence = 1;
+    SlotSummary summary{.sequence = 1, .header_crc = 0, .generation = 1, .role = slot.role, .state = slot.state};
+    const Buffer bytes = encode_slot(slot, superblock.segment_size, &summary.header_crc);
+    disk->poke(geometry.slot_offset(kLast, 1), bytes);
+    append(encoded(SlotRecord{kLast, summary}), 1);
+    for (uint64_t n = 1; full && (position.block + 1) * uint64_t{kBlock} + place.reserve <= place.lane_bytes; ++n)
+      append(encoded(RemoveRecord{{7, n}}), 1);
+    TableRecord part{0, kLast + 1, table};
+    part.slots.resize(kPart);
+    part_bytes = encoded(part).size();
+    part_at = place.offset + place.lane_at(position.epoch) * place.lane_bytes + uint64_t{position.block} * kBlock;
+    append(encoded(part), 1);
+    update_superblock(false);
+  }
+  bool in_log(const SimRequest& request) const {
+    return request.kind == SimRequestKind::write && request.offset >= place.offset && request.offset < place.offset + 2 * place.lane_bytes;
+  }
   // And the mount after it finds nothing wrong.
   void expect_a_put_survives_a_cut(std::unique_ptr<RawStore> store) {
     const std::string text = test_payload(1, 100'000);
     ASSERT_TRUE(executor.run(store->put({1, 1}, {bytes_of(text)}, {})));
     const auto after = disk->stable_copy();
+    disk->set_fault_hook({});
     EXPECT_TRUE(executor.run(store->close()));
     disk = after;
     auto again = open();
@@ -76,42 +104,25 @@ class RawLogResume : public testing::Test {
   std::vector<SlotSummary> table;
   Journal::Place place;
   Journal::Position position;
+  static constexpr uint32_t kPart = 4'000;  // segments
+  uint64_t part_bytes = 0, part_at = 0;
 };
 
 // More segments than one frame can list; the lane was full up to its reserve when the power went between two parts of the table. The
 // reserve has room for one table. And then it goes again and again, at the same point of the mount.
 TEST_F(RawLogResume, a_drive_opens_however_often_the_power_goes_between_two_parts_of_its_table) {
-  constexpr uint32_t kPart = 12'000, kLast = 12'400;
-  format(26 * kGiB);
-  const Geometry geometry(superblock);
-  ASSERT_GT(geometry.segments(), kLast);
-  SegmentSlot slot;  // of a segment that was used once
-  slot.drive = superblock.drive;
-  slot.segment = kLast;
-  slot.generation = slot.sequence = 1;
-  SlotSummary summary{.sequence = 1, .header_crc = 0, .generation = 1, .role = slot.role, .state = slot.state};
-  const Buffer bytes = encode_slot(slot, superblock.segment_size, &summary.header_crc);
-  disk->poke(geometry.slot_offset(kLast, 1), bytes);
-  append(encoded(SlotRecord{kLast, summary}), 1);
-  for (uint64_t n = 1; (position.block + 1) * uint64_t{kBlock} + place.reserve <= place.lane_bytes; ++n)
-    append(encoded(RemoveRecord{{7, n}}), 1);
-  TableRecord part{0, kLast + 1, table};
-  part.slots.resize(kPart);
-  const uint64_t part_bytes = encoded(part).size();
-  append(encoded(part), 1);
-  ASSERT_GT((position.block + log_frame_blocks(part_bytes)) * uint64_t{kBlock}, place.lane_bytes) << "they did not meet: there is room";
-  update_superblock(false);
+  cut_in_table(true);
   for (int cut = 0; cut < 4; ++cut) {
     int parts = 0, behind = 0;
     disk->set_fault_hook([&](const SimRequest& request) {
       SimFault fault;
-      const bool in_log = request.offset >= place.offset && request.offset < place.offset + 2 * place.lane_bytes;
-      if (request.kind != SimRequestKind::write || !in_log) return fault;
+      if (!in_log(request)) return fault;
       if (parts > 0) {
         fault.fail = Code::device_gone;
         ++behind;
+      } else if (request.length >= part_bytes) {
+        ++parts;
       }
-      if (request.length >= part_bytes) ++parts;
       return fault;
     });
     const auto refused = open();
@@ -123,6 +134,37 @@ TEST_F(RawLogResume, a_drive_opens_however_often_the_power_goes_between_two_part
   ASSERT_TRUE(store) << store.error().to_string();
   EXPECT_TRUE((*store)->open_report().damage.empty()) << (*store)->open_report().damage.front();
   expect_a_put_survives_a_cut(std::move(*store));
+}
+
+// What is to be taken back lies where the drive refuses to write: the first block for good, or every one at this mount, and of what is
+// refused nothing lands, or all of it.
+TEST_F(RawLogResume, a_part_that_cannot_be_taken_back_as_a_whole_stops_no_mount_and_leaves_no_gap) {
+  for (const bool full : {false, true}) {
+    for (const bool all : {false, true}) {
+      for (const bool lands : {false, true}) {
+        SCOPED_TRACE(fmt::format("full {}, all {}, lands {}", full, all, lands));
+        cut_in_table(full);
+        const uint64_t bad_end = part_at + (all ? log_frame_blocks(part_bytes) : 1) * uint64_t{kBlock};
+        int refused = 0, whole = 0;
+        disk->set_fault_hook([&](const SimRequest& request) {
+          SimFault fault;
+          if (!in_log(request) || request.offset >= bad_end || request.offset + request.length <= part_at) return fault;
+          if (all && request.length > kBlock) return fault;  // the next part, where this one was
+          ++(request.length == kBlock ? refused : whole);
+          fault.fail = Code::io_error;
+          if (lands) fault.landed_before_failure = request.length;
+          return fault;
+        });
+        auto store = open();
+        ASSERT_TRUE(store) << store.error().to_string();
+        EXPECT_EQ(refused, all ? static_cast<int>(log_frame_blocks(part_bytes)) : 1) << "they did not meet";
+        EXPECT_EQ(whole, all ? 0 : 1);
+        EXPECT_EQ((*store)->health().state, StoreState::online);
+        EXPECT_TRUE((*store)->open_report().damage.empty()) << (*store)->open_report().damage.front();
+        expect_a_put_survives_a_cut(std::move(*store));
+      }
+    }
+  }
 }
 
 // After a clean close the log is not needed, so two rotten places in it cost nothing: but the first would be a gap in the middle of the

@@ -104,7 +104,11 @@ void RawStoreImpl::adopt(Recovered& recovered) {
     policy = device_->info().drive_class == DriveClass::hdd ? AllocationPolicy::ascending : AllocationPolicy::spread;
   }
   space_.reset(Geometry(superblock), policy);
-  for (uint32_t i = 0; i < space_.segments(); ++i) space_[i] = std::move(recovered.segments[i]);
+  for (uint32_t i = 0; i < space_.segments(); ++i) {
+    space_[i] = std::move(recovered.segments[i]);
+    // Where a write failed another one is tried: drives mend a place when it is written.
+    if (space_[i].role != Role::packed) space_[i].state = SegmentState::open;
+  }
   Segment& log = space_[superblock.log_segment];
   if (log.role != Role::log) {
     const uint32_t sequence = log.slot_sequence, generation = log.generation;
@@ -218,7 +222,27 @@ void RawStoreImpl::retire_packed(uint32_t segment) {
   s.dirty = true;
 }
 
+Task<Result<void>> RawStoreImpl::take_back(TablePart part) {
+  Buffer nothing(kBlock);
+  std::memset(nothing.data(), 0xff, nothing.size());  // no block of a table is that, but many are zero
+  Result<void> erased;
+  // Any block of it will do: the frame's checksum covers all.
+  for (uint32_t block = 0; block < part.blocks; ++block) {
+    CO_TRY(co_await look_at_owner());
+    erased = co_await device_->write(part.offset + uint64_t{block} * kBlock, nothing, Durability::durable);
+    if (erased || erased.error().code() != Code::io_error) co_return erased;
+  }
+  // All refused, and perhaps one of them has landed: a frame put behind what is no frame any more would be taken for one after a gap.
+  Buffer frame(size_t{part.blocks} * kBlock);
+  CO_TRY(co_await read_tolerant(*device_, part.offset, frame.mutable_view()));
+  uint32_t crc = 0;
+  const auto found = decode_log_frame(frame, drive_id(), supers_.superblock().salt, &crc);
+  if (!found) co_return Result<void>{};
+  co_return erased;
+}
+
 Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
+  CO_TRY(co_await look_at_owner());  // to recover may have taken minutes
   Superblock next = supers_.superblock();
   next.clean = false;
   ++next.mounts;
@@ -235,10 +259,8 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
     CO_TRY(co_await supers_.set_label(*device_, std::move(text)));
   }
   CO_TRY(co_await update_superblock(std::move(next)));
-  Buffer nothing(kBlock);
-  std::memset(nothing.data(), 0, nothing.size());
   for (auto part = recovered.unfinished.rbegin(); part != recovered.unfinished.rend(); ++part) {
-    auto erased = co_await device_->write(part->offset, nothing, Durability::durable);
+    auto erased = co_await take_back(*part);
     if (!erased && erased.error().code() != Code::io_error) co_return noted(std::move(erased).error(), true);
     if (!erased) {  // goes on behind it: there may be room
       note_error(erased.error(), true);
@@ -251,6 +273,12 @@ Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
   co_await run_checkpoint(!recovered.resume_lane);
   // A gap in the lane that was gone on in is there until the next epoch: not left for a mount after this one to find again.
   if (checkpoint_result_ && recovered.resume_lane && recovered.log_damaged) co_await run_checkpoint(true);
+  // What is there can be read, and moved to other drives, also where no checkpoint can be written. (A full host has room again some time,
+  // and a drive that is gone may come back: then it is opened anew.)
+  if (!checkpoint_result_ && health_.state == StoreState::read_only) {
+    const Code code = checkpoint_result_.error().code();
+    if (code == Code::io_error || code == Code::internal) co_return Result<void>{};
+  }
   co_return checkpoint_result_;
 }
 

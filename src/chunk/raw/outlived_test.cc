@@ -274,6 +274,49 @@ TEST_F(RawStoreOutlived, a_lane_that_fills_during_a_checkpoint_is_left_by_the_ne
   for (uint64_t n = 1; n <= kChunks; n += 37) EXPECT_FALSE(has(n)) << n;
 }
 
+// Zeros are written ahead in a segment that is given up, since a frame failed in it, and its last chunk is removed. Whoever was given it
+// would find zeros where he had written.
+TEST_F(RawStoreOutlived, a_segment_is_not_given_away_while_zeros_are_written_ahead_in_it) {
+  create({.size = 4 * kGiB, .drive_class = DriveClass::file}, {});
+  std::optional<uint32_t> segment;
+  int zeros = 0;
+  bool failed = false;
+  std::optional<int> discarded;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    const uint32_t at = geometry.segment_at(request.offset);
+    if (at == raw::kNoSegment || slot_of(request) != raw::kNoSegment || (segment && at != *segment)) return fault;
+    if (request.kind == SimRequestKind::discard) {
+      discarded = zeros;
+    } else if (request.kind == SimRequestKind::write && request.durability != Durability::durable && request.length == kMiB) {
+      segment = at;
+      ++zeros;
+      fault.delay = milliseconds(100);
+    } else if (request.kind == SimRequestKind::write && segment && !failed) {
+      failed = true;
+      fault.fail = Code::io_error;
+    }
+    return fault;
+  });
+  const auto meet = [](RawStoreOutlived& t, const int* begun, const bool* refused, const std::optional<int>* given) -> Task<void> {
+    auto first = co_await t.put(1, 3'000);
+    EXPECT_TRUE(first);
+    TaskGroup group;
+    std::optional<Result<void>> second;
+    group.spawn(keep(t.put(2, 3'000), &second));
+    co_await sleep_for(milliseconds(10));
+    EXPECT_TRUE(*begun == 1 && *refused) << "they did not meet";
+    auto removed = co_await t.remove(1);
+    EXPECT_TRUE(removed);
+    co_await group.join();
+    EXPECT_TRUE(*second);
+    while (!*given) co_await sleep_for(milliseconds(10));
+  };
+  executor.run(meet(*this, &zeros, &failed, &discarded));
+  EXPECT_GT(zeros, 1);
+  EXPECT_EQ(*discarded, zeros);
+}
+
 // To compact all is one call; the store is closed meanwhile. (It moved nothing any more, and chose the same segment for ever.)
 TEST_F(RawStoreOutlived, a_close_ends_a_compaction_of_everything) {
   create({.size = 64 * kMiB}, {.background = false});

@@ -1,12 +1,12 @@
 // Whose drive it is. A lock keeps two processes of one machine apart; two machines that see one drive (a shared LUN, a guest's disk given
 // to two guests) have none in common. So each open raises the fencing epoch in the superblock, and whoever has the drive open looks at the
-// superblock: before a write when the last look is older than owner_look, also of one that has waited in the store, before a checkpoint, a
-// label and a superblock always.
+// superblock: when the last look is older than owner_look before a write, also one that has waited in the store or is the next of several,
+// and again before what was written is acknowledged; before a checkpoint, a label and a superblock always.
 //
 // The newcomer, where a device was not closed, raises the epoch, waits longer than owner_look and only then reads. So the older owner has
 // noticed, and what it acknowledged is found. What is left: a request that it issued before it noticed and that reaches the media only
-// after that wait (a drive or path that holds writes back for so long, a machine stopped between look and write). Such a write may hit a
-// place that is somebody else's by then; checksums show it, parity repairs it.
+// after that wait (a drive or path that holds writes back for so long, a machine stopped between look and write). It is not acknowledged,
+// but may hit a place that is somebody else's by then; checksums show it, parity repairs it.
 #include "base/log.h"
 #include "chunk/fencing.h"
 #include "chunk/raw/raw_store_impl.h"

@@ -86,6 +86,8 @@ class RawStoreOwner : public testing::Test {
       if (got) EXPECT_TRUE(text_of(got->view()) == test_payload(n, size_of(n))) << n;
     }
   }
+  void expect_silence_after(const std::function<Task<Result<void>>(RawStore&)>& act,
+                            const std::function<bool(const SimRequest&, int)>& slow, bool fails);
 
   SimExecutor executor;
   std::shared_ptr<SimDisk> disk;
@@ -215,7 +217,8 @@ TEST_F(RawStoreOwner, a_log_frame_that_waits_for_another_while_a_newcomer_opens_
   executor.run(meet());
   ASSERT_TRUE(opened && *opened) << (*opened).error().to_string();
   auto newer = std::move(**opened);
-  ASSERT_TRUE(removed && stored);
+  ASSERT_TRUE(first && removed && stored);
+  EXPECT_FALSE(*first && executor.run(newer->stat({1, 6}))) << "a removed chunk is back";
   EXPECT_FALSE(*removed && executor.run(newer->stat({1, 3}))) << "a removed chunk is back";
   EXPECT_FALSE(*stored && !executor.run(newer->stat({1, 9}))) << "an acknowledged chunk is lost";
   EXPECT_EQ(older->health().state, StoreState::failed);
@@ -319,6 +322,265 @@ TEST_F(RawStoreOwner, a_superblock_that_landed_in_part_is_not_taken_for_another_
   EXPECT_EQ(executor.run(store->check_health()).error().code(), Code::device_gone);
   executor.run(store->close()).ignore("it may say so or not");
   EXPECT_TRUE(executor.run(newer->close()));
+}
+
+// Two zones take a newcomer's superblock, in any way that leaves one of them readable: the older set sees it, whichever zone is read first.
+TEST_F(RawStoreOwner, a_newer_superblock_is_seen_in_whatever_zones_it_is) {
+  auto first = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(first);
+  const std::vector<uint64_t> zones = first->superblock().zones;
+  ASSERT_EQ(zones.size(), 3u);
+  const auto zone_of = [&zones](const SimRequest& request) {
+    for (size_t i = 0; i < zones.size(); ++i) {
+      if (request.offset >= zones[i] && request.offset < zones[i] + 2 * raw::kBlock) return i;
+    }
+    return zones.size();
+  };
+  for (size_t refusing = 0; refusing <= zones.size(); ++refusing) {
+    for (uint64_t unreadable = 0; unreadable < 64; ++unreadable) {  // a bit for each block of a superblock
+      disk->clear_bad_ranges();
+      auto older = executor.run(raw::SuperblockSet::load(*device));
+      auto newer = executor.run(raw::SuperblockSet::load(*device));
+      ASSERT_TRUE(older && newer);
+      disk->set_fault_hook([&](const SimRequest& request) {
+        SimFault fault;
+        if (request.kind == SimRequestKind::write && zone_of(request) == refusing) fault.fail = Code::io_error;
+        return fault;
+      });
+      raw::Superblock next = newer->superblock();
+      ++next.fencing_epoch;
+      ASSERT_TRUE(executor.run(newer->update(*device, next)));
+      disk->set_fault_hook({});
+      const uint64_t slot = newer->superblock().sequence % 2;
+      bool readable = false;
+      for (size_t i = 0; i < zones.size(); ++i) {
+        for (uint64_t k = 0; k < 2; ++k) {
+          const bool bad = (unreadable >> (2 * i + k) & 1) != 0;
+          if (bad) disk->add_bad_range(zones[i] + k * raw::kBlock, 512);
+          readable = readable || (i != refusing && k == slot && !bad);
+        }
+      }
+      const auto of_older = executor.run(older->is_newest(*device)), of_newer = executor.run(newer->is_newest(*device));
+      ASSERT_TRUE(of_older && of_newer);
+      EXPECT_EQ(*of_older, !readable) << "zone " << refusing << " refuses, unreadable " << unreadable;
+      EXPECT_TRUE(*of_newer) << "zone " << refusing << " refuses, unreadable " << unreadable;
+    }
+  }
+}
+
+// A zone that was never written since the drive grew may hold anything, also what another drive had there.
+TEST_F(RawStoreOwner, another_drives_superblock_counts_where_it_is_not_alone) {
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const std::vector<uint64_t> zones = set->superblock().zones;
+  raw::Superblock other = set->superblock();
+  other.drive = Uuid{{9, 9}};
+  other.sequence += 2;
+  for (size_t i = 0; i < zones.size(); ++i) {
+    for (uint64_t sequence = other.sequence; sequence < other.sequence + 2; ++sequence) {
+      raw::Superblock copy = other;
+      copy.sequence = sequence;
+      disk->poke(raw::superblock_at(zones[i], sequence), raw::encode_superblock(copy, zones[i]));
+    }
+    const auto newest = executor.run(set->is_newest(*device));
+    ASSERT_TRUE(newest);
+    EXPECT_EQ(*newest, i == 0) << i;  // one of three; two of three: it was formatted
+  }
+}
+
+// The newcomer's superblock did not reach the zone that is read first.
+TEST_F(RawStoreOwner, an_older_owner_gives_way_although_the_first_zone_says_that_it_need_not) {
+  auto older = open();
+  ASSERT_TRUE(executor.run(put(*older, 3)));
+  disk->set_fault_hook([](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::write && request.offset < 2 * raw::kBlock) fault.fail = Code::io_error;
+    return fault;
+  });
+  auto newer = open();
+  ASSERT_TRUE(newer);
+  executor.run(sleep_for(milliseconds(1500)));
+  EXPECT_FALSE(executor.run(put(*older, 6)));
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  EXPECT_TRUE(executor.run(put(*newer, 9)));
+  disk->set_fault_hook({});
+  executor.run(older->close()).ignore("it may say so or not");
+  expect_all(*newer, {3, 9});
+  EXPECT_TRUE(executor.run(newer->close()));
+}
+
+// A store looks, writes something that takes three seconds, and goes on to the next write of the same thing. Meanwhile a newcomer raises
+// the epoch, and when it has waited nothing more may be written. `slow` says whether a write is that one, by its request and the number of
+// slow ones so far.
+void RawStoreOwner::expect_silence_after(const std::function<Task<Result<void>>(RawStore&)>& act,
+                                         const std::function<bool(const SimRequest&, int)>& slow, bool fails) {
+  Semaphore many{64};  // writes do not wait for each other
+  auto opened = executor.run(RawStore::open(std::make_unique<SharedHandle>(device, many), {.background = false}));
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  const auto older = std::move(*opened);
+  ASSERT_TRUE(executor.run(put(*older, 1)));
+  for (uint64_t n = 1; n <= 44; ++n) {
+    const std::string text = test_payload(n, 900'000);
+    ASSERT_TRUE(executor.run(older->put({2, n}, {bytes_of(text)}, {})));
+  }
+  int slowed = 0, late = 0;
+  bool raised = false, waited = false;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind != SimRequestKind::write && request.kind != SimRequestKind::discard) return fault;
+    if (waited) {
+      ++late;
+    } else if (!raised && slow(request, slowed)) {
+      ++slowed;
+      fault.delay = std::chrono::seconds(3);
+      if (fails) fault.fail = Code::io_error;
+    }
+    return fault;
+  });
+  const auto keep = [](Task<Result<void>> task, std::optional<Result<void>>* to) -> Task<void> { *to = co_await std::move(task); };
+  std::optional<Result<void>> acted;
+  const auto meet = [&]() -> Task<void> {
+    TaskGroup group;
+    group.spawn(keep(act(*older), &acted));
+    co_await sleep_for(milliseconds(50));
+    EXPECT_GE(slowed, 1) << "they did not meet";
+    raised = true;
+    auto newcomer = co_await raw::SuperblockSet::load(*device);
+    EXPECT_TRUE(newcomer);
+    raw::Superblock next = newcomer->superblock();
+    ++next.fencing_epoch;
+    auto updated = co_await newcomer->update(*device, next);
+    EXPECT_TRUE(updated);
+    co_await sleep_for(milliseconds(1250));
+    waited = true;
+    EXPECT_FALSE(acted) << "they did not meet";
+    co_await group.join();
+  };
+  executor.run(meet());
+  ASSERT_TRUE(acted);
+  EXPECT_FALSE(*acted) << "the newcomer may not have found it";
+  EXPECT_EQ(older->health().state, StoreState::failed);
+  executor.run(older->close()).ignore("it may say so or not");
+  EXPECT_EQ(late, 0) << "written by a store that is not the owner";
+  disk->set_fault_hook({});
+}
+
+TEST_F(RawStoreOwner, a_log_frame_that_failed_slowly_is_not_put_elsewhere_while_a_newcomer_opens) {
+  const auto act = [](RawStore& store) -> Task<Result<void>> {
+    std::vector<ChunkId> one = {{1, 1}};
+    auto removed = co_await store.remove(std::move(one));
+    co_return removed;
+  };
+  expect_silence_after(act, [](const SimRequest&, int slowed) { return slowed == 0; }, true);
+}
+
+TEST_F(RawStoreOwner, what_was_written_slowly_is_not_acknowledged_after_a_newcomer_has_read) {
+  const auto remove_one = [](RawStore& store) -> Task<Result<void>> {
+    std::vector<ChunkId> one = {{1, 1}};
+    auto removed = co_await store.remove(std::move(one));
+    co_return removed;
+  };
+  const auto put_small = [](RawStore& store) -> Task<Result<void>> {
+    auto stored = co_await put(store, 2);
+    co_return stored;
+  };
+  const auto put_large = [](RawStore& store) -> Task<Result<void>> {
+    auto stored = co_await put(store, 3);
+    co_return stored;
+  };
+  expect_silence_after(remove_one, [](const SimRequest&, int slowed) { return slowed == 0; }, false);
+  create(2);
+  expect_silence_after(put_small, [](const SimRequest&, int slowed) { return slowed == 0; }, false);
+  create(3);
+  expect_silence_after(put_large, [](const SimRequest& request, int) { return request.length >= 100'000; }, false);
+}
+
+TEST_F(RawStoreOwner, a_small_chunk_that_failed_slowly_is_not_put_elsewhere_while_a_newcomer_opens) {
+  const auto act = [](RawStore& store) -> Task<Result<void>> {
+    auto stored = co_await put(store, 2);
+    co_return stored;
+  };
+  expect_silence_after(act, [](const SimRequest&, int slowed) { return slowed == 0; }, true);
+}
+
+TEST_F(RawStoreOwner, slots_that_wait_for_slow_ones_are_not_written_while_a_newcomer_opens) {
+  auto set = executor.run(raw::SuperblockSet::load(*device));
+  ASSERT_TRUE(set);
+  const raw::Geometry geometry(set->superblock());
+  int slots = 0;  // of extents, of which sixteen are written at once
+  const auto slow = [&](const SimRequest& request, int) {
+    const uint32_t segment = geometry.segment_at(request.offset);
+    const bool extents = request.durability != Durability::durable && segment != raw::kNoSegment && segment > 1;
+    slots += extents ? 1 : 0;
+    return extents;
+  };
+  const auto act = [](RawStore& store) -> Task<Result<void>> {
+    auto done = co_await store.checkpoint();
+    co_return done;
+  };
+  expect_silence_after(act, slow, false);
+  EXPECT_EQ(slots, 16) << "they did not meet";
+}
+
+TEST_F(RawStoreOwner, the_second_run_of_a_chunk_is_not_written_while_a_newcomer_opens) {
+  const auto act = [](RawStore& store) -> Task<Result<void>> {
+    const std::string text = test_payload(3, 3'000'000);  // more than a segment
+    std::vector<ByteView> parts = {bytes_of(text)};
+    auto stored = co_await store.put({1, 3}, std::move(parts), {});
+    co_return stored;
+  };
+  expect_silence_after(act, [](const SimRequest& request, int slowed) { return request.length > 200'000 && slowed == 0; }, false);
+}
+
+// A checkpoint waits for a frame, to list its items behind it.
+TEST_F(RawStoreOwner, an_inventory_that_waits_for_a_slow_frame_is_not_written_while_a_newcomer_opens) {
+  const auto act = [](RawStore& store) -> Task<Result<void>> {
+    std::optional<Result<void>> stored;
+    TaskGroup group;
+    group.spawn([](RawStore& into, std::optional<Result<void>>* to) -> Task<void> { *to = co_await put(into, 2); }(store, &stored));
+    auto done = co_await store.checkpoint();
+    co_await group.join();
+    EXPECT_FALSE(*stored) << "the newcomer may not have found it";
+    co_return done;
+  };
+  expect_silence_after(act, [](const SimRequest& request, int slowed) { return request.length < 500'000 && slowed == 0; }, false);
+}
+
+// One node reads a large drive for longer than another one needs to open it.
+TEST_F(RawStoreOwner, a_mount_that_took_long_to_read_writes_nothing_when_another_node_has_opened_meanwhile) {
+  auto gone = open();
+  ASSERT_TRUE(executor.run(put(*gone, 3)));
+  int slowed = 0, late = 0;
+  std::optional<Result<std::unique_ptr<RawStore>>> slow, quick;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind == SimRequestKind::read && request.length >= 512 * kKiB && slowed++ == 0) fault.delay = std::chrono::seconds(6);
+    if (request.kind == SimRequestKind::write && quick) ++late;
+    return fault;
+  });
+  Semaphore many{64}, others{64};
+  const auto newcomer = [](std::unique_ptr<BlockDevice> on, std::optional<Result<std::unique_ptr<RawStore>>>* to) -> Task<void> {
+    *to = co_await RawStore::open(std::move(on), {.background = false});
+  };
+  const auto meet = [&]() -> Task<void> {
+    TaskGroup group;
+    group.spawn(newcomer(std::make_unique<SharedHandle>(device, many), &slow));
+    co_await sleep_for(milliseconds(2000));
+    EXPECT_EQ(slowed, 1) << "they did not meet";
+    group.spawn(newcomer(std::make_unique<SharedHandle>(device, others), &quick));
+    co_await sleep_for(milliseconds(3000));
+    EXPECT_TRUE(quick && !slow) << "they did not meet";
+    co_await group.join();
+  };
+  executor.run(meet());
+  ASSERT_TRUE(quick && *quick) << (*quick).error().to_string();
+  ASSERT_TRUE(slow);
+  EXPECT_FALSE(*slow);
+  EXPECT_EQ(late, 0) << "written by a store that is not the owner";
+  disk->set_fault_hook({});
+  expect_all(***quick, {3});
+  EXPECT_TRUE(executor.run((**quick)->close()));
+  executor.run(gone->close()).ignore("it may say so or not");
 }
 
 TEST_F(RawStoreOwner, an_older_owner_without_writes_is_told_by_its_health) {

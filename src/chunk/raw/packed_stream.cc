@@ -59,11 +59,14 @@ Task<void> PackedStream::write_loop() {
   writing_ = false;
 }
 
+uint32_t PackedStream::reserve() const {
+  if (stream_ == kStreamCompacted) return 0;
+  return kReserveCompaction + (stream_ == static_cast<uint8_t>(Stream::data) ? kReserveMetadata : 0);
+}
+
 Task<Result<void>> PackedStream::ensure_segment() {
   if (segment_ != kNoSegment) co_return Result<void>{};
-  uint32_t reserve = kReserveCompaction;
-  if (stream_ == static_cast<uint8_t>(Stream::data)) reserve += kReserveMetadata;
-  if (stream_ == kStreamCompacted) reserve = 0;
+  const uint32_t reserve = this->reserve();
   if (!store_.may_use_segments(reserve) && stream_ != kStreamCompacted) co_await store_.reclaim_segments(reserve);
   co_await store_.opening_.acquire();
   Result<uint32_t> opened = fail(Code::no_space, "{}: all segments are in use", store_.device_->info().path);
@@ -76,7 +79,6 @@ Task<Result<void>> PackedStream::ensure_segment() {
 }
 
 Task<Result<void>> PackedStream::write_items() {
-  if (store_.owner_look_due()) CO_TRY(co_await store_.look_at_owner());  // the items may have waited for a segment, or for their turn
   const Geometry& geometry = store_.space_.geometry();
   const uint64_t segment_size = geometry.segment_size();
   FrameHeader header;
@@ -144,14 +146,11 @@ Task<Result<void>> PackedStream::write_items() {
     const Code code = written.error().code();
     if (code == Code::io_error && store_.health_.state == StoreState::online) {
       // Another place: the segment is closed to writes, the items try again at the head of the queue.
-      ++store_.stats_.segments_retired;
-      Segment& retired = store_.space_[segment_];
-      retired.state = SegmentState::retired;
-      retired.dirty = true;
       // The frame may have landed all the same: what a mount finds there must not outlive the removal of the copies made elsewhere.
-      for (const FrameItem& item : header.items) retired.dead.push_back((start * kBlock + item.offset) / kItemAlignment);
-      co_await leave_segment();
-      unlisted_.clear();
+      Segment& failed = store_.space_[segment_];
+      for (const FrameItem& item : header.items) failed.dead.push_back((start * kBlock + item.offset) / kItemAlignment);
+      failed.dirty = true;
+      co_await retire_segment();
       if (store_.health_.write_errors <= kWriteErrorsMax) {
         queue_.insert(queue_.begin(), batch.begin(), batch.end());
         co_return Result<void>{};
@@ -209,8 +208,17 @@ Task<Result<void>> PackedStream::write_frame(FrameHeader header, Buffer frame, u
   const uint64_t offset = store_.space_.geometry().offset_of(segment_) + static_cast<uint64_t>(before.data_end) * kBlock;
   const uint32_t frame_end = before.data_end + header.blocks;
   while (zeroing_ && frame_end > zero_from_) co_await zeroed_.wait();
-  auto written = co_await store_.device_->write(offset, frame, Durability::durable);
-  if (!written) co_return store_.noted(std::move(written).error(), true);
+  for (uint32_t attempt = 1;; ++attempt) {
+    if (store_.owner_look_due()) CO_TRY(co_await store_.look_at_owner());  // it may have waited for a segment, or for the frame before
+    auto written = co_await store_.device_->write(offset, frame, Durability::durable);
+    if (written) break;
+    // Where there is no other segment the same place is tried again: to give up one that compaction has begun to fill would leave it no
+    // room to go on, ever.
+    const bool again = written.error().code() == Code::io_error && attempt < kPutAttempts && !store_.may_use_segments(reserve());
+    auto error = store_.noted(std::move(written).error(), true);
+    if (!again || store_.health_.state != StoreState::online) co_return error;
+  }
+  if (store_.owner_look_due()) CO_TRY(co_await store_.look_at_owner());  // a newcomer may have read before it was there
   Segment& s = store_.space_[segment_];
   s.data_end += header.blocks;
   ++s.next_frame;
@@ -261,6 +269,15 @@ Task<void> PackedStream::leave_segment() {
   zeroed_end_ = 0;
 }
 
+Task<void> PackedStream::retire_segment() {
+  const uint32_t segment = segment_;
+  co_await leave_segment();  // first: while it is open nobody else is given it, and zeros may be on their way to it
+  unlisted_.clear();
+  store_.space_.retire(segment);
+  ++store_.stats_.segments_retired;
+  if (store_.space_[segment].live == 0) store_.free_packed_later(segment);
+}
+
 Task<Result<void>> PackedStream::write_inventory() {
   if (segment_ == kNoSegment || unlisted_.empty()) co_return Result<void>{};
   FrameHeader header;
@@ -281,12 +298,7 @@ Task<Result<void>> PackedStream::write_inventory() {
   const uint32_t at = store_.space_[segment_].data_end;
   auto written = co_await write_frame(std::move(header), std::move(frame), nullptr);
   if (!written) {
-    if (written.error().code() == Code::io_error) {
-      store_.space_[segment_].state = SegmentState::retired;
-      store_.space_[segment_].dirty = true;
-      co_await leave_segment();
-      unlisted_.clear();
-    }
+    if (written.error().code() == Code::io_error) co_await retire_segment();
     co_return std::move(written).error();
   }
   Segment& s = store_.space_[segment_];

@@ -170,6 +170,44 @@ TEST(RawSpaceMap, gives_out_and_takes_back_every_block) {
   }
 }
 
+TEST(RawSpaceMap, a_segment_in_which_a_write_failed_is_the_last_to_be_taken) {
+  const auto layout = plan_layout(64 * kMiB, 2 * kMiB);
+  ASSERT_TRUE(layout);
+  for (const auto policy : {AllocationPolicy::spread, AllocationPolicy::ascending}) {
+    SpaceMap space;
+    space.reset(Geometry(layout->spans, 2 * kMiB), policy);
+    const uint32_t segments = space.free_segments();
+    const uint32_t bad = space.take_segment();
+    space[bad].role = Role::extent;
+    space.open_extents(bad);
+    const auto run = space.allocate(10);
+    ASSERT_TRUE(run);
+    space.retire(bad);
+    EXPECT_EQ(space.free_run_blocks(), 0u) << "nothing is put there";
+    --space[bad].pending;
+    space.release(*run);
+    space.give_segment(bad);
+    EXPECT_EQ(space.free_run_blocks(), 0u);
+    const auto take = [&space] {
+      const uint32_t taken = space.take_segment();
+      if (taken != kNoSegment) space[taken].role = Role::packed;
+      return taken;
+    };
+    for (int failures = 1;; ++failures) {
+      EXPECT_EQ(space.free_segments(), segments);
+      for (uint32_t i = 1; i < segments; ++i) ASSERT_NE(take(), bad);
+      ASSERT_EQ(take(), bad);
+      EXPECT_EQ(take(), kNoSegment);
+      space.retire(bad);
+      for (uint32_t i = 0; i < segments; ++i) space.give_segment(i);
+      if (failures + 1 == kSegmentFailuresMax) break;
+    }
+    EXPECT_EQ(space.free_segments(), segments - 1);
+    for (uint32_t i = 1; i < segments; ++i) ASSERT_NE(take(), bad);
+    EXPECT_EQ(take(), kNoSegment);
+  }
+}
+
 TEST(RawReaderGate, waits_for_the_reads_that_were_there_and_no_others) {
   ReaderGate gate;
   int freed = 0;

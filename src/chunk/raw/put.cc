@@ -163,6 +163,7 @@ Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const 
         used = 0;
       }
     }
+    if (owner_look_due()) CO_TRY(co_await look_at_owner());  // the runs before may have taken long
     CO_TRY(co_await device_->write_gather(at, std::move(parts), Durability::durable));
   }
   co_return Result<void>{};
@@ -215,6 +216,7 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
       if (!written) note_error(written.error(), true);
       co_return noted(std::move(logged).error(), true);
     }
+    if (written && owner_look_due()) written = co_await look_at_owner();  // a newcomer may have read before it was there
     if (written) {
       commit_extent(record);
       journal_.settle(entry.sequence);

@@ -21,9 +21,10 @@ namespace quarry::chunk::raw {
 
 class RawStoreImpl;
 struct Recovered;
+struct TablePart;
 
-// Free segments that puts of object data leave alone: one for compaction, one so that metadata can still be written when the
-// drive is full (removing objects needs that).
+// Free segments that puts of object data leave alone: one for compaction, one for each stream of metadata, which must still be written
+// when the drive is full (removing objects needs that).
 inline constexpr uint32_t kReserveCompaction = 1;
 inline constexpr uint32_t kReserveMetadata = 2;
 inline constexpr uint32_t kSlotWritesMax = 16;           // of a checkpoint, in flight
@@ -81,6 +82,10 @@ class PackedStream {
   void zero_ahead(uint32_t frame_blocks);
   Task<void> run_zero_ahead(uint64_t offset, uint32_t from, uint32_t to);
   Task<void> leave_segment();
+  // A write failed in it: the next frame goes elsewhere.
+  Task<void> retire_segment();
+  // Segments that it leaves to others.
+  uint32_t reserve() const;
 
   RawStoreImpl& store_;
   const uint8_t stream_;
@@ -142,6 +147,8 @@ class RawStoreImpl final : public RawStore {
   void adopt(Recovered& recovered);
   void retire_packed(uint32_t segment);
   Task<Result<void>> begin_serving(const Recovered& recovered);
+  // Makes a frame of the log count no more. Errors: io_error (it counts), device_gone.
+  Task<Result<void>> take_back(TablePart part);
 
   // ---- state
   Result<void> readable() const;

@@ -6,8 +6,9 @@
 namespace quarry::chunk::raw {
 namespace {
 
-constexpr uint32_t kTableSlotsPerFrame = 12'000;  // 16 bytes each: under kLogFrameMax
-constexpr size_t kDiscardsQueuedMax = 4096;       // more are forgotten: a discard is a hint
+// 16 bytes each, so that a frame takes fewer blocks than a lane's reserve has to spare: one that cannot be written is put behind.
+constexpr uint32_t kTableSlotsPerFrame = 4'000;
+constexpr size_t kDiscardsQueuedMax = 4096;  // more are forgotten: a discard is a hint
 
 struct SlotWrite {
   uint32_t segment = 0;
@@ -96,7 +97,10 @@ Task<Result<uint32_t>> RawStoreImpl::open_segment(Role role, uint8_t stream) {
     if (index == kNoSegment) co_return fail(Code::no_space, "{}: all segments are in use", device_->info().path);
     Segment& fresh = space_[index];
     const uint32_t generation = fresh.generation + 1, sequence = fresh.slot_sequence, crc = fresh.slot_crc;
+    const uint8_t failed = fresh.failed;
+    const bool dirty = fresh.dirty;
     fresh = Segment{};
+    fresh.failed = failed;
     fresh.role = role;
     fresh.stream = stream;
     fresh.generation = generation;
@@ -107,11 +111,13 @@ Task<Result<uint32_t>> RawStoreImpl::open_segment(Role role, uint8_t stream) {
       if (role == Role::extent) space_.open_extents(index);
       co_return index;
     }
-    // Its end cannot be written: it takes no role again until the drive is looked at.
-    space_[index].state = SegmentState::retired;
+    // Its end cannot be written: others come first. What its slot said is right still, and a checkpoint need not write it.
+    const bool failed_here = written.error().code() == Code::io_error;
+    if (failed_here) space_.retire(index);
     space_.give_segment(index);
+    space_[index].dirty = dirty || space_[index].slot_sequence != sequence;
+    if (!failed_here || health_.state != StoreState::online) co_return std::move(written).error();
     ++stats_.segments_retired;
-    if (written.error().code() != Code::io_error || health_.state != StoreState::online) co_return std::move(written).error();
   }
   co_return fail(Code::io_error, "{}: no segment can be opened", device_->info().path);
 }
@@ -154,6 +160,8 @@ Task<Result<void>> RawStoreImpl::write_claimed_slots(std::vector<uint32_t> segme
   TaskGroup group;
   for (size_t k = 0; k < segments.size() && result; ++k) {
     co_await permits.acquire();
+    if (owner_look_due()) result = co_await look_at_owner();  // and so do many slots
+    if (!result) break;
     const uint32_t i = segments[k];
     SegmentSlot slot = make_slot(i);
     if (listing_->has(i)) slot.extents = listing_->take(i);

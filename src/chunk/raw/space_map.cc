@@ -5,6 +5,13 @@
 #include "base/check.h"
 
 namespace quarry::chunk::raw {
+namespace {
+uint64_t free_blocks(const Segment& segment) {
+  uint64_t blocks = 0;
+  for (const auto& run : segment.free_runs) blocks += run.blocks;
+  return blocks;
+}
+}  // namespace
 
 void SpaceMap::reset(Geometry geometry, AllocationPolicy policy) {
   geometry_ = std::move(geometry);
@@ -39,26 +46,30 @@ uint32_t SpaceMap::take_segment() {
   // segment never used costs nothing at restart.
   const uint32_t limit = std::min(used_ + 1, segments());
   const uint32_t start = policy_ == AllocationPolicy::ascending ? 0 : cursor_;
+  uint32_t chosen = kNoSegment;
   for (uint32_t k = 0; k < segments(); ++k) {
     const uint32_t i = k < limit ? (start + k) % limit : k;
     const Segment& s = segments_[i];
     if (s.role != Role::free || s.state == SegmentState::retired || s.writing_slot) continue;
-    cursor_ = i + 1 < limit ? i + 1 : 0;
-    used_ = std::max(used_, i + 1);
-    --free_;
-    return i;
+    if (chosen == kNoSegment || s.failed == 0) chosen = i;
+    if (s.failed == 0) break;
   }
-  return kNoSegment;
+  if (chosen == kNoSegment) return kNoSegment;
+  cursor_ = chosen + 1 < limit ? chosen + 1 : 0;
+  used_ = std::max(used_, chosen + 1);
+  --free_;
+  return chosen;
 }
 
 void SpaceMap::give_segment(uint32_t index) {
   Segment& s = segments_[index];
   if (s.role == Role::extent) {
     unindex_segment(index);
-    for (const auto& run : s.free_runs) free_run_blocks_ -= run.blocks;
+    if (s.state != SegmentState::retired) free_run_blocks_ -= free_blocks(s);
   }
   Segment fresh;
-  fresh.state = s.state == SegmentState::retired ? SegmentState::retired : SegmentState::open;
+  fresh.state = s.failed < kSegmentFailuresMax ? SegmentState::open : SegmentState::retired;
+  fresh.failed = s.failed;
   fresh.changes = s.changes + 1;
   fresh.generation = s.generation;
   fresh.slot_sequence = s.slot_sequence;
@@ -166,14 +177,16 @@ void SpaceMap::release(const Run& run) {
       s.free_runs.erase(at);
     }
   }
-  free_run_blocks_ += run.blocks;
+  if (s.state != SegmentState::retired) free_run_blocks_ += run.blocks;
   index_segment(index);
 }
 
 void SpaceMap::retire(uint32_t index) {
   Segment& s = segments_[index];
   unindex_segment(index);
+  if (s.state != SegmentState::retired) free_run_blocks_ -= free_blocks(s);
   s.state = SegmentState::retired;
+  s.failed = std::min<uint8_t>(s.failed + 1, kSegmentFailuresMax);
   s.dirty = true;
 }
 
@@ -193,7 +206,7 @@ void SpaceMap::restore_extents(uint32_t index, const std::vector<FreeRun>& used)
   }
   if (at < geometry_.data_blocks()) s.free_runs.push_back({at, geometry_.data_blocks() - at});
   s.free_runs.shrink_to_fit();
-  for (const auto& run : s.free_runs) free_run_blocks_ += run.blocks;
+  free_run_blocks_ += free_blocks(s);
   index_segment(index);
 }
 

@@ -25,6 +25,7 @@ struct Segment {
   bool unreadable = false;  // compaction could not move everything: something cannot be read
   bool evacuating = false;  // extent: no room is given out here
   bool emptying = false;    // waits for readers, then becomes free
+  uint8_t failed = 0;       // times a write here failed and it was retired, since the mount
   uint32_t changes = 0;     // counts what enters, leaves and is freed; wraps
   uint32_t generation = 0;
   uint32_t slot_sequence = 0;  // of the newest slot; 0: never used
@@ -51,6 +52,10 @@ struct Segment {
   SlotSummary summary() const { return {slot_sequence, slot_crc, generation, role, state}; }
 };
 
+// A segment that failed so often takes no role before the next mount. Before, it is the last one to be taken: on a full drive compaction
+// has no other.
+inline constexpr uint8_t kSegmentFailuresMax = 3;
+
 class SpaceMap {
  public:
   void reset(Geometry geometry, AllocationPolicy policy);
@@ -64,9 +69,9 @@ class SpaceMap {
 
   // ---- segments
   uint32_t free_segments() const { return free_; }
-  // Takes a free segment out of the free ones; the caller sets its role. kNoSegment if there is none.
+  // Takes a free segment out of the free ones, one in which writes failed last; the caller sets its role. kNoSegment if there is none.
   uint32_t take_segment();
-  // Back to the free ones. Its lists are cleared.
+  // Back to the free ones, unless writes failed in it too often: then it is looked at again by the next mount. Its lists are cleared.
   void give_segment(uint32_t index);
   // After recovery set roles directly: recounts what is free.
   void recount();
@@ -79,12 +84,13 @@ class SpaceMap {
   // In up to kRunsMax runs, the largest holes first; nothing if they do not suffice.
   std::vector<Run> allocate_scattered(uint32_t blocks);
   void release(const Run& run);
-  // Nothing more is put into this segment.
+  // A write failed in this segment: nothing more is put into it until it has been emptied.
   void retire(uint32_t index);
   // The same for a while: its live chunks are moved elsewhere.
   void set_evacuating(uint32_t index, bool evacuating);
   // Recovery: an extent segment whose `used` runs (ascending, disjoint) hold chunks; the rest is free.
   void restore_extents(uint32_t index, const std::vector<FreeRun>& used);
+  // Of segments that are not retired.
   uint64_t free_run_blocks() const { return free_run_blocks_; }
   size_t bytes() const;
 

@@ -193,7 +193,7 @@ SpaceReport RawStoreImpl::space() const {
   uint64_t usable = 0, unwritten = 0, dead = 0;
   for (uint32_t i = 0; i < space_.segments(); ++i) {
     const Segment& s = space_[i];
-    if (s.role == Role::log || s.state == SegmentState::retired) continue;
+    if (s.role == Role::log || (s.role != Role::packed && s.state == SegmentState::retired)) continue;
     usable += geometry.data_bytes();
     if (s.role == Role::packed) {
       dead += s.used_bytes - s.live_bytes;

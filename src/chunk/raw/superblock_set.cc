@@ -5,6 +5,8 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "chunk/raw/log_reader.h"
+#include "io/sync.h"
 
 namespace quarry::chunk::raw {
 namespace {
@@ -191,27 +193,40 @@ Task<Result<SuperblockSet>> SuperblockSet::create(BlockDevice& device, Superbloc
 }
 
 Task<Result<bool>> SuperblockSet::is_newest(BlockDevice& device) const {
-  Buffer blocks(2 * kBlock);
-  for (const uint64_t zone : superblock_.zones) {
-    auto got = co_await device.read(zone, blocks.mutable_view());
-    if (!got && got.error().code() == Code::device_gone) co_return std::move(got).error();
-    if (!got) continue;
-    bool any = false;
-    for (uint64_t slot = 0; slot < 2; ++slot) {
-      const ByteView block = blocks.view().subspan(slot * kBlock, kBlock);
-      const auto found = decode_superblock(block, zone);
-      if (!found && found.error().code() != Code::incompatible) continue;
-      if (!found || found->drive != superblock_.drive) co_return false;
-      if (found->sequence >= superblock_.sequence) {
-        const uint32_t identity = superblock_identity(block);
-        const bool ours = found->sequence == superblock_.sequence && identity == identity_;
-        if (!ours && std::find(failed_.begin(), failed_.end(), identity) == failed_.end()) co_return false;
-      }
-      any = true;
-    }
-    if (any) co_return true;
+  const std::vector<uint64_t> zones = superblock_.zones;
+  std::vector<Buffer> blocks;
+  std::vector<Task<Result<uint64_t>>> reads;  // at once: on a rotating drive in one sweep
+  blocks.reserve(zones.size());
+  for (const uint64_t zone : zones) {
+    blocks.emplace_back(2 * kBlock);
+    reads.push_back(read_tolerant(device, zone, blocks.back().mutable_view()));
   }
-  co_return true;
+  auto got = co_await when_all(std::move(reads));
+  std::optional<Error> error;
+  for (auto& one : got) {
+    if (!one) error = std::move(one).error();
+  }
+  if (error) co_return std::move(*error);
+  size_t ours = 0, foreign = 0;  // copies of this drive, and of others
+  for (size_t i = 0; i < zones.size(); ++i) {
+    for (uint64_t slot = 0; slot < 2; ++slot) {
+      const ByteView block = blocks[i].view().subspan(slot * kBlock, kBlock);
+      const auto found = decode_superblock(block, zones[i]);
+      if (!found && found.error().code() == Code::incompatible) co_return false;
+      if (!found) continue;
+      if (found->drive != superblock_.drive) {
+        ++foreign;
+        continue;
+      }
+      ++ours;
+      if (found->sequence < superblock_.sequence) continue;
+      const uint32_t identity = superblock_identity(block);
+      if (found->sequence == superblock_.sequence && identity == identity_) continue;
+      if (std::find(failed_.begin(), failed_.end(), identity) == failed_.end()) co_return false;
+    }
+  }
+  // Somebody formatted it. A few copies of another drive may be older than this one: in a zone that could not be written since it grew.
+  co_return foreign == 0 || ours > foreign;
 }
 
 Task<Result<void>> SuperblockSet::update(BlockDevice& device, Superblock next) {

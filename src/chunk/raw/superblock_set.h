@@ -36,7 +36,8 @@ class SuperblockSet {
   uint32_t damaged_copies() const { return damaged_; }
   bool label_lost() const { return label_lost_; }
 
-  // Whether nobody else has written a superblock since this set did. Where no copy can be read: true. Errors: device_gone.
+  // Whether nobody else has written a superblock since this set did. All zones are asked: two suffice for an update, so an old copy in one,
+  // or in all but two, says nothing. Where no copy can be read: true. Errors: device_gone.
   Task<Result<bool>> is_newest(BlockDevice& device) const;
   // Writes the superblock with the next sequence to all zones; durable when it returns. Bad zones are passed over as long as two good
   // ones remain. Errors: io_error, device_gone, read_only: then it may be in some zones all the same.
