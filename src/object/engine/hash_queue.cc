@@ -41,51 +41,44 @@ BodyDigest::Values BodyDigest::finish() {
   return values;
 }
 
-HashQueue::~HashQueue() {
-  std::unique_lock lock(mutex_);
-  left_.wait(lock, [this] { return draining_ == 0; });
-}
-
-bool HashQueue::want_drain_locked() const { return !jobs_.empty() && (draining_ == 0 || (!gathering_ && jobs_.size() >= slots_)); }
-
 void HashQueue::start(Job& job) {
   if (pool_ == nullptr || job.bytes_.size() < kSmallPiece) return;
   job.home_ = &Executor::here();
   job.started_ = true;
   bool drain_now = false;
   {
-    const std::lock_guard lock(mutex_);
-    jobs_.push_back(&job);
-    drain_now = want_drain_locked();
-    if (drain_now) ++draining_;
-    if (gathering_ && jobs_.size() >= expected_) came_.notify_one();
+    const std::lock_guard lock(shared_->mutex);
+    shared_->jobs.push_back(&job);
+    drain_now = shared_->want_drain_locked();
+    if (drain_now) ++shared_->draining;
+    if (shared_->gathering && shared_->jobs.size() >= shared_->expected) shared_->came.notify_one();
   }
-  if (drain_now) pool_->submit([this] { drain(); });
+  if (drain_now) pool_->submit([shared = shared_] { shared->drain(); });
 }
 
-void HashQueue::gather(std::unique_lock<std::mutex>& lock) {
-  if (gathering_ || slots_ == 1 || jobs_.size() >= expected_) return;
-  gathering_ = true;
-  came_.wait_for(lock, kGatherMax, [this] { return jobs_.size() >= expected_; });
-  gathering_ = false;
-  expected_ = std::clamp<size_t>(jobs_.size(), 1, slots_);
+void HashQueue::Shared::gather(std::unique_lock<std::mutex>& lock) {
+  if (gathering || slots == 1 || jobs.size() >= expected) return;
+  gathering = true;
+  came.wait_for(lock, kGatherMax, [this] { return jobs.size() >= expected; });
+  gathering = false;
+  expected = std::clamp<size_t>(jobs.size(), 1, slots);
 }
 
-void HashQueue::drain() {
+void HashQueue::Shared::drain() {
   for (;;) {
     std::array<Job*, kSlotsMax> taken{};
     std::array<Md5Update, kSlotsMax> updates{};
     size_t count = 0;
     {
-      std::unique_lock lock(mutex_);
+      std::unique_lock lock(mutex);
       gather(lock);
-      for (; count < slots_ && !jobs_.empty(); ++count) {
-        taken[count] = jobs_.front();
-        jobs_.pop_front();
+      for (; count < slots && !jobs.empty(); ++count) {
+        taken[count] = jobs.front();
+        jobs.pop_front();
         updates[count] = {&taken[count]->digest_.md5_, taken[count]->bytes_};
       }
       if (count == 0) {
-        if (--draining_ == 0) left_.notify_all();  // with the lock: whoever waits may be its end
+        --draining;
         return;
       }
     }
@@ -97,8 +90,8 @@ void HashQueue::drain() {
     for (size_t i = 0; i < count; ++i) taken[i]->digest_.update_others(taken[i]->bytes_);
     {
       // Before anybody is told: these bodies come again, and those that wait now are others.
-      const std::lock_guard lock(mutex_);
-      expected_ = std::clamp(count + jobs_.size(), expected_, slots_);
+      const std::lock_guard lock(mutex);
+      expected = std::clamp(count + jobs.size(), expected, slots);
     }
     for (size_t i = 0; i < count; ++i) {
       Job& job = *taken[i];

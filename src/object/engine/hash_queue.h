@@ -47,8 +47,6 @@ class BodyDigest {
 class HashQueue {
  public:
   explicit HashQueue(BlockingPool* pool) : pool_(pool) {}
-  // Blocks until the pool's threads have left; no job is left by then. That takes a few milliseconds at most.
-  ~HashQueue();
 
   // Work that runs while its starter does something else. The bytes and the digest stay alive until wait() has returned.
   class Job {
@@ -75,18 +73,21 @@ class HashQueue {
   static constexpr size_t kSlice = 64 * 1024;                           // without a pool: bytes hashed between two yields (about 100 us)
   static constexpr size_t kSlotsMax = 16;                               // jobs taken together, at most the lanes there are
   static constexpr Duration kGatherMax = std::chrono::milliseconds(2);  // about what one piece of 1 MiB takes alone
-  void drain();
-  bool want_drain_locked() const;
-  void gather(std::unique_lock<std::mutex>& lock);
+  // What the pool's threads use. They may leave it after the queue is gone.
+  struct Shared {
+    void drain();
+    bool want_drain_locked() const { return !jobs.empty() && (draining == 0 || (!gathering && jobs.size() >= slots)); }
+    void gather(std::unique_lock<std::mutex>& lock);
+    const size_t slots = std::clamp<size_t>(md5_lanes(), 1, kSlotsMax);
+    std::mutex mutex;              // guards what follows
+    std::condition_variable came;  // a job, while a drain gathers
+    std::deque<Job*> jobs;
+    size_t draining = 0;  // drains submitted or running
+    bool gathering = false;
+    size_t expected = 1;  // pieces that come together, as last seen
+  };
   BlockingPool* pool_;
-  const size_t slots_ = std::clamp<size_t>(md5_lanes(), 1, kSlotsMax);
-  std::mutex mutex_;
-  std::condition_variable came_;  // a job, while a drain gathers
-  std::condition_variable left_;  // the last drain
-  std::deque<Job*> jobs_;
-  size_t draining_ = 0;  // drains submitted or running
-  bool gathering_ = false;
-  size_t expected_ = 1;  // pieces that come together, as last seen
+  const std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
 };
 
 }  // namespace quarry::object
