@@ -1,6 +1,5 @@
 #include "cluster/local_data_plane.h"
 
-#include "base/log.h"
 #include "cluster/capacity.h"
 #include "cluster/drive_path.h"
 #include "cluster/health.h"
@@ -20,9 +19,7 @@ LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore
       repairer_(plane_, maps),
       auditor_(plane_, log),
       scrubber_(plane_, repairer_, auditor_, log, clock),
-      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)),
-      loss_accepted_(log.loss_accepted()) {
-  if (loss_accepted_) plane_.ids.skip_lost();
+      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)) {
   plane_.register_width = [this](uint8_t width) { return administration_.register_width(width); };
   plane_.wake_sweeper = [this] { sweeper_.alarm.ring(); };
   plane_.wake_repair = [this] { repairer_.alarm.ring(); };
@@ -47,20 +44,6 @@ void LocalDataPlane::start() {
   plane_.background.spawn_here(sweeper_.run_recovery());
   plane_.background.spawn_here(repairer_.run());
   plane_.background.spawn_here(scrubber_.run());
-  if (loss_accepted_) plane_.background.spawn_here(skip_lost_ids());
-}
-
-// At once, and not when somebody writes: the next start knows nothing of the loss.
-Task<void> LocalDataPlane::skip_lost_ids() {
-  constexpr Duration kAgain = std::chrono::milliseconds(250);
-  while (!plane_.background.stopping()) {
-    if (plane_.may_remove()) {
-      const Result<void> leased = co_await plane_.ids.lease_some();
-      if (leased) co_return;
-      LOG_WARNING("write ids that may have been given out cannot be skipped yet", {"error", leased.error().to_string()});
-    }
-    co_await sleep_for(kAgain);
-  }
 }
 
 Task<Result<void>> LocalDataPlane::settle() {

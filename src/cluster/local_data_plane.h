@@ -78,8 +78,6 @@ class LocalDataPlane final : public DataPlane {
   Plane& plane() { return plane_; }
 
  private:
-  Task<void> skip_lost_ids();
-
   Plane plane_;
   Sweeper sweeper_;
   CacheKeeper cache_keeper_;
@@ -87,7 +85,6 @@ class LocalDataPlane final : public DataPlane {
   Auditor auditor_;
   Scrubber scrubber_;
   Administration administration_;
-  const bool loss_accepted_;
 };
 
 }  // namespace quarry::cluster

@@ -14,8 +14,6 @@ constexpr uint32_t kFrameMagic = 0x52464d51;  // "QMFR"
 constexpr uint16_t kVersion = 1;
 constexpr unsigned kFileBits = 24;
 constexpr size_t kLateMax = 4096;  // of a drive; the rest is found by the next start
-// After a loss that an operator accepted, drives may come back with epochs that nobody here has seen. Fewer starts than this lie between.
-constexpr uint64_t kEpochsSkippedAfterLoss = 1000;
 
 std::string frame_header(uint64_t epoch, meta::FrameNumber number, size_t length) {
   std::string header;
