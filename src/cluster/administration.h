@@ -42,6 +42,8 @@ class Administration {
   Task<Result<void>> look();
   // Empty while writes are possible.
   std::string read_only_reason() const;  // thread-safe
+  // Drives that are to be added, and wait for others: why, by path. Thread-safe.
+  std::map<std::string, std::string> waiting() const;
 
  private:
   // Given back at its end.
@@ -112,7 +114,8 @@ class Administration {
   std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;  // in lived time
   std::map<uint32_t, TimePoint> slow_since_;
   mutable std::mutex mutex_;
-  std::string read_only_reason_;  // guarded
+  std::string read_only_reason_;                   // guarded, as what follows
+  std::map<std::string, std::string> waits_told_;  // waiting_, for people
 
  public:
   Alarm alarm;

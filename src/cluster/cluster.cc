@@ -18,6 +18,15 @@ Task<Result<chunk::SpaceReport>> read_space(chunk::ChunkStore* store) { co_retur
 constexpr Duration kStartPatience = std::chrono::seconds(30);       // for a drive that hangs while the store opens
 constexpr Duration kLookAtDrives = std::chrono::milliseconds(250);  // meanwhile
 
+std::string as_a_new_one(const std::string& path) {
+  return fmt::format("what it holds is old: to use it again as a new drive, and DESTROY what is on it: `quarry device add --force {}`",
+                     path);
+}
+
+std::string given_up(uint32_t number, const std::string& path) {
+  return fmt::format("it was drive {} of this store and was given up, another drive has that number since; {}", number, as_a_new_one(path));
+}
+
 class ClusterNode final : public Cluster {
  public:
   explicit ClusterNode(ClusterOptions options) : options_(std::move(options)) {
@@ -87,7 +96,10 @@ class ClusterNode final : public Cluster {
   }
 
   Task<Result<void>> assemble(std::optional<ClusterMap> first) {
-    for (const UnopenedDrive& drive : options_.unopened) drives_.note_absence(drive.path, drive.why);
+    for (const UnopenedDrive& drive : options_.unopened) {
+      drives_.note_absence(drive.path, drive.why);
+      drives_.note_aside(drive.path, drive.then.empty() ? drive.why : fmt::format("{}; {}", drive.why, drive.then));
+    }
     CO_TRY(co_await adopt_drives());
     TaskGroup watch;
     watch.spawn(watch_drives());
@@ -126,13 +138,10 @@ class ClusterNode final : public Cluster {
     }
     CO_TRY(co_await complete_interrupted_adds());
     for (Drive* drive : drives_.all()) co_await drive->refresh();
+    co_await part_from_past();
     for (const auto& [number, known] : drives_.topology()->map.drives) {
       Drive* drive = drives_.find(number);
       if (known.disabled && drive != nullptr) drive->disable(known.reason);
-      if (known.state != DriveState::removed || drive == nullptr || labels_->names(number)) continue;
-      // It was away when it was removed. What it holds is nobody's, and who wants to use it again must be able to open it.
-      Result<void> closed = co_await drive->close();
-      std::move(closed).ignore("it is used for nothing");
     }
     plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning,
                                               options_.open_drive, options_.open_known, *clock_, *options_.blocking_pool);
@@ -140,6 +149,39 @@ class ClusterNode final : public Cluster {
     Result<void> looked = co_await plane_->administration().look();
     if (!looked) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", looked.error().to_string()});
     co_return Result<void>();
+  }
+
+  // Drives that were away when they were removed, or given up. What they hold is nobody's, and who wants to use one again must be able to
+  // open it.
+  Task<void> part_from_past() {
+    const auto topology = drives_.topology();
+    for (Drive* drive : drives_.all()) {
+      const uint32_t number = drive->number();
+      if (labels_->names(number)) continue;
+      const auto known = topology->map.drives.find(number);
+      const bool is_known = known != topology->map.drives.end();
+      const bool is_another = is_known && known->second.id != drive->id();
+      if (is_known && !is_another && known->second.state != DriveState::removed) continue;
+      const std::string was = fmt::format("it {} drive {} of this store, which {}; {}", is_known ? "is" : "was", number,
+                                          is_known ? "was removed" : "knows it no more", as_a_new_one(drive->path()));
+      const std::string why = is_another ? given_up(number, drive->path()) : was;
+      tell_aside(drive->path(), why);
+      Result<void> closed = co_await drive->close();
+      std::move(closed).ignore("it is used for nothing");
+      if (is_another && !drive->hangs()) drives_.drop(*drive);  // the number is another's
+    }
+  }
+
+  void tell_aside(const std::string& path, const std::string& why) {
+    LOG_WARNING("a drive is not used", {"path", path}, {"why", why});
+    drives_.note_absence(path, why);
+    drives_.note_aside(path, why);
+  }
+
+  Task<void> set_aside(OpenedDrive drive, std::string why) {
+    tell_aside(drive.path, why);
+    Result<void> closed = co_await on(*drive.owner, drive.store->close());
+    std::move(closed).ignore("nothing was done with it");
   }
 
   // Reads all labels; the newest says who belongs. Drives without a label are not of this cluster.
@@ -155,9 +197,8 @@ class ClusterNode final : public Cluster {
       CO_TRY_ASSIGN(std::string bytes, co_await on(*opened.owner, read_label(opened.store.get())));
       if (bytes.empty()) {
         unlabelled += fmt::format("{}{}", unlabelled.empty() ? "" : ", ", opened.path);
-        LOG_WARNING("a drive is not part of this store yet", {"path", opened.path}, {"then", "`quarry device add " + opened.path + "`"});
-        Result<void> closed = co_await on(*opened.owner, opened.store->close());
-        std::move(closed).ignore("nothing was done with it");
+        std::string why = fmt::format("it is not part of this store yet: `quarry device add {}`", opened.path);
+        co_await set_aside(std::move(opened), std::move(why));
         continue;
       }
       Result<DriveLabel> label = DriveLabel::decode(bytes);
@@ -181,17 +222,22 @@ class ClusterNode final : public Cluster {
     }
     master_key_ = newest->master_key;
     labels_ = std::make_unique<LabelKeeper>(drives_, *newest);
+    // The metadata may go back behind the addition of a drive that is away, and a number is given twice. Who is meant is the one that the
+    // labels name; where they name neither, the one with the newer label.
+    std::ranges::sort(found, {}, [](const Found& each) { return std::pair(~each.label.epoch, each.label.number); });
     for (Found& each : found) {
       const uint32_t number = each.label.number;
-      if (drives_.find(number) != nullptr)
-        co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
-      std::string domain = each.drive.domain;
-      for (const LabelDrive& expected : labels_->label().drives) {
-        if (expected.number != number) continue;
-        domain = expected.domain;
-        if (expected.id != each.drive.store->drive_id())
-          co_return fail(Code::wrong_owner, "{} says it is drive {}, but that has another id", each.drive.path, number);
+      const Uuid id = each.drive.store->drive_id();
+      const auto expected = std::ranges::find(labels_->label().drives, number, &LabelDrive::number);
+      const bool is_named = expected != labels_->label().drives.end();
+      const Drive* other = drives_.find(number);
+      if ((is_named && expected->id != id) || (other != nullptr && other->id() != id)) {
+        std::string why = given_up(number, each.drive.path);
+        co_await set_aside(std::move(each.drive), std::move(why));
+        continue;
       }
+      if (other != nullptr) co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
+      std::string domain = is_named ? expected->domain : each.drive.domain;
       if (domain.empty()) domain = fmt::format("drive-{}", number);
       drives_.note_file_system(number, each.drive.file_system);
       auto drive =

@@ -115,7 +115,7 @@ enum class HealthLevel : uint8_t {
 std::string_view health_level_name(HealthLevel level);
 inline constexpr std::string_view kHealthCauses[] = {"unreadable",   "redundancy",     "drive_away", "drive_read_only", "drive_failing",
                                                      "drive_errors", "drive_full",     "drive_slow", "drive_shrunk",    "damage",
-                                                     "file_changed", "writes_refused", "index"};
+                                                     "file_changed", "writes_refused", "index",      "drive_waiting"};
 struct HealthProblem {
   HealthLevel level = HealthLevel::degraded;  // healthy: worth a word, and nothing is endangered
   std::string_view cause;                     // one of kHealthCauses

@@ -99,6 +99,10 @@ HealthStatus judge_health(const HealthFacts& facts) {
   Verdict verdict;
   judge_data(verdict, facts);
   for (const DriveStatus& drive : facts.drives) judge_drive(verdict, drive);
+  for (const auto& [path, why] : facts.waiting) {
+    const bool told = std::ranges::any_of(facts.drives, [&](const auto& drive) { return drive.path == path && drive.state != "removed"; });
+    if (!told) verdict.add(HealthLevel::healthy, "drive_waiting", fmt::format("{} is not used: {}", path, why));
+  }
   return verdict.take();
 }
 

@@ -218,12 +218,15 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
 
 HealthStatus LocalDataPlane::health() const {
   const auto topology = plane_.drives.topology();
+  std::map<std::string, std::string> waiting = plane_.drives.asides();
+  waiting.merge(administration_.waiting());
   return judge_health({.drives = drives(),
                        .exposure = exposure_of(*topology),
                        .losses = topology->map.redundancy.losses(),
                        .repair = repair_status(),
                        .scrub = scrub_status(),
-                       .read_only_reason = read_only_reason()});
+                       .read_only_reason = read_only_reason(),
+                       .waiting = std::move(waiting)});
 }
 
 SpaceStatus LocalDataPlane::space_status() const {

@@ -18,10 +18,19 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     ClusterOptions o = ClusterHarness::options();
     o.metadata_directory = temporary.sub("meta");
     o.accept_loss = accept_loss;
+    o.unopened = unopened;
     o.open_meta = [this](meta::CommitLog& log, std::string directory) { return open_small_rocksdb(&pool, &log, std::move(directory)); };
     return o;
   }
   void pass(Duration time) { executor.run(sleep_for(time)); }
+  // The sentences about drives that are not used.
+  std::string told() {
+    std::string text;
+    for (const HealthProblem& problem : cluster->data().health().problems) {
+      if (problem.cause == "drive_waiting") text += problem.sentence + "\n";
+    }
+    return text;
+  }
   std::string state(uint32_t number) {
     for (const DriveStatus& drive : cluster->data().drives()) {
       if (drive.number == number) return drive.state;
@@ -103,6 +112,7 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
   static constexpr Redundancy kTwice{RedundancyKind::mirror, 1, 1};
   TemporaryDirectory temporary;
   bool accept_loss = false;
+  std::vector<UnopenedDrive> unopened;
   std::vector<DataLayout> written;
   std::optional<bool> committed;  // acknowledged or not, where the test stopped to try it
 };
@@ -367,11 +377,14 @@ TEST_F(StartTest, that_cannot_write_for_want_of_two_drives_goes_on_with_two) {
   EXPECT_FALSE(added) << "one is enough: nothing was tested";
   added = executor.run(cluster->data().add_drive("mem4", false));
   EXPECT_FALSE(added) << "it is the same drive";
+  EXPECT_NE(told().find("mem4 is not used: it is ready and waits for another drive"), std::string::npos) << told();
+  EXPECT_NE(told().find("`quarry device add NEW`"), std::string::npos) << told();
   added = executor.run(cluster->data().add_drive("mem5", false));
   EXPECT_TRUE(added) << added.error().to_string();
   pass(std::chrono::seconds(10));
   EXPECT_EQ(cluster->read_only_reason(), "");
   EXPECT_EQ(cluster->data().drives().size(), 6u);
+  EXPECT_EQ(told(), "");
   EXPECT_TRUE(executor.run(commit(this)));
   started = open();
   ASSERT_TRUE(started) << started.error().to_string();
@@ -420,6 +433,86 @@ TEST_F(StartTest, that_accepts_the_loss_of_all_drives_but_one_can_be_written_aga
   started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   EXPECT_EQ(cluster->read_only_reason(), "");
+}
+
+// The metadata went back behind the addition of a drive, and its number was given to another one. Then it is plugged in again.
+TEST_F(StartTest, finds_a_drive_that_was_given_up_and_says_what_it_is) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  const std::string bytes = random_bytes(1, 1000);
+  auto layout = write(bytes, kTwice);
+  ASSERT_TRUE(layout);
+  close();
+  add_media(1);
+  auto label = DriveLabel::decode(media[1]->label);
+  ASSERT_TRUE(label);
+  media[3]->label = label->encode();
+  const auto expect_told = [this] {
+    EXPECT_NE(told().find("mem3 is not used: it was drive 2 of this store and was given up"), std::string::npos) << told();
+    EXPECT_NE(told().find("`quarry device add --force mem3`"), std::string::npos) << told();
+    EXPECT_EQ(media[3]->holders, 0u) << "it could not be opened to be added";
+  };
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  expect_told();
+  EXPECT_EQ(state(2), "active");
+  EXPECT_EQ(*read(*layout), bytes);
+  close();
+  media[1]->gone = true;  // it alone is there
+  started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  expect_told();
+  EXPECT_EQ(state(2), "missing");
+  EXPECT_EQ(*read(*layout), bytes);
+  const auto refused = executor.run(cluster->data().add_drive("mem3", false));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().to_string().find("`quarry device add --force mem3`"), std::string::npos) << refused.error().to_string();
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  EXPECT_EQ(state(2), "active");
+  // No label names the number any more.
+  media[3]->gone = true;
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem4", false)));
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(2)));
+  settle();
+  pass(std::chrono::seconds(5));
+  close();
+  media[3]->gone = false;
+  for (const bool alone : {false, true}) {
+    media[1]->gone = alone;
+    started = open();
+    ASSERT_TRUE(started) << started.error().to_string();
+    expect_told();
+    EXPECT_EQ(state(2), alone ? "missing" : "draining");
+    EXPECT_EQ(*read(*layout), bytes);
+    close();
+  }
+}
+
+TEST_F(StartTest, finds_drives_that_are_none_of_its_own_and_says_what_to_do) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  settle();
+  media[3]->gone = true;
+  ASSERT_TRUE(executor.run(cluster->data().remove_drive(4, true)));
+  close();
+  media[3]->gone = false;
+  add_media(1);
+  unopened = {{"/dev/blank", "it carries no drive of this store: it is blank", "to use it: `quarry device add /dev/blank`"},
+              {"mem0", "twice"}};
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_NE(told().find("mem3 is not used: it is drive 4 of this store, which was removed"), std::string::npos) << told();
+  EXPECT_NE(told().find("`quarry device add --force mem3`"), std::string::npos) << told();
+  EXPECT_NE(told().find("mem4 is not used: it is not part of this store yet: `quarry device add mem4`"), std::string::npos) << told();
+  EXPECT_NE(
+      told().find("/dev/blank is not used: it carries no drive of this store: it is blank; to use it: `quarry device add /dev/blank`"),
+      std::string::npos)
+      << told();
+  EXPECT_EQ(told().find("mem0"), std::string::npos) << "it is in use";
+  settle();
+  EXPECT_EQ(cluster->data().health().level(), HealthLevel::healthy);
+  unopened.clear();
 }
 
 // The metadata goes back behind the addition of a drive, to which data had moved. The drive is away for now.
