@@ -142,7 +142,8 @@ struct RepairStatus {
 };
 
 struct ScrubStatus {
-  std::string state;  // idle, running, paused
+  std::string state;   // idle, running, paused
+  std::string reason;  // why nothing goes on, if it should; empty: nothing is wrong
   uint64_t bytes_checked = 0, chunks_checked = 0, damaged = 0, repaired = 0;
   double position = 0;        // 0..1 of this pass
   int64_t last_complete = 0;  // wall time ns; 0: never

@@ -283,6 +283,8 @@ void LocalDataPlane::set_name_settler(NameSettler settler) {
 }
 
 Task<Result<void>> LocalDataPlane::start_scrub() {
+  if (const std::string reason = read_only_reason(); !reason.empty())
+    co_return fail(Code::unavailable, "nothing is scrubbed while the store is read-only: {}", reason);
   scrubber_.start();
   co_return Result<void>();
 }

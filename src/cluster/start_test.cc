@@ -572,5 +572,33 @@ TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
   EXPECT_GT(there, 0u);
 }
 
+// Its scrub could neither repair nor note where it stands: it would read everything again and again.
+TEST_F(StartTest, that_cannot_write_does_not_scrub_until_it_can) {
+  add_media(3);
+  tuning.scrub_interval = Duration(1);  // always due
+  ASSERT_TRUE(create("mirror:3"));
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(write(random_bytes(i, 50'000), kTwice));
+  const auto passed = executor.run(plane().scrubber().pass());
+  ASSERT_TRUE(passed) << passed.error().to_string();
+  EXPECT_GT(cluster->data().scrub_status().chunks_checked, 0u);
+  close();
+  media[0]->gone = media[1]->gone = true;
+  accept_loss = true;
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
+  pass(std::chrono::hours(3));
+  EXPECT_EQ(cluster->data().scrub_status().state, "idle");
+  EXPECT_EQ(cluster->data().scrub_status().chunks_checked, 0u);
+  EXPECT_NE(cluster->data().scrub_status().reason.find("waits until the store can be written: "), std::string::npos);
+  EXPECT_EQ(executor.run(cluster->data().start_scrub()).error().code(), Code::unavailable);
+  media[0]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(1)));
+  EXPECT_EQ(cluster->read_only_reason(), "");
+  for (int i = 0; i < 100 && cluster->data().scrub_status().last_complete == 0; ++i) pass(std::chrono::minutes(1));
+  EXPECT_EQ(cluster->data().scrub_status().reason, "");
+  EXPECT_GT(cluster->data().scrub_status().chunks_checked, 0u);
+}
+
 }  // namespace
 }  // namespace quarry::cluster

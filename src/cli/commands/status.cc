@@ -51,8 +51,10 @@ void print_status(const JsonValue& json, const std::string& root) {
     fmt::print("\n");
   }
   if (const JsonValue* scrub = json.find("scrub")) {
-    fmt::print("scrub   {}, {} checked, {} damaged, {} repaired\n\n", text(*scrub, "state"), format_size(number(*scrub, "bytes_checked")),
-               number(*scrub, "damaged"), number(*scrub, "repaired"));
+    const std::string reason = text(*scrub, "reason");
+    fmt::print("scrub   {}, {} checked, {} damaged, {} repaired{}{}\n\n", text(*scrub, "state"),
+               format_size(number(*scrub, "bytes_checked")), number(*scrub, "damaged"), number(*scrub, "repaired"),
+               reason.empty() ? "" : "; ", reason);
   }
   std::vector<std::vector<std::string>> rows;
   if (const JsonValue* drives = json.find("drives")) {
