@@ -98,7 +98,8 @@ struct DriveStatus {
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
   // Of one that is in use: what people should know all the same.
   uint64_t room_bytes = 0;    // for new data
-  bool slow = false;          // by far slower than the others
+  bool slow = false;          // by far slower than the others at reads
+  bool slow_writes = false;   // and at writes
   std::string unwell;         // why its health checks fail
   uint64_t failed_calls = 0;  // lately, and how the last one did
   std::string last_error;

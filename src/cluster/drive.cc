@@ -257,6 +257,13 @@ Task<Result<void>> Drive::finish_file(ChunkId first, uint64_t size) {
   return call([=](chunk::ChunkStore& store) { return store.finish_file(first, size); });
 }
 
+Task<Result<void>> Drive::timed(Task<Result<void>> write) {
+  const TimePoint begin = Executor::here().now();
+  Result<void> done = co_await std::move(write);
+  if (done) write_latency.observe(Executor::here().now() - begin);
+  co_return done;
+}
+
 Task<Result<void>> Drive::show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes) {
   return call([first, attributes = std::move(attributes)](chunk::ChunkStore& store) { return store.show_file(first, attributes); });
 }

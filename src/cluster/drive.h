@@ -30,7 +30,7 @@ enum class DriveCondition : uint8_t {
   down,       // gone, failed or closed
 };
 
-// Latency of reads of one drive: a decaying histogram. Lock-free, any thread.
+// Latency of one kind of call of one drive: a decaying histogram. Lock-free, any thread.
 class LatencyStatistics {
  public:
   void observe(Duration duration);
@@ -103,6 +103,9 @@ class Drive {
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream);
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options, std::shared_ptr<const void> hold = nullptr);
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length);
+  // Awaits a put, or finish_file, that a request waits for and that ends when something is durable; notes how long it took. What the
+  // background writes is not timed: a drive that is being filled answers late, and is not slow.
+  Task<Result<void>> timed(Task<Result<void>> write);
   Task<Result<void>> remove(std::vector<ChunkId> ids);
   Task<Result<chunk::ChunkStat>> stat(ChunkId id);
   Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit);
@@ -209,8 +212,9 @@ class Drive {
   uint64_t size_bytes() const { return size_.load(std::memory_order_relaxed); }  // of the device, by the last refresh
   // Slower than its peers by far (judged by the cluster once a second): reads go around it where they can.
   std::atomic<bool> slow{false};
+  std::atomic<bool> slow_writes{false};  // the same of what it takes until something is durable; nothing goes around that
 
-  LatencyStatistics read_latency;
+  LatencyStatistics read_latency, write_latency;
   std::atomic<uint64_t> reads_in_flight{0};
 
  private:

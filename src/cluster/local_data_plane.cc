@@ -195,6 +195,7 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
       Drive::Trouble trouble = drive->trouble(now);
       status.room_bytes = drive->room();
       status.slow = drive->slow.load();
+      status.slow_writes = drive->slow_writes.load();
       status.unwell = std::move(trouble.unwell);
       status.failed_calls = trouble.failed;
       status.last_error = std::move(trouble.last_error);

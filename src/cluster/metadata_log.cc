@@ -359,7 +359,7 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
     if (targets.empty()) break;
     targets.resize(std::min<size_t>(targets.size(), options_.copies - std::min(result.counted, options_.copies - 1)));
     std::vector<Task<Result<void>>> puts;
-    for (Drive* drive : targets) puts.push_back(drive->put(chunk_id(name), parts, chunk::PutOptions{.stream = stream}, held));
+    for (Drive* drive : targets) puts.push_back(drive->timed(drive->put(chunk_id(name), parts, chunk::PutOptions{.stream = stream}, held)));
     std::vector<Result<void>> done = co_await when_all(std::move(puts));
     for (size_t i = 0; i < done.size(); ++i) {
       // already_exists: an earlier attempt that was reported as failed had landed; the content of a name never differs.
