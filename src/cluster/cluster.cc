@@ -15,7 +15,7 @@ namespace {
 Task<Result<std::string>> read_label(chunk::ChunkStore* store) { co_return store->label(); }
 Task<Result<chunk::SpaceReport>> read_space(chunk::ChunkStore* store) { co_return store->space(); }
 
-constexpr Duration kStartPatience = std::chrono::seconds(30);       // for a drive that hangs while the store opens
+constexpr Duration kHangPatience = std::chrono::seconds(30);        // for a drive that hangs while the store opens, or its own closes
 constexpr Duration kLookAtDrives = std::chrono::milliseconds(250);  // meanwhile
 
 std::string as_a_new_one(const std::string& path) {
@@ -66,32 +66,53 @@ class ClusterNode final : public Cluster {
     note(co_await meta_->close());
     co_await log_->close();
     co_await plane_->administration().guard().stop();
-    std::vector<Task<Result<void>>> closing;  // side by side: each that hangs takes its time
+    std::vector<Drive*> open;
     for (Drive* drive : drives_.all()) {
-      if (drive->readable() || drive->disabled() || drive->suspended()) closing.push_back(drive->close());
+      if (drive->readable() || drive->disabled() || drive->suspended()) open.push_back(drive);
     }
-    std::vector<Result<void>> drives_closed = co_await when_all(std::move(closing));
-    for (auto& drive_closed : drives_closed) note(std::move(drive_closed));
+    note(co_await close_drives(std::move(open)));
     closed_ = true;
     if (error) co_return std::move(*error);
     co_return Result<void>();
   }
 
  private:
-  // Nothing else gives up a drive that hangs until the plane starts its guard, and everything below waits for drives.
-  Task<void> watch_drives() {
+  // The guard has declared those that hang, and they are left as they are: the next start replays what they lack. One that hangs only now
+  // is found here. Returns the first error.
+  Task<Result<void>> close_drives(std::vector<Drive*> drives) {
+    Event done;
+    TaskGroup watch;
+    watch.spawn(watch_drives(&done));
+    std::vector<Task<Result<void>>> closing;  // side by side
+    for (Drive* drive : drives) closing.push_back(drive->close(Duration(0)));
+    std::vector<Result<void>> all = co_await when_all(std::move(closing));
+    done.set();
+    co_await watch.join();
+    Result<void> first;
+    for (auto& closed : all) {
+      if (first) {
+        first = std::move(closed);
+      } else {
+        std::move(closed).ignore("the first one is told");
+      }
+    }
+    co_return first;
+  }
+
+  // Before the plane starts its guard, and after that has ended, nothing else gives up a drive that hangs.
+  Task<void> watch_drives(Event* until) {
     LivedTime lived;
     std::map<Drive*, Silence> silences;
-    while (!assembled_.is_set()) {
+    while (!until->is_set()) {
       const TimePoint now = Executor::here().now();
       lived.tick(now);
       for (Drive* drive : drives_.all()) {
         const Duration silent = silences[drive].look(drive->oldest_call(), lived.total());
-        if (silent < kStartPatience || !drive->readable()) continue;
-        drive->take_down(fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
+        if (silent < kHangPatience) continue;
+        if (drive->readable()) drive->take_down(fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
         drive->give_up();
       }
-      co_await assembled_.wait_until(now + kLookAtDrives);
+      co_await until->wait_until(now + kLookAtDrives);
     }
   }
 
@@ -102,7 +123,7 @@ class ClusterNode final : public Cluster {
     }
     CO_TRY(co_await adopt_drives());
     TaskGroup watch;
-    watch.spawn(watch_drives());
+    watch.spawn(watch_drives(&assembled_));
     Result<void> done = co_await recover(std::move(first));
     assembled_.set();
     co_await watch.join();
@@ -285,10 +306,8 @@ class ClusterNode final : public Cluster {
     }
     if (log_ != nullptr) co_await log_->close();
     if (plane_ != nullptr) co_await plane_->administration().guard().stop();
-    for (Drive* drive : drives_.all()) {
-      Result<void> closed = co_await drive->close();
-      std::move(closed).ignore("the start failed already");
-    }
+    Result<void> closed = co_await close_drives(drives_.all());
+    std::move(closed).ignore("the start failed already");
     closed_ = true;
   }
 

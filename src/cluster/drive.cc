@@ -476,13 +476,13 @@ detail::Root Drive::close_store(std::shared_ptr<CallOf<Result<void>>> call) {
   conclude(*call, std::move(closed));
 }
 
-Task<Result<void>> Drive::close() {
+Task<Result<void>> Drive::close(Duration patience) {
   if (closed_.exchange(true)) co_return Result<void>();
   const auto mine = std::make_shared<CallOf<Result<void>>>(Executor::here());
   Result<void> closed;
   if (hangs()) {
-    const TimePoint patience = mine->home.now() + kClosePatience;
-    while (hangs() && mine->home.now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
+    const TimePoint until = mine->home.now() + patience;
+    while (hangs() && mine->home.now() < until) co_await sleep_for(std::chrono::milliseconds(20));
   }
   if (hangs()) {
     closed_.store(false);  // to be tried again

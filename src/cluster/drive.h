@@ -82,6 +82,7 @@ class CallList {
 
 class Drive {
  public:
+  static constexpr Duration kClosePatience = std::chrono::seconds(5);
   struct Identity {
     uint32_t number = 0;  // in the cluster map; never reused; 0 is no drive
     std::string path;
@@ -142,12 +143,11 @@ class Drive {
   // Removes every rewrite of each shard.
   Task<Result<void>> remove_shards(std::vector<ChunkName> names);
 
-  // Closes the store, once; from then on the drive is down. Waits for calls in progress; of a drive that hangs only for kClosePatience:
+  // Closes the store, once; from then on the drive is down. Waits for calls in progress; of a drive that hangs only for `patience`:
   // timed_out then, and the store stays as it is.
-  Task<Result<void>> close();
+  Task<Result<void>> close(Duration patience = kClosePatience);
   bool closing() const { return closed_.load(std::memory_order_acquire); }  // or closed
   bool closed() const { return store_closed_.load(std::memory_order_acquire); }
-  static constexpr Duration kClosePatience = std::chrono::seconds(5);
   static constexpr Duration kTroubleLasts = std::chrono::minutes(10);  // calls that failed are told for so long
 
   DriveCondition condition() const {
