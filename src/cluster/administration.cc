@@ -55,8 +55,24 @@ void Administration::update_read_only() {
     reason =
         fmt::format("the metadata needs {} drives to be written, fewer are there; bring back or add drives", log_.writable_copies_min());
   }
+  std::map<std::string, std::string> waits;
+  for (const Drive* drive : half_joined_)
+    waits[drive->path()] =
+        "whether it was added is known as soon as the metadata can be written; if it was not, it can be added again then";
+  for (const Joining& one : waiting_) {
+    waits[one.label.path] = fmt::format(
+        "it is ready and waits for another drive: the metadata needs {} to be written, and fewer are there; `quarry device add "
+        "NEW` adds the next one, or bring one back",
+        log_.writable_copies_min());
+  }
   std::lock_guard lock(mutex_);
   read_only_reason_ = std::move(reason);
+  waits_told_ = std::move(waits);
+}
+
+std::map<std::string, std::string> Administration::waiting() const {
+  std::lock_guard lock(mutex_);
+  return waits_told_;
 }
 
 Task<Result<void>> Administration::register_width(uint8_t width) {

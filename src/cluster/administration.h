@@ -42,6 +42,8 @@ class Administration {
   Task<Result<void>> look();
   // Empty while writes are possible.
   std::string read_only_reason() const;  // thread-safe
+  // Drives that are to be added, and wait for others: why, by path. Thread-safe.
+  std::map<std::string, std::string> waiting() const;
 
  private:
   // Given back at its end.
@@ -92,6 +94,13 @@ class Administration {
   Task<Result<void>> retire(uint32_t number);
   bool holds_data(const ClusterMap& map, uint32_t number) const;
   void judge_speed();
+  struct Speed {
+    LatencyStatistics Drive::* latency;
+    std::atomic<bool> Drive::* slow;
+    bool is_gone_around;                    // a drive that is slow is not asked any more
+    std::map<uint32_t, TimePoint> since{};  // it was found slow, or its past was forgotten
+  };
+  std::vector<Drive*> judge_speed(Speed& speed);  // those that are slow from now on
   void look_below(TimePoint now);
   void update_read_only();
 
@@ -110,9 +119,11 @@ class Administration {
   std::vector<Joining> waiting_;                                             // for further drives; nothing knows of them yet
   std::vector<Drive*> half_joined_;                                          // joining failed in the middle, and was not undone yet
   std::map<uint32_t, TimePoint> away_since_, read_only_since_, cleaned_at_;  // in lived time
-  std::map<uint32_t, TimePoint> slow_since_;
+  Speed reads_{&Drive::read_latency, &Drive::slow, true};
+  Speed writes_{&Drive::write_latency, &Drive::slow_writes, false};
   mutable std::mutex mutex_;
-  std::string read_only_reason_;  // guarded
+  std::string read_only_reason_;                   // guarded, as what follows
+  std::map<std::string, std::string> waits_told_;  // waiting_, for people
 
  public:
   Alarm alarm;

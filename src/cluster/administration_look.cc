@@ -10,40 +10,50 @@ constexpr Duration kLookBelow = std::chrono::seconds(5);
 
 }  // namespace
 
-// A drive is slow when its median read takes many times as long as the median of its peers: reads go around it, and look again now and
-// then.
+// A drive is slow at something when its median takes many times as long as the median of its peers.
 void Administration::judge_speed() {
+  for (const Drive* drive : judge_speed(reads_)) {
+    LOG_WARNING("drive is slow: reads go around it", {"drive", drive->number()}, {"path", drive->path()});
+  }
+  for (const Drive* drive : judge_speed(writes_)) {
+    LOG_WARNING("drive is slow: writes wait for it", {"drive", drive->number()}, {"path", drive->path()});
+  }
+}
+
+std::vector<Drive*> Administration::judge_speed(Speed& speed) {
+  const auto latency = speed.latency;
+  const auto slow = speed.slow;
   constexpr int kSlowFactor = 8;
   constexpr Duration kSlowMin = std::chrono::milliseconds(10);
   constexpr Duration kSlowAgain = std::chrono::seconds(30);
   const std::vector<Drive*> all = drives_.all();
+  std::vector<Drive*> found;
   std::vector<Duration> medians;
   for (Drive* drive : all) {
-    const Duration median = drive->read_latency.quantile(0.5, Duration(0));
+    const Duration median = (drive->*latency).quantile(0.5, Duration(0));
     if (drive->readable() && median.count() > 0) medians.push_back(median);
   }
-  if (medians.size() < 2) return;
+  if (medians.size() < 2) return found;
   std::nth_element(medians.begin(), medians.begin() + (medians.size() - 1) / 2, medians.end());
   const Duration usual = medians[(medians.size() - 1) / 2];
   for (Drive* drive : all) {
-    const Duration median = drive->read_latency.quantile(0.5, Duration(0));
-    const bool slow = median > kSlowMin && median > usual * kSlowFactor;
-    if (slow && !drive->slow.exchange(true)) {
-      LOG_WARNING("drive is slow: reads go around it", {"drive", drive->number()}, {"median_us", median.count() / 1000},
-                  {"peers_us", usual.count() / 1000});
-    }
-    if (!slow) {
-      drive->slow.store(false);
-      slow_since_.erase(drive->number());
+    const Duration median = (drive->*latency).quantile(0.5, Duration(0));
+    const bool is_slow = median > kSlowMin && median > usual * kSlowFactor;
+    if (is_slow && !(drive->*slow).exchange(true)) found.push_back(drive);
+    if (!is_slow) {
+      if (median.count() > 0) (drive->*slow).store(false);
+      speed.since.erase(drive->number());
       continue;
     }
-    // Nobody reads from it any more, so nothing would show that it recovered: now and then its past is forgotten.
+    // What it did long ago would hide that it recovered: now and then its past is forgotten. Where nobody reads from it any more nothing
+    // would show it at all.
     const TimePoint now = Executor::here().now();
-    if (now - slow_since_.try_emplace(drive->number(), now).first->second < kSlowAgain) continue;
-    drive->read_latency.reset();
-    drive->slow.store(false);
-    slow_since_.erase(drive->number());
+    if (now - speed.since.try_emplace(drive->number(), now).first->second < kSlowAgain) continue;
+    (drive->*latency).reset();
+    if (speed.is_gone_around) (drive->*slow).store(false);
+    speed.since.erase(drive->number());
   }
+  return found;
 }
 
 // What lies below files that stand for drives: their holes are filled from one space.

@@ -16,8 +16,17 @@ namespace {
 Task<Result<std::string>> read_label(chunk::ChunkStore* store) { co_return store->label(); }
 Task<Result<chunk::SpaceReport>> read_space(chunk::ChunkStore* store) { co_return store->space(); }
 
-constexpr Duration kStartPatience = std::chrono::seconds(30);       // for a drive that hangs while the store opens
+constexpr Duration kHangPatience = std::chrono::seconds(30);        // for a drive that hangs while the store opens, or its own closes
 constexpr Duration kLookAtDrives = std::chrono::milliseconds(250);  // meanwhile
+
+std::string as_a_new_one(const std::string& path) {
+  return fmt::format("what it holds is old: to use it again as a new drive, and DESTROY what is on it: `quarry device add --force {}`",
+                     path);
+}
+
+std::string given_up(uint32_t number, const std::string& path) {
+  return fmt::format("it was drive {} of this store and was given up, another drive has that number since; {}", number, as_a_new_one(path));
+}
 
 class ClusterNode final : public Cluster {
  public:
@@ -58,40 +67,64 @@ class ClusterNode final : public Cluster {
     note(co_await meta_->close());
     co_await log_->close();
     co_await plane_->administration().guard().stop();
-    std::vector<Task<Result<void>>> closing;  // side by side: each that hangs takes its time
+    std::vector<Drive*> open;
     for (Drive* drive : drives_.all()) {
-      if (drive->readable() || drive->disabled() || drive->suspended()) closing.push_back(drive->close());
+      if (drive->readable() || drive->disabled() || drive->suspended()) open.push_back(drive);
     }
-    std::vector<Result<void>> drives_closed = co_await when_all(std::move(closing));
-    for (auto& drive_closed : drives_closed) note(std::move(drive_closed));
+    note(co_await close_drives(std::move(open)));
     closed_ = true;
     if (error) co_return std::move(*error);
     co_return Result<void>();
   }
 
  private:
-  // Nothing else gives up a drive that hangs until the plane starts its guard, and everything below waits for drives.
-  Task<void> watch_drives() {
+  // The guard has declared those that hang, and they are left as they are: the next start replays what they lack. One that hangs only now
+  // is found here. Returns the first error.
+  Task<Result<void>> close_drives(std::vector<Drive*> drives) {
+    Event done;
+    TaskGroup watch;
+    watch.spawn(watch_drives(&done));
+    std::vector<Task<Result<void>>> closing;  // side by side
+    for (Drive* drive : drives) closing.push_back(drive->close(Duration(0)));
+    std::vector<Result<void>> all = co_await when_all(std::move(closing));
+    done.set();
+    co_await watch.join();
+    Result<void> first;
+    for (auto& closed : all) {
+      if (first) {
+        first = std::move(closed);
+      } else {
+        std::move(closed).ignore("the first one is told");
+      }
+    }
+    co_return first;
+  }
+
+  // Before the plane starts its guard, and after that has ended, nothing else gives up a drive that hangs.
+  Task<void> watch_drives(Event* until) {
     LivedTime lived;
     std::map<Drive*, Silence> silences;
-    while (!assembled_.is_set()) {
+    while (!until->is_set()) {
       const TimePoint now = Executor::here().now();
       lived.tick(now);
       for (Drive* drive : drives_.all()) {
         const Duration silent = silences[drive].look(drive->oldest_call(), lived.total());
-        if (silent < kStartPatience || !drive->readable()) continue;
-        drive->take_down(fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
+        if (silent < kHangPatience) continue;
+        if (drive->readable()) drive->take_down(fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
         drive->give_up();
       }
-      co_await assembled_.wait_until(now + kLookAtDrives);
+      co_await until->wait_until(now + kLookAtDrives);
     }
   }
 
   Task<Result<void>> assemble(std::optional<ClusterMap> first) {
-    for (const UnopenedDrive& drive : options_.unopened) drives_.note_absence(drive.path, drive.why);
+    for (const UnopenedDrive& drive : options_.unopened) {
+      drives_.note_absence(drive.path, drive.why);
+      drives_.note_aside(drive.path, drive.then.empty() ? drive.why : fmt::format("{}; {}", drive.why, drive.then));
+    }
     CO_TRY(co_await adopt_drives());
     TaskGroup watch;
-    watch.spawn(watch_drives());
+    watch.spawn(watch_drives(&assembled_));
     Result<void> done = co_await recover(std::move(first));
     assembled_.set();
     co_await watch.join();
@@ -127,13 +160,10 @@ class ClusterNode final : public Cluster {
     }
     CO_TRY(co_await complete_interrupted_adds());
     for (Drive* drive : drives_.all()) co_await drive->refresh();
+    co_await part_from_past();
     for (const auto& [number, known] : drives_.topology()->map.drives) {
       Drive* drive = drives_.find(number);
       if (known.disabled && drive != nullptr) drive->disable(known.reason);
-      if (known.state != DriveState::removed || drive == nullptr || labels_->names(number)) continue;
-      // It was away when it was removed. What it holds is nobody's, and who wants to use it again must be able to open it.
-      Result<void> closed = co_await drive->close();
-      std::move(closed).ignore("it is used for nothing");
     }
     plane_ = std::make_unique<LocalDataPlane>(Executor::here(), drives_, *meta_, *log_, *maps_, *labels_, options_.tuning,
                                               options_.open_drive, options_.open_known, *clock_, *options_.blocking_pool);
@@ -141,6 +171,39 @@ class ClusterNode final : public Cluster {
     Result<void> looked = co_await plane_->administration().look();
     if (!looked) LOG_WARNING("looking after the drives failed; it will be tried again", {"error", looked.error().to_string()});
     co_return Result<void>();
+  }
+
+  // Drives that were away when they were removed, or given up. What they hold is nobody's, and who wants to use one again must be able to
+  // open it.
+  Task<void> part_from_past() {
+    const auto topology = drives_.topology();
+    for (Drive* drive : drives_.all()) {
+      const uint32_t number = drive->number();
+      if (labels_->names(number)) continue;
+      const auto known = topology->map.drives.find(number);
+      const bool is_known = known != topology->map.drives.end();
+      const bool is_another = is_known && known->second.id != drive->id();
+      if (is_known && !is_another && known->second.state != DriveState::removed) continue;
+      const std::string was = fmt::format("it {} drive {} of this store, which {}; {}", is_known ? "is" : "was", number,
+                                          is_known ? "was removed" : "knows it no more", as_a_new_one(drive->path()));
+      const std::string why = is_another ? given_up(number, drive->path()) : was;
+      tell_aside(drive->path(), why);
+      Result<void> closed = co_await drive->close();
+      std::move(closed).ignore("it is used for nothing");
+      if (is_another && !drive->hangs()) drives_.drop(*drive);  // the number is another's
+    }
+  }
+
+  void tell_aside(const std::string& path, const std::string& why) {
+    LOG_WARNING("a drive is not used", {"path", path}, {"why", why});
+    drives_.note_absence(path, why);
+    drives_.note_aside(path, why);
+  }
+
+  Task<void> set_aside(OpenedDrive drive, std::string why) {
+    tell_aside(drive.path, why);
+    Result<void> closed = co_await on(*drive.owner, drive.store->close());
+    std::move(closed).ignore("nothing was done with it");
   }
 
   // Reads all labels; the newest says who belongs. Drives without a label are not of this cluster.
@@ -156,9 +219,8 @@ class ClusterNode final : public Cluster {
       CO_TRY_ASSIGN(std::string bytes, co_await on(*opened.owner, read_label(opened.store.get())));
       if (bytes.empty()) {
         unlabelled += fmt::format("{}{}", unlabelled.empty() ? "" : ", ", opened.path);
-        LOG_WARNING("a drive is not part of this store yet", {"path", opened.path}, {"then", "`quarry device add " + opened.path + "`"});
-        Result<void> closed = co_await on(*opened.owner, opened.store->close());
-        std::move(closed).ignore("nothing was done with it");
+        std::string why = fmt::format("it is not part of this store yet: `quarry device add {}`", opened.path);
+        co_await set_aside(std::move(opened), std::move(why));
         continue;
       }
       Result<DriveLabel> label = DriveLabel::decode(bytes);
@@ -182,17 +244,22 @@ class ClusterNode final : public Cluster {
     }
     master_key_ = newest->master_key;
     labels_ = std::make_unique<LabelKeeper>(drives_, *newest);
+    // The metadata may go back behind the addition of a drive that is away, and a number is given twice. Who is meant is the one that the
+    // labels name; where they name neither, the one with the newer label.
+    std::ranges::sort(found, {}, [](const Found& each) { return std::pair(~each.label.epoch, each.label.number); });
     for (Found& each : found) {
       const uint32_t number = each.label.number;
-      if (drives_.find(number) != nullptr)
-        co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
-      std::string domain = each.drive.domain;
-      for (const LabelDrive& expected : labels_->label().drives) {
-        if (expected.number != number) continue;
-        domain = expected.domain;
-        if (expected.id != each.drive.store->drive_id())
-          co_return fail(Code::wrong_owner, "{} says it is drive {}, but that has another id", each.drive.path, number);
+      const Uuid id = each.drive.store->drive_id();
+      const auto expected = std::ranges::find(labels_->label().drives, number, &LabelDrive::number);
+      const bool is_named = expected != labels_->label().drives.end();
+      const Drive* other = drives_.find(number);
+      if ((is_named && expected->id != id) || (other != nullptr && other->id() != id)) {
+        std::string why = given_up(number, each.drive.path);
+        co_await set_aside(std::move(each.drive), std::move(why));
+        continue;
       }
+      if (other != nullptr) co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
+      std::string domain = is_named ? expected->domain : each.drive.domain;
       if (domain.empty()) domain = fmt::format("drive-{}", number);
       drives_.note_file_system(number, each.drive.file_system);
       auto drive =
@@ -240,10 +307,8 @@ class ClusterNode final : public Cluster {
     }
     if (log_ != nullptr) co_await log_->close();
     if (plane_ != nullptr) co_await plane_->administration().guard().stop();
-    for (Drive* drive : drives_.all()) {
-      Result<void> closed = co_await drive->close();
-      std::move(closed).ignore("the start failed already");
-    }
+    Result<void> closed = co_await close_drives(drives_.all());
+    std::move(closed).ignore("the start failed already");
     closed_ = true;
   }
 

@@ -40,6 +40,7 @@ struct OpenedDrive {
 struct UnopenedDrive {
   std::string path;
   std::string why;
+  std::string then = {};  // how to use it all the same, with the command; empty: nothing is known to help
 };
 
 // Opens the metadata store whose commits go to `log` and whose own files live in `directory` (may be empty or lost).

@@ -73,7 +73,8 @@ struct DriveStatus {
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;
   // Of one that is in use: what people should know all the same.
   uint64_t room_bytes = 0;    // for new data
-  bool slow = false;          // by far slower than the others
+  bool slow = false;          // by far slower than the others at reads
+  bool slow_writes = false;   // and at writes
   std::string unwell;         // why its health checks fail
   uint64_t failed_calls = 0;  // lately, and how the last one did
   std::string last_error;
@@ -90,7 +91,7 @@ enum class HealthLevel : uint8_t {
 std::string_view health_level_name(HealthLevel level);
 inline constexpr std::string_view kHealthCauses[] = {"unreadable",   "redundancy",     "drive_away", "drive_read_only", "drive_failing",
                                                      "drive_errors", "drive_full",     "drive_slow", "drive_shrunk",    "damage",
-                                                     "file_changed", "writes_refused", "index"};
+                                                     "file_changed", "writes_refused", "index",      "drive_waiting"};
 struct HealthProblem {
   HealthLevel level = HealthLevel::degraded;  // healthy: worth a word, and nothing is endangered
   std::string_view cause;                     // one of kHealthCauses
@@ -117,7 +118,8 @@ struct RepairStatus {
 };
 
 struct ScrubStatus {
-  std::string state;  // idle, running, paused
+  std::string state;   // idle, running, paused
+  std::string reason;  // why nothing goes on, if it should; empty: nothing is wrong
   uint64_t bytes_checked = 0, chunks_checked = 0, damaged = 0, repaired = 0;
   double position = 0;        // 0..1 of this pass
   int64_t last_complete = 0;  // wall time ns; 0: never

@@ -257,6 +257,13 @@ Task<Result<void>> Drive::finish_file(ChunkId first, uint64_t size) {
   return call([=](chunk::ChunkStore& store) { return store.finish_file(first, size); });
 }
 
+Task<Result<void>> Drive::timed(Task<Result<void>> write) {
+  const TimePoint begin = Executor::here().now();
+  Result<void> done = co_await std::move(write);
+  if (done) write_latency.observe(Executor::here().now() - begin);
+  co_return done;
+}
+
 Task<Result<void>> Drive::show_file(ChunkId first, std::vector<std::pair<std::string, std::string>> attributes) {
   return call([first, attributes = std::move(attributes)](chunk::ChunkStore& store) { return store.show_file(first, attributes); });
 }
@@ -471,13 +478,13 @@ detail::Root Drive::close_store(std::shared_ptr<CallOf<Result<void>>> call) {
   conclude(*call, std::move(closed));
 }
 
-Task<Result<void>> Drive::close() {
+Task<Result<void>> Drive::close(Duration patience) {
   if (closed_.exchange(true)) co_return Result<void>();
   const auto mine = std::make_shared<CallOf<Result<void>>>(Executor::here());
   Result<void> closed;
   if (hangs()) {
-    const TimePoint patience = mine->home.now() + kClosePatience;
-    while (hangs() && mine->home.now() < patience) co_await sleep_for(std::chrono::milliseconds(20));
+    const TimePoint until = mine->home.now() + patience;
+    while (hangs() && mine->home.now() < until) co_await sleep_for(std::chrono::milliseconds(20));
   }
   if (hangs()) {
     closed_.store(false);  // to be tried again

@@ -30,7 +30,7 @@ enum class DriveCondition : uint8_t {
   down,       // gone, failed or closed
 };
 
-// Latency of reads of one drive: a decaying histogram. Lock-free, any thread.
+// Latency of one kind of call of one drive: a decaying histogram. Lock-free, any thread.
 class LatencyStatistics {
  public:
   void observe(Duration duration);
@@ -82,6 +82,7 @@ class CallList {
 
 class Drive {
  public:
+  static constexpr Duration kClosePatience = std::chrono::seconds(5);
   struct Identity {
     uint32_t number = 0;  // in the cluster map; never reused; 0 is no drive
     std::string path;
@@ -103,6 +104,9 @@ class Drive {
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::Stream stream);
   Task<Result<void>> put(ChunkId id, std::vector<ByteView> parts, chunk::PutOptions options, std::shared_ptr<const void> hold = nullptr);
   Task<Result<SharedBytes>> get(ChunkId id, uint32_t offset, uint32_t length);
+  // Awaits a put, or finish_file, that a request waits for and that ends when something is durable; notes how long it took. What the
+  // background writes is not timed: a drive that is being filled answers late, and is not slow.
+  Task<Result<void>> timed(Task<Result<void>> write);
   Task<Result<void>> remove(std::vector<ChunkId> ids);
   Task<Result<chunk::ChunkStat>> stat(ChunkId id);
   Task<Result<std::vector<chunk::ChunkStat>>> list(ChunkId from, ChunkId to, size_t limit);
@@ -139,12 +143,11 @@ class Drive {
   // Removes every rewrite of each shard.
   Task<Result<void>> remove_shards(std::vector<ChunkName> names);
 
-  // Closes the store, once; from then on the drive is down. Waits for calls in progress; of a drive that hangs only for kClosePatience:
+  // Closes the store, once; from then on the drive is down. Waits for calls in progress; of a drive that hangs only for `patience`:
   // timed_out then, and the store stays as it is.
-  Task<Result<void>> close();
+  Task<Result<void>> close(Duration patience = kClosePatience);
   bool closing() const { return closed_.load(std::memory_order_acquire); }  // or closed
   bool closed() const { return store_closed_.load(std::memory_order_acquire); }
-  static constexpr Duration kClosePatience = std::chrono::seconds(5);
   static constexpr Duration kTroubleLasts = std::chrono::minutes(10);  // calls that failed are told for so long
 
   DriveCondition condition() const {
@@ -209,8 +212,9 @@ class Drive {
   uint64_t size_bytes() const { return size_.load(std::memory_order_relaxed); }  // of the device, by the last refresh
   // Slower than its peers by far (judged by the cluster once a second): reads go around it where they can.
   std::atomic<bool> slow{false};
+  std::atomic<bool> slow_writes{false};  // the same of what it takes until something is durable; nothing goes around that
 
-  LatencyStatistics read_latency;
+  LatencyStatistics read_latency, write_latency;
   std::atomic<uint64_t> reads_in_flight{0};
 
  private:

@@ -13,9 +13,11 @@ constexpr Duration kTick = std::chrono::milliseconds(250);
 constexpr Duration kTickAtTheEnd = std::chrono::milliseconds(5);
 constexpr Duration kCheckHealth = std::chrono::seconds(5);    // of every drive; at once after errors
 constexpr Duration kHangPatience = std::chrono::seconds(30);  // for a check, or for a put to a raw drive
-constexpr Duration kCheckTime = std::chrono::seconds(2);      // so long check() waits for the checks that it began
-constexpr Duration kStoreClock = std::chrono::seconds(2);     // a store's own patience may end so much earlier
-constexpr unsigned kUnwellMax = 2;                            // failed checks in a row until the drive is disabled
+constexpr Duration kCheckHealthAtTheEnd = std::chrono::seconds(1);
+constexpr Duration kHangPatienceAtTheEnd = std::chrono::seconds(5);
+constexpr Duration kCheckTime = std::chrono::seconds(2);   // so long check() waits for the checks that it began
+constexpr Duration kStoreClock = std::chrono::seconds(2);  // a store's own patience may end so much earlier
+constexpr unsigned kUnwellMax = 2;                         // failed checks in a row until the drive is disabled
 
 }  // namespace
 
@@ -113,7 +115,7 @@ Task<void> DriveGuard::check_one(Drive* drive) {
 
 // Every few seconds, and at once when a drive answered errors of the kind that may come from a failing path, or is expected back.
 void DriveGuard::begin_checks(TimePoint now) {
-  const bool all = now - checked_at_ >= kCheckHealth;
+  const bool all = now - checked_at_ >= (ending_.load(std::memory_order_acquire) ? kCheckHealthAtTheEnd : kCheckHealth);
   if (all) checked_at_ = now;
   for (Drive* drive : drives_.all()) {
     const bool suspicious = drive->suspicious();
@@ -145,18 +147,19 @@ void DriveGuard::tick() {
     tasks_.spawn_here(listen(owner));
   }
   const bool ending = ending_.load(std::memory_order_acquire) || tasks_.stopping();
+  const Duration patience = ending ? kHangPatienceAtTheEnd : kHangPatience;
   std::vector<std::pair<Drive*, std::string>> hanging;
   for (auto& [drive, check] : checks_) {
     const Duration silent = check.silence.look(check.began, lived(*drive));
     const bool nobody_waits = ending && drive->condition() == DriveCondition::down;
-    if (silent >= kHangPatience || nobody_waits)
+    if (silent >= patience || nobody_waits)
       hanging.emplace_back(drive, fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
   }
   for (Drive* drive : all) {
     // A directory has a check of its own, which tells a disk that hangs from one that has much to do.
     const bool judged = drive->condition() == DriveCondition::down || parse_drive_path(drive->path()).kind == "raw";
     const Duration silent = puts_[drive].look(drive->oldest_put(), lived(*drive));
-    if (silent >= kHangPatience && judged)
+    if (silent >= patience && judged)
       hanging.emplace_back(drive, fmt::format("a write has not come back for {}: it hangs", format_duration(silent)));
   }
   end_of_silence(hanging);

@@ -6,7 +6,8 @@
 //           answers again it is resumed, and all is as it was
 //
 // Neither is done to a drive without which some data could not be read: it stays in use, and status says what ails it. Once the node ends
-// that counts no more, since everybody who waits for a drive has to come to an end.
+// that counts no more, since everybody who waits for a drive has to come to an end. Nor is it waited for that long: nothing that was
+// acknowledged depends on what a silent drive is still asked, so after kHangPatienceAtTheEnd the node ends without it.
 // Silence is counted in lived time (lived_time.h) of the loop that owns the drive: while the process or that loop stood still, nobody's
 // silence is held against him. A file system or a machine that stands still for all drives is silence of more drives than can be spared.
 // Confined to the home executor.

@@ -36,6 +36,13 @@ class DriveGuardTest : public ::testing::Test, protected ClusterHarness {
     }
     for (const auto& [number, known] : plane().plane().drives.topology()->map.drives) EXPECT_FALSE(known.disabled) << number;
   }
+  static Task<void> note_close(size_t* closed, MemoryMedium::Call call) {
+    *closed += call == MemoryMedium::Call::close;
+    co_return;
+  }
+  static Task<void> be_slow(MemoryMedium::Call call, Duration time) {
+    if (call == MemoryMedium::Call::close) co_await sleep_for(time);
+  }
   static detail::Root write_some(ClusterHarness* self, size_t* answered, std::vector<std::pair<DataLayout, std::string>>* kept, int seed) {
     const std::string bytes = random_bytes(static_cast<uint64_t>(seed), 50'000);
     Result<DataLayout> layout = co_await write_task(self, bytes, self->default_redundancy(), true, 300'000);
@@ -175,6 +182,59 @@ TEST_F(DriveGuardTest, a_node_whose_drives_all_hang_ends_all_the_same) {
   EXPECT_TRUE(cluster->hangs());
   for (auto& medium : media) medium->hangs = false;
   pass(std::chrono::seconds(1));
+  EXPECT_FALSE(cluster->hangs());
+}
+
+// It has been silent for a moment only: a node that runs would go on waiting for it.
+TEST_F(DriveGuardTest, a_node_that_ends_does_not_wait_long_for_a_drive_that_hangs_and_closes_the_others) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  std::vector<std::pair<DataLayout, std::string>> kept;
+  size_t answered = 0;
+  for (int i = 0; i < 8; ++i) write_some(this, &answered, &kept, i);
+  pass(std::chrono::seconds(1));
+  ASSERT_EQ(answered, 8u);
+  size_t closed = 0;
+  for (size_t i : {0, 2, 3}) {
+    media[i]->on_call = [&closed](MemoryMedium::Call call, ChunkId) { return note_close(&closed, call); };
+  }
+  media[1]->hangs = true;
+  for (int i = 8; i < 16; ++i) write_some(this, &answered, &kept, i);
+  pass(std::chrono::milliseconds(500));
+  ASSERT_LT(answered, 16u) << "no write met the drive: nothing was tested";
+  const TimePoint began = executor.now();
+  cluster->begin_close();
+  pass(std::chrono::seconds(7));
+  EXPECT_EQ(answered, 16u) << "requests wait for the drive";
+  EXPECT_FALSE(executor.run(cluster->close()));
+  EXPECT_LT(executor.now() - began, std::chrono::seconds(10));
+  EXPECT_TRUE(cluster->hangs());
+  EXPECT_EQ(closed, 3u);
+  media[1]->hangs = false;
+  pass(std::chrono::seconds(1));
+  cluster.reset();
+  ASSERT_TRUE(open());
+  for (const auto& [layout, bytes] : kept) EXPECT_EQ(*read(layout), bytes);
+}
+
+// Slow is not silent: closing it takes as long as it takes.
+TEST_F(DriveGuardTest, a_node_that_ends_closes_a_drive_that_takes_its_time) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[1]->on_call = [](MemoryMedium::Call call, ChunkId) { return be_slow(call, std::chrono::seconds(20)); };
+  EXPECT_TRUE(executor.run(cluster->close()));
+  EXPECT_FALSE(cluster->hangs());
+}
+
+TEST_F(DriveGuardTest, a_drive_that_hangs_while_it_is_closed_is_left) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[1]->on_call = [](MemoryMedium::Call call, ChunkId) { return be_slow(call, std::chrono::minutes(10)); };
+  const TimePoint began = executor.now();
+  EXPECT_FALSE(executor.run(cluster->close()));
+  EXPECT_LT(executor.now() - began, std::chrono::minutes(1));
+  EXPECT_TRUE(cluster->hangs());
+  pass(std::chrono::minutes(10));
   EXPECT_FALSE(cluster->hangs());
 }
 

@@ -10,6 +10,18 @@ Drive& DriveSet::add(std::unique_ptr<Drive> drive) {
   return *drives_.back();
 }
 
+void DriveSet::drop(Drive& drive) {
+  std::unique_ptr<Drive> dropped;
+  {
+    std::lock_guard lock(mutex_);
+    const auto at = std::ranges::find_if(drives_, [&drive](const auto& each) { return each.get() == &drive; });
+    CHECK(at != drives_.end());
+    dropped = std::move(*at);
+    drives_.erase(at);
+  }
+  publish(topology()->map);
+}
+
 void DriveSet::note_file_system(uint32_t number, std::string file_system) {
   std::lock_guard lock(mutex_);
   if (file_systems_.size() <= number) file_systems_.resize(number + 1);
@@ -30,6 +42,16 @@ std::string DriveSet::absence(const std::string& path) const {
   std::lock_guard lock(mutex_);
   const auto at = absences_.find(path);
   return at == absences_.end() ? std::string() : at->second;
+}
+
+void DriveSet::note_aside(std::string path, std::string why) {
+  std::lock_guard lock(mutex_);
+  asides_[std::move(path)] = std::move(why);
+}
+
+std::map<std::string, std::string> DriveSet::asides() const {
+  std::lock_guard lock(mutex_);
+  return asides_;
 }
 
 unsigned Topology::sharers(uint32_t number) const {

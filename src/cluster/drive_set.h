@@ -25,12 +25,17 @@ struct Topology {
 class DriveSet {
  public:
   Drive& add(std::unique_ptr<Drive> drive);
+  // Of a drive that nobody was told of, and that does not hang; also from the topology.
+  void drop(Drive& drive);
   // For the topologies that are published from now on.
   void note_file_system(uint32_t number, std::string file_system);
   std::string file_system(uint32_t number) const;
   // Why the drive of this path could not be opened when the node started; empty: it could, or nobody said.
   void note_absence(std::string path, std::string why);
   std::string absence(const std::string& path) const;
+  // What was given to this start and is no drive in use: why, and what to do, by path.
+  void note_aside(std::string path, std::string why);
+  std::map<std::string, std::string> asides() const;
   Drive* find(uint32_t number) const;
   std::vector<Drive*> all() const;
   // Replaces the topology; names the drives that are open now.
@@ -45,6 +50,7 @@ class DriveSet {
   std::vector<std::unique_ptr<Drive>> drives_;
   std::vector<std::string> file_systems_;        // by number
   std::map<std::string, std::string> absences_;  // by path
+  std::map<std::string, std::string> asides_;    // by path
   std::shared_ptr<const Topology> topology_ = std::make_shared<Topology>();
 };
 

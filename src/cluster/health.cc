@@ -44,6 +44,11 @@ void judge_drive(Verdict& verdict, const DriveStatus& drive) {
     verdict.degraded("drive_errors", fmt::format("{}: {} call{} failed lately, the last: {}", name, drive.failed_calls,
                                                  plural(drive.failed_calls), drive.last_error));
   if (drive.slow) verdict.degraded("drive_slow", fmt::format("{} is by far slower than the others: reads go around it", name));
+  if (drive.slow_writes)
+    verdict.degraded("drive_slow",
+                     fmt::format("{} is by far slower than the others at writes, which wait for it; if that stays so, put another "
+                                 "in its place: `quarry device replace {} NEW`",
+                                 name, drive.number));
   if (drive.shrunk_from_bytes > 0)
     verdict.degraded("drive_shrunk",
                      fmt::format("{} has shrunk from {} to {}", name, format_size(drive.shrunk_from_bytes), format_size(drive.size_bytes)));
@@ -99,6 +104,10 @@ HealthStatus judge_health(const HealthFacts& facts) {
   Verdict verdict;
   judge_data(verdict, facts);
   for (const DriveStatus& drive : facts.drives) judge_drive(verdict, drive);
+  for (const auto& [path, why] : facts.waiting) {
+    const bool told = std::ranges::any_of(facts.drives, [&](const auto& drive) { return drive.path == path && drive.state != "removed"; });
+    if (!told) verdict.add(HealthLevel::healthy, "drive_waiting", fmt::format("{} is not used: {}", path, why));
+  }
   return verdict.take();
 }
 

@@ -100,6 +100,45 @@ TEST_F(HealthTest, a_drive_that_is_nearly_full_slow_failing_or_shrunk_is_told) {
   EXPECT_EQ(told("drive_errors"), "") << "it is long ago";
 }
 
+TEST_F(HealthTest, a_drive_that_is_slow_at_writes_alone_is_told_until_it_is_no_more) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  const auto write_some = [&](int seed) {
+    for (int i = 0; i < 150; ++i) ASSERT_TRUE(write(random_bytes(static_cast<uint64_t>(seed + i), 20'000), twice));
+    pass(std::chrono::seconds(3));
+  };
+  for (auto& medium : media) medium->put_delay = std::chrono::milliseconds(2);
+  write_some(0);
+  EXPECT_EQ(all(), "");
+  media[1]->put_delay = std::chrono::milliseconds(200);
+  for (int i = 1; i < 5; ++i) write_some(1000 * i);
+  EXPECT_EQ(level(), "degraded");
+  EXPECT_NE(told("drive_slow").find("drive 2 (mem1) is by far slower than the others at writes"), std::string::npos) << all();
+  EXPECT_EQ(told("drive_slow").find("reads go around"), std::string::npos) << all();
+  media[1]->put_delay = std::chrono::milliseconds(2);
+  pass(std::chrono::minutes(1));
+  EXPECT_NE(told("drive_slow"), "") << "nobody knows better yet";
+  write_some(10'000);
+  write_some(11'000);
+  EXPECT_EQ(all(), "");
+}
+
+// Repair fills a new drive as fast as it can: that it answers late then says nothing of it.
+TEST_F(HealthTest, a_drive_that_is_being_filled_is_not_called_slow) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy twice{RedundancyKind::mirror, 1, 1};
+  for (auto& medium : media) medium->put_delay = std::chrono::milliseconds(1);
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(write(random_bytes(i, 20'000), twice));
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem3", false)));
+  media[3]->put_delay = std::chrono::milliseconds(200);
+  settle();
+  ASSERT_GT(media[3]->of_kind(ChunkKind::data).size(), LatencyStatistics::kSamplesMin);
+  pass(std::chrono::seconds(3));
+  EXPECT_EQ(told("drive_slow"), "");
+}
+
 TEST_F(HealthTest, a_drive_that_is_needed_and_fails_is_told) {
   add_media(2);
   ASSERT_TRUE(create("mirror:1"));

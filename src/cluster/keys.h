@@ -5,6 +5,7 @@
 //   ci                                      next write id (8 bytes)
 //   cs session(u64) first id(u64)           a block of write ids leased by a session
 //   cr write id(u64)                        retired: chunks to remove
+//   cl                                      the epoch of the log in which the newest block was leased (8 bytes)
 //   cq spare(u8) write id(u64)              to repair: written or found with fewer shards; spare = losses it still survives
 //   cx                                      written to prove that the log goes on (nothing reads it)
 //   cy write id(u64)                        directory and name of a mirrored write that drives keep as a file
@@ -36,6 +37,7 @@ inline std::string file(WriteId id) {
   return key;
 }
 inline std::string next_write_id() { return "ci"; }
+inline std::string leased() { return "cl"; }
 inline std::string session(uint64_t session, WriteId first) {
   std::string key = "cs";
   Encoder(key).key_u64(session).key_u64(first);

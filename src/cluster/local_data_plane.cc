@@ -1,6 +1,5 @@
 #include "cluster/local_data_plane.h"
 
-#include "base/log.h"
 #include "cluster/capacity.h"
 #include "cluster/drive_path.h"
 #include "cluster/health.h"
@@ -21,10 +20,8 @@ LocalDataPlane::LocalDataPlane(Executor& home, DriveSet& drives, meta::MetaStore
       repairer_(plane_, maps),
       auditor_(plane_, log),
       scrubber_(plane_, repairer_, auditor_, log, clock),
-      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)),
-      loss_accepted_(log.loss_accepted()) {
+      administration_(plane_, drives, maps, labels, log, repairer_, auditor_, std::move(open_drive), std::move(open_known)) {
   plane_.files = &files_;
-  if (loss_accepted_) plane_.ids.skip_lost();
   plane_.register_width = [this](uint8_t width) { return administration_.register_width(width); };
   plane_.wake_sweeper = [this] { sweeper_.alarm.ring(); };
   plane_.wake_repair = [this] { repairer_.alarm.ring(); };
@@ -40,20 +37,6 @@ void LocalDataPlane::start() {
   plane_.background.spawn_here(sweeper_.run_recovery());
   plane_.background.spawn_here(repairer_.run());
   plane_.background.spawn_here(scrubber_.run());
-  if (loss_accepted_) plane_.background.spawn_here(skip_lost_ids());
-}
-
-// At once, and not when somebody writes: the next start knows nothing of the loss.
-Task<void> LocalDataPlane::skip_lost_ids() {
-  constexpr Duration kAgain = std::chrono::milliseconds(250);
-  while (!plane_.background.stopping()) {
-    if (plane_.may_remove()) {
-      const Result<void> leased = co_await plane_.ids.lease_some();
-      if (leased) co_return;
-      LOG_WARNING("write ids that may have been given out cannot be skipped yet", {"error", leased.error().to_string()});
-    }
-    co_await sleep_for(kAgain);
-  }
 }
 
 Task<Result<void>> LocalDataPlane::settle() {
@@ -199,6 +182,7 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
       Drive::Trouble trouble = drive->trouble(now);
       status.room_bytes = drive->room();
       status.slow = drive->slow.load();
+      status.slow_writes = drive->slow_writes.load();
       status.unwell = std::move(trouble.unwell);
       status.failed_calls = trouble.failed;
       status.last_error = std::move(trouble.last_error);
@@ -222,12 +206,15 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
 
 HealthStatus LocalDataPlane::health() const {
   const auto topology = plane_.drives.topology();
+  std::map<std::string, std::string> waiting = plane_.drives.asides();
+  waiting.merge(administration_.waiting());
   return judge_health({.drives = drives(),
                        .exposure = exposure_of(*topology),
                        .losses = topology->map.redundancy.losses(),
                        .repair = repair_status(),
                        .scrub = scrub_status(),
-                       .read_only_reason = read_only_reason()});
+                       .read_only_reason = read_only_reason(),
+                       .waiting = std::move(waiting)});
 }
 
 SpaceStatus LocalDataPlane::space_status() const {
@@ -274,6 +261,8 @@ Task<Result<void>> LocalDataPlane::take_back_drive(uint32_t number, std::string 
 }
 
 Task<Result<void>> LocalDataPlane::start_scrub() {
+  if (const std::string reason = read_only_reason(); !reason.empty())
+    co_return fail(Code::unavailable, "nothing is scrubbed while the store is read-only: {}", reason);
   scrubber_.start();
   co_return Result<void>();
 }

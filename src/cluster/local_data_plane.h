@@ -62,8 +62,6 @@ class LocalDataPlane final : public DataPlane {
   Plane& plane() { return plane_; }
 
  private:
-  Task<void> skip_lost_ids();
-
   Plane plane_;
   Files files_;
   Sweeper sweeper_;
@@ -72,7 +70,6 @@ class LocalDataPlane final : public DataPlane {
   Auditor auditor_;
   Scrubber scrubber_;
   Administration administration_;
-  const bool loss_accepted_;
 };
 
 }  // namespace quarry::cluster

@@ -14,8 +14,6 @@ constexpr uint32_t kFrameMagic = 0x52464d51;  // "QMFR"
 constexpr uint16_t kVersion = 1;
 constexpr unsigned kFileBits = 24;
 constexpr size_t kLateMax = 4096;  // of a drive; the rest is found by the next start
-// After a loss that an operator accepted, drives may come back with epochs that nobody here has seen. Fewer starts than this lie between.
-constexpr uint64_t kEpochsSkippedAfterLoss = 1000;
 
 std::string frame_header(uint64_t epoch, meta::FrameNumber number, size_t length) {
   std::string header;
@@ -361,7 +359,7 @@ Task<MetadataLog::Spread> MetadataLog::spread(ChunkName name, std::vector<ByteVi
     if (targets.empty()) break;
     targets.resize(std::min<size_t>(targets.size(), options_.copies - std::min(result.counted, options_.copies - 1)));
     std::vector<Task<Result<void>>> puts;
-    for (Drive* drive : targets) puts.push_back(drive->put(chunk_id(name), parts, chunk::PutOptions{.stream = stream}, held));
+    for (Drive* drive : targets) puts.push_back(drive->timed(drive->put(chunk_id(name), parts, chunk::PutOptions{.stream = stream}, held)));
     std::vector<Result<void>> done = co_await when_all(std::move(puts));
     for (size_t i = 0; i < done.size(); ++i) {
       // already_exists: an earlier attempt that was reported as failed had landed; the content of a name never differs.

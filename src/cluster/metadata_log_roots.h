@@ -1,5 +1,6 @@
-// Roots of the metadata log: what says, after a start, which frames and files on the drives are the metadata. Private to the log and to
-// `quarry inspect`. Layout and rules: docs/formats/metadata-copies.md; reasons: docs/decisions/0010-lineage.md.
+// Roots of the metadata log: what says, after a start, which frames and files on the drives are the metadata. Private to the log, to
+// who needs to know of its epochs, and to `quarry inspect`. Layout and rules: docs/formats/metadata-copies.md; reasons:
+// docs/decisions/0010-lineage.md.
 #pragma once
 #include <optional>
 #include <string>
@@ -10,6 +11,8 @@
 namespace quarry::cluster {
 
 inline constexpr uint32_t kSequencePrepared = 0, kSequenceEstablished = 1, kSequenceFirstCheckpoint = 2;
+// After a loss that an operator accepted, drives may come back with epochs that nobody here has seen. Fewer starts than this lie between.
+inline constexpr uint64_t kEpochsSkippedAfterLoss = 1000;
 inline constexpr uint16_t kRootVersion = 2;
 inline constexpr uint16_t kRootVersionWithoutLine = 1;  // of earlier programs: read, never written
 

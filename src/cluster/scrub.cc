@@ -1,6 +1,7 @@
 #include "cluster/scrub.h"
 
 #include "base/log.h"
+#include "base/units.h"
 #include "cluster/keys.h"
 #include "observe/metrics.h"
 
@@ -9,6 +10,7 @@ namespace {
 constexpr uint64_t kSlice = 8 * kMiB;                 // between looks at the budget
 constexpr uint64_t kStoreEvery = 1 * kGiB;            // between notes of the position
 constexpr Duration kLook = std::chrono::minutes(10);  // how often it is asked whether a pass is due
+constexpr Duration kLookMax = std::chrono::hours(8);  // after passes that failed one after the other
 }  // namespace
 
 Scrubber::Scrubber(Plane& plane, Repairer& repairer, Auditor& auditor, MetadataLog& log, Clock& clock)
@@ -23,8 +25,11 @@ Scrubber::Scrubber(Plane& plane, Repairer& repairer, Auditor& auditor, MetadataL
 }
 
 ScrubStatus Scrubber::status() const {
+  const std::string read_only = plane_.read_only_reason();
   std::lock_guard lock(mutex_);
-  return status_;
+  ScrubStatus status = status_;
+  if (status.state == "idle" && !read_only.empty()) status.reason = fmt::format("waits until the store can be written: {}", read_only);
+  return status;
 }
 
 Task<Result<Scrubber::Position>> Scrubber::load(uint32_t drive) {
@@ -49,34 +54,52 @@ Task<Result<void>> Scrubber::store(uint32_t drive, Position position) {
   co_return Result<void>();
 }
 
-Task<void> Scrubber::run() {
-  while (!plane_.background.stopping()) {
-    bool due = wanted_.exchange(false);
-    if (!due && plane_.tuning.scrub_interval.count() > 0) {
-      auto topology = plane_.drives.topology();
-      for (const auto& [number, known] : topology->map.drives) {
-        if (known.state == DriveState::removed || known.state == DriveState::failed) continue;
-        Result<Position> position = co_await load(number);
-        if (!position) continue;
-        if (position->last_complete == 0 && position->next == ChunkId{}) {  // new: its first pass is due an interval from now
-          Position first;
-          first.last_complete = clock_.wall_now();
-          Result<void> stored = co_await store(number, first);
-          std::move(stored).ignore("asked again at the next look");
-          continue;
-        }
-        due = due || position->next != ChunkId{} || clock_.wall_now() - position->last_complete > plane_.tuning.scrub_interval.count();
-      }
+Task<bool> Scrubber::is_due() {
+  if (plane_.tuning.scrub_interval.count() == 0) co_return false;
+  bool due = false;
+  auto topology = plane_.drives.topology();
+  for (const auto& [number, known] : topology->map.drives) {
+    if (known.state == DriveState::removed || known.state == DriveState::failed) continue;
+    Result<Position> position = co_await load(number);
+    if (!position) continue;
+    if (position->last_complete == 0 && position->next == ChunkId{}) {  // new: its first pass is due an interval from now
+      Position first;
+      first.last_complete = clock_.wall_now();
+      Result<void> stored = co_await store(number, first);
+      std::move(stored).ignore("asked again at the next look");
+      continue;
     }
+    due = due || position->next != ChunkId{} || clock_.wall_now() - position->last_complete > plane_.tuning.scrub_interval.count();
+  }
+  co_return due;
+}
+
+Task<void> Scrubber::run() {
+  Duration pause = kLook;
+  bool told = false;  // that it waits
+  while (!plane_.background.stopping()) {
+    if (const std::string read_only = plane_.read_only_reason(); !read_only.empty()) {
+      if (!std::exchange(told, true)) LOG_WARNING("scrub waits until the store can be written", {"reason", read_only});
+      co_await alarm.wait(kLook);
+      continue;
+    }
+    told = false;
+    bool due = wanted_.exchange(false);
+    if (!due) due = co_await is_due();
     if (due) {
       Result<void> done = co_await pass();
-      if (!done && !plane_.background.stopping()) LOG_WARNING("scrub ended early; it goes on later", {"error", done.error().to_string()});
+      // It begins again where its position was noted last, and that may not have been possible.
+      pause = done ? kLook : std::min(2 * pause, kLookMax);
+      if (!done && !plane_.background.stopping())
+        LOG_WARNING("scrub ended early; it goes on later", {"in", format_duration(pause)}, {"error", done.error().to_string()});
     }
-    co_await alarm.wait(kLook);
+    co_await alarm.wait(pause);
   }
 }
 
 Task<Result<void>> Scrubber::pass() {
+  if (const std::string reason = plane_.read_only_reason(); !reason.empty())
+    co_return fail(Code::unavailable, "nothing is scrubbed while the store is read-only: {}", reason);
   co_await turn_.acquire();
   {
     std::lock_guard lock(mutex_);
@@ -112,6 +135,7 @@ Task<Result<void>> Scrubber::pass() {
       status_.position = 1;
       status_.last_complete = clock_.wall_now();
     }
+    if (error) status_.reason = fmt::format("ended early: {}", error->to_string());
   }
   turn_.release();
   if (error) co_return std::move(*error);
@@ -123,6 +147,7 @@ Task<Result<void>> Scrubber::scrub_drive(Drive* drive) {
   uint64_t since_stored = 0;
   for (;;) {
     if (plane_.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
+    if (!plane_.may_remove()) co_return fail(Code::unavailable, "the store is read-only: {}", plane_.read_only_reason());
     co_await budget_.take(kSlice);
     CO_TRY_ASSIGN(chunk::ScrubProgress progress, co_await drive->scrub(position.next, kSlice));
     {

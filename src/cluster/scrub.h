@@ -1,6 +1,7 @@
 // Scrubber: reads everything on every drive in the background, all drives at once, within a budget that yields to requests. What is damaged
 // is rewritten from parity or copies; what no record explains is removed. Where it stands is kept in the metadata, so that a restart goes
-// on. Confined to the home executor.
+// on. While the metadata cannot be written none of that can be done: no pass begins, and one that goes on ends. Confined to the home
+// executor.
 #pragma once
 #include "cluster/audit.h"
 #include "cluster/repair.h"
@@ -28,6 +29,7 @@ class Scrubber {
   };
   Task<Result<void>> scrub_drive(Drive* drive);
   Task<void> repair_damage(Drive* drive, ChunkId id);
+  Task<bool> is_due();
   Task<Result<Position>> load(uint32_t drive);
   Task<Result<void>> store(uint32_t drive, Position position);
 
@@ -40,7 +42,7 @@ class Scrubber {
   Semaphore turn_{1};
   std::atomic<bool> wanted_{false};
   mutable std::mutex mutex_;
-  ScrubStatus status_;
+  ScrubStatus status_;  // guarded
 
  public:
   Alarm alarm;

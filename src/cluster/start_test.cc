@@ -18,12 +18,21 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     ClusterOptions o = ClusterHarness::options();
     o.metadata_directory = temporary.sub("meta");
     o.accept_loss = accept_loss;
+    o.unopened = unopened;
     o.open_meta = [this](meta::CommitLog& log, std::string directory) {
       return open_small_rocksdb(pool.get(), &log, std::move(directory));
     };
     return o;
   }
   void pass(Duration time) { executor.run(sleep_for(time)); }
+  // The sentences about drives that are not used.
+  std::string told() {
+    std::string text;
+    for (const HealthProblem& problem : cluster->data().health().problems) {
+      if (problem.cause == "drive_waiting") text += problem.sentence + "\n";
+    }
+    return text;
+  }
   std::string state(uint32_t number) {
     for (const DriveStatus& drive : cluster->data().drives()) {
       if (drive.number == number) return drive.state;
@@ -70,6 +79,12 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     co_return;
   }
 
+  static Task<void> die_at_a_frame(StartTest* self, std::shared_ptr<uint64_t> steps, Call call, ChunkId id) {
+    if (call != Call::put || chunk_name(id).kind != ChunkKind::metadata_frame) co_return;
+    *steps = 0;
+    *self->dead = true;
+  }
+
   static Task<Result<void>> put_row(meta::Transaction* transaction) {
     transaction->put("zz", "acknowledged");
     co_return Result<void>();
@@ -99,6 +114,7 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
   static constexpr Redundancy kTwice{RedundancyKind::mirror, 1, 1};
   TemporaryDirectory temporary;
   bool accept_loss = false;
+  std::vector<UnopenedDrive> unopened;
   std::vector<DataLayout> written;
   std::optional<bool> committed;  // acknowledged or not, where the test stopped to try it
 };
@@ -267,6 +283,66 @@ TEST_F(StartTest, that_accepts_a_loss_gives_out_no_id_that_was_given_out_before)
   }
 }
 
+// Only its epoch is durable: no frame of it lands. Then the drives are back that were given up, with what was put under ids that the
+// metadata does not know of; and nobody accepts a loss any more.
+TEST_F(StartTest, that_accepts_a_loss_and_dies_at_once_leaves_no_id_to_be_given_out_again) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  close();  // with a checkpoint
+  const uint64_t kept = last_frame();
+  ASSERT_TRUE(open());
+  std::set<WriteId> given_out;
+  for (int i = 0; i < 40; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    given_out.insert(layout->write_id);
+  }
+  crash();
+  for (size_t to : {2, 3}) {
+    for (size_t from = 0; from < media.size(); ++from) {
+      for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+        for (const ChunkId id : media[from]->of_kind(kind)) {
+          media[to]->chunks.emplace(id, media[from]->chunks.at(id));
+          media[to]->ever.insert(id);
+        }
+      }
+    }
+    for (const ChunkId id : media[to]->of_kind(ChunkKind::metadata_frame)) {
+      if (chunk_name(id).serial > kept) media[to]->chunks.erase(id);
+    }
+  }
+  media[0]->gone = media[1]->gone = true;
+  EXPECT_FALSE(open());
+  accept_loss = true;
+  const auto steps = std::make_shared<uint64_t>(UINT64_MAX);
+  for (size_t i : {2, 3}) {
+    media[i]->steps_left = steps;
+    media[i]->on_call = [this, steps](Call call, ChunkId id) { return die_at_a_frame(this, steps, call, id); };
+  }
+  auto started = open();
+  std::move(started).ignore("it dies while it starts, or a moment later");
+  if (cluster != nullptr) pass(std::chrono::seconds(1));
+  crash();
+  const auto is_in_effect = [](ChunkId id) { return chunk_name(id).serial > 1000 && chunk_name(id).stripe > 0; };
+  ASSERT_TRUE(std::ranges::any_of(media[2]->of_kind(ChunkKind::metadata_root), is_in_effect)) << "it died too early: nothing was tested";
+  for (size_t i : {2, 3}) {
+    media[i]->steps_left = nullptr;
+    media[i]->on_call = nullptr;
+  }
+  media[0]->gone = media[1]->gone = false;
+  accept_loss = false;
+  started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  for (int i = 0; i < 60; ++i) {
+    auto layout = write(random_bytes(100 + i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    EXPECT_FALSE(given_out.contains(layout->write_id)) << layout->write_id;
+    auto back = read(*layout);
+    ASSERT_TRUE(back) << back.error().to_string();
+    EXPECT_EQ(*back, random_bytes(100 + i, 1000));
+  }
+}
+
 // Nothing can be written before the drive is there; and what is written before a label names it would be gone with another one.
 TEST_F(StartTest, that_cannot_write_acknowledges_nothing_on_a_drive_that_no_label_names) {
   add_media(2);
@@ -303,11 +379,14 @@ TEST_F(StartTest, that_cannot_write_for_want_of_two_drives_goes_on_with_two) {
   EXPECT_FALSE(added) << "one is enough: nothing was tested";
   added = executor.run(cluster->data().add_drive("mem4", false));
   EXPECT_FALSE(added) << "it is the same drive";
+  EXPECT_NE(told().find("mem4 is not used: it is ready and waits for another drive"), std::string::npos) << told();
+  EXPECT_NE(told().find("`quarry device add NEW`"), std::string::npos) << told();
   added = executor.run(cluster->data().add_drive("mem5", false));
   EXPECT_TRUE(added) << added.error().to_string();
   pass(std::chrono::seconds(10));
   EXPECT_EQ(cluster->read_only_reason(), "");
   EXPECT_EQ(cluster->data().drives().size(), 6u);
+  EXPECT_EQ(told(), "");
   EXPECT_TRUE(executor.run(commit(this)));
   started = open();
   ASSERT_TRUE(started) << started.error().to_string();
@@ -356,6 +435,86 @@ TEST_F(StartTest, that_accepts_the_loss_of_all_drives_but_one_can_be_written_aga
   started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   EXPECT_EQ(cluster->read_only_reason(), "");
+}
+
+// The metadata went back behind the addition of a drive, and its number was given to another one. Then it is plugged in again.
+TEST_F(StartTest, finds_a_drive_that_was_given_up_and_says_what_it_is) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  const std::string bytes = random_bytes(1, 1000);
+  auto layout = write(bytes, kTwice);
+  ASSERT_TRUE(layout);
+  close();
+  add_media(1);
+  auto label = DriveLabel::decode(media[1]->label);
+  ASSERT_TRUE(label);
+  media[3]->label = label->encode();
+  const auto expect_told = [this] {
+    EXPECT_NE(told().find("mem3 is not used: it was drive 2 of this store and was given up"), std::string::npos) << told();
+    EXPECT_NE(told().find("`quarry device add --force mem3`"), std::string::npos) << told();
+    EXPECT_EQ(media[3]->holders, 0u) << "it could not be opened to be added";
+  };
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  expect_told();
+  EXPECT_EQ(state(2), "active");
+  EXPECT_EQ(*read(*layout), bytes);
+  close();
+  media[1]->gone = true;  // it alone is there
+  started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  expect_told();
+  EXPECT_EQ(state(2), "missing");
+  EXPECT_EQ(*read(*layout), bytes);
+  const auto refused = executor.run(cluster->data().add_drive("mem3", false));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().to_string().find("`quarry device add --force mem3`"), std::string::npos) << refused.error().to_string();
+  media[1]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(2)));
+  EXPECT_EQ(state(2), "active");
+  // No label names the number any more.
+  media[3]->gone = true;
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem4", false)));
+  ASSERT_TRUE(executor.run(cluster->data().drain_drive(2)));
+  settle();
+  pass(std::chrono::seconds(5));
+  close();
+  media[3]->gone = false;
+  for (const bool alone : {false, true}) {
+    media[1]->gone = alone;
+    started = open();
+    ASSERT_TRUE(started) << started.error().to_string();
+    expect_told();
+    EXPECT_EQ(state(2), alone ? "missing" : "draining");
+    EXPECT_EQ(*read(*layout), bytes);
+    close();
+  }
+}
+
+TEST_F(StartTest, finds_drives_that_are_none_of_its_own_and_says_what_to_do) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  settle();
+  media[3]->gone = true;
+  ASSERT_TRUE(executor.run(cluster->data().remove_drive(4, true)));
+  close();
+  media[3]->gone = false;
+  add_media(1);
+  unopened = {{"/dev/blank", "it carries no drive of this store: it is blank", "to use it: `quarry device add /dev/blank`"},
+              {"mem0", "twice"}};
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_NE(told().find("mem3 is not used: it is drive 4 of this store, which was removed"), std::string::npos) << told();
+  EXPECT_NE(told().find("`quarry device add --force mem3`"), std::string::npos) << told();
+  EXPECT_NE(told().find("mem4 is not used: it is not part of this store yet: `quarry device add mem4`"), std::string::npos) << told();
+  EXPECT_NE(
+      told().find("/dev/blank is not used: it carries no drive of this store: it is blank; to use it: `quarry device add /dev/blank`"),
+      std::string::npos)
+      << told();
+  EXPECT_EQ(told().find("mem0"), std::string::npos) << "it is in use";
+  settle();
+  EXPECT_EQ(cluster->data().health().level(), HealthLevel::healthy);
+  unopened.clear();
 }
 
 // The metadata goes back behind the addition of a drive, to which data had moved. The drive is away for now.
@@ -413,6 +572,34 @@ TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
     if (std::ranges::any_of(media, holds)) EXPECT_TRUE(bytes) << "a copy of write " << id << " is there: " << bytes.error().to_string();
   }
   EXPECT_GT(there, 0u);
+}
+
+// Its scrub could neither repair nor note where it stands: it would read everything again and again.
+TEST_F(StartTest, that_cannot_write_does_not_scrub_until_it_can) {
+  add_media(3);
+  tuning.scrub_interval = Duration(1);  // always due
+  ASSERT_TRUE(create("mirror:3"));
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(write(random_bytes(i, 50'000), kTwice));
+  const auto passed = executor.run(plane().scrubber().pass());
+  ASSERT_TRUE(passed) << passed.error().to_string();
+  EXPECT_GT(cluster->data().scrub_status().chunks_checked, 0u);
+  close();
+  media[0]->gone = media[1]->gone = true;
+  accept_loss = true;
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  ASSERT_NE(cluster->read_only_reason(), "") << "it can write: nothing was tested";
+  pass(std::chrono::hours(3));
+  EXPECT_EQ(cluster->data().scrub_status().state, "idle");
+  EXPECT_EQ(cluster->data().scrub_status().chunks_checked, 0u);
+  EXPECT_NE(cluster->data().scrub_status().reason.find("waits until the store can be written: "), std::string::npos);
+  EXPECT_EQ(executor.run(cluster->data().start_scrub()).error().code(), Code::unavailable);
+  media[0]->gone = false;
+  ASSERT_TRUE(executor.run(cluster->data().enable_drive(1)));
+  EXPECT_EQ(cluster->read_only_reason(), "");
+  for (int i = 0; i < 100 && cluster->data().scrub_status().last_complete == 0; ++i) pass(std::chrono::minutes(1));
+  EXPECT_EQ(cluster->data().scrub_status().reason, "");
+  EXPECT_GT(cluster->data().scrub_status().chunks_checked, 0u);
 }
 
 }  // namespace

@@ -187,7 +187,9 @@ Task<Result<void>> put_shard(Drive* drive, ChunkId id, std::vector<ByteView> par
   if (!drive->reserve(size)) {
     co_return fail(Code::no_space, "drive {} ({}) is full: add a drive or delete data", drive->number(), drive->path());
   }
-  co_return co_await drive->put(id, std::move(parts), options, std::move(hold));
+  Task<Result<void>> put = drive->put(id, std::move(parts), options, std::move(hold));
+  if (!options.file) put = drive->timed(std::move(put));  // of a file finishing it says how long it takes
+  co_return co_await std::move(put);
 }
 
 Task<void> put_stripe(StatePointer state, uint32_t stripe, Pieces gathered, uint64_t bytes, uint64_t permit) {
@@ -525,7 +527,7 @@ class StripeWriter final : public DataWriter {
   }
 
   Task<Result<void>> finish_one(unsigned shard, Drive* drive, ChunkId first) {
-    Result<void> finished = co_await drive->finish_file(first, state_->layout.size);
+    Result<void> finished = co_await drive->timed(drive->finish_file(first, state_->layout.size));
     if (!finished && finished.error().code() == Code::no_space) note_full(*state_->topology, *drive);
     if (!finished) state_->incomplete |= 1u << shard;
     co_return finished;

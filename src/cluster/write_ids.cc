@@ -2,18 +2,32 @@
 
 #include "base/log.h"
 #include "cluster/keys.h"
+#include "cluster/metadata_log_roots.h"
 
 namespace quarry::cluster {
 namespace {
 
-Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint32_t block, uint64_t skip, WriteId* first) {
+// More than were given out behind any state that may come back; there are 2^24 times as many.
+constexpr uint64_t kSkippedAfterLoss = uint64_t{1} << 32;
+
+// To be skipped by the first lease after one that was made in the epoch `last`. Once for a loss, or more: each of several losses may take
+// back the lease that skipped for the one before. A thousand starts without a lease count as one, too, which does no harm.
+uint64_t ids_to_skip(uint64_t last, uint64_t now) { return now < last ? 0 : (now - last) / kEpochsSkippedAfterLoss * kSkippedAfterLoss; }
+
+Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint32_t block, WriteId* first) {
   CO_TRY_ASSIGN(std::optional<std::string> row, co_await transaction.get(keys::next_write_id()));
   WriteId next = 1;
   if (row) {
     if (row->size() != 8) co_return fail(Code::corrupt, "row of the next write id has {} bytes", row->size());
     next = load_le<uint64_t>(bytes_of(*row).data());
   }
-  next += skip;
+  CO_TRY_ASSIGN(std::optional<std::string> leased, co_await transaction.get(keys::leased()));
+  uint64_t epoch = 1;  // none yet, or by an earlier program: the first of any store
+  if (leased) {
+    if (leased->size() != 8) co_return fail(Code::corrupt, "row of the newest lease has {} bytes", leased->size());
+    epoch = load_le<uint64_t>(bytes_of(*leased).data());
+  }
+  next += ids_to_skip(epoch, session);
   if ((next + block) >> 56 != 0) co_return fail(Code::no_space, "all 2^56 write ids are used up");
   *first = next;
   std::string value;
@@ -22,6 +36,9 @@ Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint3
   std::string end;
   Encoder(end).u64(next + block);
   transaction.put(keys::session(session, next), std::move(end));
+  std::string now;
+  Encoder(now).u64(session);
+  transaction.put(keys::leased(), std::move(now));
   co_return Result<void>();
 }
 
@@ -57,8 +74,7 @@ Task<Result<void>> WriteIds::refill() {
   WriteId first = 0;
   const uint64_t session = session_;
   const uint32_t block = block_;
-  const uint64_t skip = skip_;
-  auto body = [=, &first](meta::Transaction& transaction) { return lease(transaction, session, block, skip, &first); };
+  auto body = [=, &first](meta::Transaction& transaction) { return lease(transaction, session, block, &first); };
   Result<meta::Version> version = co_await meta::transact(meta_, body);
   if (!version && version.error().code() == Code::unknown_outcome) {  // the ids may be leased: skip them
     const WriteId skipped = first;
@@ -66,7 +82,6 @@ Task<Result<void>> WriteIds::refill() {
     if (version && skipped != first) background_.spawn(retire(skipped));
   }
   if (!version) co_return std::move(version).error();
-  skip_ = 0;
   if (!add_block(first)) background_.spawn(retire(first));
   co_return Result<void>();
 }

@@ -4,8 +4,12 @@
 //
 // Every id that was taken is told of once more when its write is decided: it is referenced by a committed data row, or nothing of it is
 // left on any drive. A block whose ids are all given out and decided needs no row any more; so what a start has to look through does not
-// grow with the time since the last clean end. A clean close removes the rest, but for blocks with a write of which nobody knows. take(),
-// decided(), leave_open() are thread-safe.
+// grow with the time since the last clean end. A clean close removes the rest, but for blocks with a write of which nobody knows.
+//
+// The metadata may go back: a loss was accepted, and ids that it does not know of were given out; what was put and removed under them must
+// not be put again. A start that accepts a loss is durable in one thing before all others, the epoch of the log, which it sets forward by
+// kEpochsSkippedAfterLoss. So each lease writes the epoch it was made in, and the next one skips ids for each such distance between them,
+// whichever start makes it. take(), decided(), leave_open() are thread-safe.
 #pragma once
 #include <map>
 #include <mutex>
@@ -19,15 +23,10 @@ namespace quarry::cluster {
 
 class WriteIds {
  public:
-  // block: ids leased at a time.
+  // session: epoch of the log. block: ids leased at a time.
   WriteIds(meta::MetaStore& meta, uint64_t session, Background& background, uint32_t block)
       : meta_(meta), session_(session), background_(background), block_(block) {}
   uint64_t session() const { return session_; }
-  // Before the first take(): the metadata may have gone back, and ids that it does not know of were given out. What was put and removed
-  // under them must not be put again. It is certain that none will be once a block was leased.
-  void skip_lost() { skip_ = kSkippedAfterLoss; }
-  // A block, if there is none. On home.
-  Task<Result<void>> lease_some() { return refill_in_turn(); }
   // Errors: those of the transaction (unavailable, ...).
   Task<Result<WriteId>> take();
   // The write of an id that was taken is committed, and so that a start finds nothing to do for it; or nothing of it is on a drive that no
@@ -40,8 +39,6 @@ class WriteIds {
   Task<Result<void>> end_session();
 
  private:
-  // More than were given out behind any state that may come back; there are 2^24 times as many.
-  static constexpr uint64_t kSkippedAfterLoss = uint64_t{1} << 32;
   struct Block {
     uint32_t taken = 0, undecided = 0;  // ids
     bool open = false;                  // for the next start
@@ -63,7 +60,6 @@ class WriteIds {
   Background& background_;
   const uint32_t block_;
   Semaphore turn_{1};  // confined to home
-  uint64_t skip_ = 0;  // with the next lease; confined to home
   std::mutex mutex_;
   WriteId next_ = 0, end_ = 0;         // current block
   WriteId later_ = 0, later_end_ = 0;  // the one after it, leased early

@@ -341,6 +341,13 @@ std::string why_a_stranger(const Identified& one, const Uuid& store) {
   return fmt::format("it belongs to another store ({}), not to {}", one.cluster().to_string(), store.to_string());
 }
 
+std::string what_to_do_with(const Identified& one) {
+  if (!one.unmounted.empty()) return {};
+  const bool holds_something = one.fresh() ? !one.found->carries.empty() : !one.cluster().is_nil();
+  if (!holds_something) return fmt::format("to use it: `quarry device add {}`", one.path);
+  return fmt::format("to use it as a new drive, and DESTROY what is on it: `quarry device add --force {}`", one.path);
+}
+
 struct ToOpen {
   Identified drive;
   HowToOpen how;
@@ -425,7 +432,7 @@ Task<Result<OpenedDrives>> open_store(Looked looked, OpenedDrives opened, StartR
       list.push_back({std::move(one), {.cluster = opened.cluster, .join = {}}});
       continue;
     }
-    opened.unusable.push_back({one.path, why_a_stranger(one, opened.cluster)});
+    opened.unusable.push_back({one.path, why_a_stranger(one, opened.cluster), what_to_do_with(one)});
     strangers.push_back(std::move(one));
   }
   co_await close_all(std::move(strangers));

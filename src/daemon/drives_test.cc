@@ -173,6 +173,11 @@ TEST_F(Drives, blank_and_strange_drives_beside_a_store_are_left_alone_and_stop_n
   ASSERT_TRUE(opened) << opened.error().to_string();
   EXPECT_EQ(opened->drives.size(), 1u);
   EXPECT_EQ(opened->unusable.size(), 3u);
+  std::string told;
+  for (const auto& one : opened->unusable) told += one.then + "\n";
+  EXPECT_NE(told.find(fmt::format("DESTROY what is on it: `quarry device add --force {}`", at("b"))), std::string::npos) << told;
+  EXPECT_NE(told.find(fmt::format("to use it: `quarry device add {}`", at("c"))), std::string::npos) << told;
+  EXPECT_NE(told.find(fmt::format("to use it: `quarry device add {}`", at("d"))), std::string::npos) << told;
   EXPECT_TRUE(store_of("c").is_nil());
   EXPECT_FALSE(is_formatted("d"));
   opened = open({"a", "d"}, rules());  // the root is lost, too

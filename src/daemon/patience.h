@@ -19,7 +19,8 @@
 
 namespace quarry::daemon {
 
-inline constexpr Duration kStartPatience = std::chrono::seconds(30);  // of a node that starts; as for a drive that hangs later
+inline constexpr Duration kStartPatience = std::chrono::seconds(30);      // of a node that starts; as for a drive that hangs later
+inline constexpr Duration kEndPatience = std::chrono::milliseconds(500);  // of a node that ends, for what it only wanted to know
 inline constexpr Duration kAskedPatience = std::chrono::seconds(10);  // where somebody waits for the answer: device add, replace, enable
 
 // Whether a drive answers. Confined to the executor that made it.
@@ -94,19 +95,21 @@ quarry::detail::Root attempt(std::shared_ptr<Attempt<T>> shared, Executor* at, s
 }  // namespace detail
 
 // Runs `work` on `owner` once the drive has answered, and waits as long as the drive answers. discard: closes what came too late; on owner.
-// Errors: timed_out (silent for longer than `patience`: the drive hangs), busy (it did before, and has not come back), those of work.
+// ending: once it is set, patience is kEndPatience at most. Errors: timed_out (silent for longer than `patience`: the drive hangs), busy
+// (it did before, and has not come back), those of work.
 template <class T>
 Task<Result<T>> while_it_answers(DriveSpec spec, Executor& owner, Duration patience, Task<Result<T>> work,
-                                 std::function<Task<void>(T)> discard, Stuck stuck = nullptr) {
+                                 std::function<Task<void>(T)> discard, Stuck stuck = nullptr, const Event* ending = nullptr) {
   constexpr Duration kTick = std::chrono::milliseconds(100), kFirstTick = std::chrono::milliseconds(1);
   const std::string path = spec.text();
   if (detail::HangingPaths::hangs(path))
     co_return fail(Code::busy, "{} still hangs: what was asked of it before has not come back; see to the disk, then try again", path);
+  const auto waits_for = [patience, ending] { return ending != nullptr && ending->is_set() ? std::min(patience, kEndPatience) : patience; };
   Pulse pulse(spec);
   for (;;) {
     const Duration silent = pulse.silent_for(Executor::here().now());
     if (pulse.answered()) break;
-    if (silent >= patience) {
+    if (silent >= waits_for()) {
       pulse.give_up();
       co_return fail(Code::timed_out, "{} has not answered for {}: it hangs", path, format_duration(silent));
     }
@@ -122,7 +125,7 @@ Task<Result<T>> while_it_answers(DriveSpec spec, Executor& owner, Duration patie
       const Duration waiting = co_await on(owner, [](const Stuck* ask) -> Task<Duration> { co_return (*ask)(); }(&stuck));
       silent = std::max(silent, waiting);
     }
-    if (attempt->answer || silent < patience) continue;
+    if (attempt->answer || silent < waits_for()) continue;
     attempt->given_up = true;
     detail::HangingPaths::add(path);
     pulse.give_up();

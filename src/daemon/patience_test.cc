@@ -43,7 +43,7 @@ class Patience : public NeedsRing {
     co_return 7;
   }
   static Task<Result<int>> fails(Drive*) { co_return fail(Code::corrupt, "no store there"); }
-  Task<Result<int>> attempt(Drive* drive, Task<Result<int>> work, Duration patience) {
+  Task<Result<int>> attempt(Drive* drive, Task<Result<int>> work, Duration patience, const Event* ending = nullptr) {
     return while_it_answers<int>(
         spec_, *loop_, patience, std::move(work),
         [drive](int) -> Task<void> {
@@ -52,7 +52,7 @@ class Patience : public NeedsRing {
             co_return;
           }(drive);
         },
-        [drive] { return drive->silent; });
+        [drive] { return drive->silent; }, ending);
   }
 
   std::unique_ptr<RingExecutor> loop_;
@@ -113,6 +113,35 @@ TEST_F(Patience, a_drive_that_hangs_is_left_alone_refused_and_closed_when_it_com
   Drive third;
   third.answers.set();
   const Result<int> opened = loop_->run(attempt(&third, open(&third), std::chrono::seconds(50)));
+  EXPECT_TRUE(opened) << opened.error().to_string();
+}
+
+TEST_F(Patience, ends_with_the_node_for_a_drive_that_has_been_silent_for_a_moment) {
+  Drive drive;
+  drive.silent = 2 * kEndPatience;
+  Event ending;
+  const Result<int> left = loop_->run([](Patience* self, Drive* which, Event* end) -> Task<Result<int>> {
+    TaskGroup later;
+    later.spawn([](Event* one) -> Task<void> {
+      co_await sleep_for(milliseconds(300));
+      one->set();
+    }(end));
+    Result<int> result = co_await self->attempt(which, open(which), std::chrono::hours(1), end);
+    co_await later.join();
+    co_return result;
+  }(this, &drive, &ending));
+  ASSERT_FALSE(left);
+  EXPECT_EQ(left.error().code(), Code::timed_out) << left.error().to_string();
+  loop_->run([](Drive* which) -> Task<void> {
+    which->answers.set();
+    for (int i = 0; i < 10'000 && WorkApart::under_way() > 0; ++i) co_await sleep_for(milliseconds(1));
+  }(&drive));
+  EXPECT_EQ(WorkApart::under_way(), 0u);
+  EXPECT_EQ(drive.closed, 1) << "what came too late is closed";
+
+  Drive sound;  // silent for no moment
+  sound.answers.set();
+  const Result<int> opened = loop_->run(attempt(&sound, open(&sound), std::chrono::hours(1), &ending));
   EXPECT_TRUE(opened) << opened.error().to_string();
 }
 

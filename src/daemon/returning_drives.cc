@@ -18,8 +18,9 @@ constexpr Duration kAgainMax = std::chrono::minutes(10);
 
 Task<void> forget(DriveIdentity) { co_return; }
 
-Task<bool> is_at(Executor* home, DriveSpec spec, Uuid id) {
-  const auto found = co_await while_it_answers<DriveIdentity>(spec, *home, kAskedPatience, spec.kind->identify(spec.path), forget);
+Task<bool> is_at(Executor* home, DriveSpec spec, Uuid id, const Event* stopping) {
+  const auto found =
+      co_await while_it_answers<DriveIdentity>(spec, *home, kAskedPatience, spec.kind->identify(spec.path), forget, nullptr, stopping);
   co_return found && found->drive == id;
 }
 
@@ -38,12 +39,12 @@ std::vector<std::string> block_devices() {
 Task<std::string> find_drive(Executor* home, cluster::DriveStatus drive, bool everywhere, const Event* stopping) {
   auto spec = parse_drive_spec(drive.path);
   if (!spec) co_return std::string();
-  const bool in_place = co_await is_at(home, *spec, drive.id);
+  const bool in_place = co_await is_at(home, *spec, drive.id, stopping);
   if (in_place) co_return drive.path;
   if (!everywhere || spec->kind != &raw_drive_kind()) co_return std::string();
   for (const std::string& path : block_devices()) {
     if (stopping->is_set()) break;
-    const bool here = co_await is_at(home, DriveSpec{spec->kind, path}, drive.id);
+    const bool here = co_await is_at(home, DriveSpec{spec->kind, path}, drive.id, stopping);
     if (here) co_return path;
   }
   co_return std::string();

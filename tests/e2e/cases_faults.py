@@ -247,7 +247,9 @@ def hang_at_the_end(kinds, victim):
         node.process.send_signal(signal.SIGTERM)
         # Gone, but for the threads that the kernel does not let go.
         node.wait_for(lambda: node.process.poll() is not None or "State:\tZ" in open(f"/proc/{node.process.pid}/status").read())
-        print(f"   it ended {time.time() - began:.1f} s after SIGTERM", flush=True)
+        took = time.time() - began
+        print(f"   it ended {took:.1f} s after SIGTERM", flush=True)
+        assert took < 15, took
         client.join()
         node.disks[victim].thaw()
         node.process.wait(60)

@@ -173,6 +173,9 @@ def test_a_drive_that_was_replaced_while_it_was_away_does_not_come_back_as_new()
                     assert node.stop() == 0
                     node.args += ["--device", spec]
                     node.start()
+                    shown = node.cli("status", check=False).stdout
+                    assert f"is not used: it is drive {number} of this store, which was removed" in shown, shown
+                    assert any("device add --force" in h and node.root in h for h in hints(shown)), shown
                 said = node.cli("device", "add", spec, check=False)
                 assert said.returncode != 0 and "DESTROY" in said.stderr, said
                 assert len(drives_of(node)) == before, drives_of(node)

@@ -26,7 +26,8 @@ void print_status(const JsonValue& json, const std::string& root) {
              format_duration(std::chrono::seconds(number(json, "uptime_seconds"))));
   if (const JsonValue* problems = json.find("problems")) {
     for (const auto& problem : problems->items())
-      fmt::print("  {:<10}  {}\n", text(problem, "level") == "healthy" ? "note" : text(problem, "level"), text(problem, "sentence"));
+      fmt::print("  {:<10}  {}\n", text(problem, "level") == "healthy" ? "note" : text(problem, "level"),
+                 with_root(text(problem, "sentence"), root));
   }
   if (const JsonValue* space = json.find("space")) {
     fmt::print("space   {} used of {} raw; {} more can be stored\n", format_size(number(*space, "used_bytes")),
@@ -50,8 +51,10 @@ void print_status(const JsonValue& json, const std::string& root) {
     fmt::print("\n");
   }
   if (const JsonValue* scrub = json.find("scrub")) {
-    fmt::print("scrub   {}, {} checked, {} damaged, {} repaired\n\n", text(*scrub, "state"), format_size(number(*scrub, "bytes_checked")),
-               number(*scrub, "damaged"), number(*scrub, "repaired"));
+    const std::string reason = text(*scrub, "reason");
+    fmt::print("scrub   {}, {} checked, {} damaged, {} repaired{}{}\n\n", text(*scrub, "state"),
+               format_size(number(*scrub, "bytes_checked")), number(*scrub, "damaged"), number(*scrub, "repaired"),
+               reason.empty() ? "" : "; ", reason);
   }
   std::vector<std::vector<std::string>> rows;
   if (const JsonValue* drives = json.find("drives")) {

@@ -74,7 +74,10 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
   json.field("lowest_redundancy", uint64_t{repair.lowest_redundancy}).field("bytes_per_second", repair.bytes_per_second);
   json.field("eta_seconds", repair.eta_seconds).end_object();
   json.key("scrub").begin_object();
-  json.field("state", scrub.state).field("position", scrub.position).field("bytes_checked", scrub.bytes_checked);
+  json.field("state", scrub.state)
+      .field("reason", scrub.reason)
+      .field("position", scrub.position)
+      .field("bytes_checked", scrub.bytes_checked);
   json.field("chunks_checked", scrub.chunks_checked).field("damaged", scrub.damaged).field("repaired", scrub.repaired);
   json.field("last_complete", scrub.last_complete).end_object();
   json.key("cache").begin_object();
