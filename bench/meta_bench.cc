@@ -9,8 +9,8 @@
 #include "base/log.h"
 #include "io/ring_executor.h"
 #include "loop_steps.h"
+#include "meta/log_store/log_meta_store.h"
 #include "meta/memory_commit_log.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
 
 namespace quarry::meta {
 namespace {

@@ -9,8 +9,8 @@
 #include <filesystem>
 
 #include "io/sim/sim_executor.h"
+#include "meta/log_store/log_meta_store.h"
 #include "meta/memory_commit_log.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
 #include "object/make_object_engine.h"
 #include "object/testing/memory_data_plane.h"
 

@@ -20,7 +20,7 @@
 #include "io/clock.h"
 #include "io/memory_probe.h"
 #include "io/ring_executor.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
+#include "meta/log_store/log_meta_store.h"
 #include "object/make_object_engine.h"
 #include "observe/metrics.h"
 

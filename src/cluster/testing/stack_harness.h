@@ -10,7 +10,7 @@
 #include "io/sim/crash_recorder.h"
 #include "io/sim/sim_block_device.h"
 #include "io/sim/sim_executor.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
+#include "meta/log_store/log_meta_store.h"
 
 namespace quarry::cluster {
 

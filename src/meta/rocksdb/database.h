@@ -12,8 +12,8 @@
 #include "base/ids.h"
 #include "io/thread_pool.h"
 #include "meta/commit_log.h"
+#include "meta/log_store/log_meta_store.h"
 #include "meta/optimistic.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
 
 namespace rocksdb {
 class Cache;

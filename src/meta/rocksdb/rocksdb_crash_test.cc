@@ -6,7 +6,7 @@
 
 #include "meta/conformance_history.h"
 #include "meta/log_frame.h"
-#include "meta/rocksdb/crash_fixture.h"
+#include "meta/log_store/crash_fixture.h"
 
 namespace quarry::meta {
 namespace {

@@ -2,9 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "io/ring_executor.h"
+#include "meta/log_store/log_meta_store.h"
 #include "meta/memory/memory_meta_store.h"
 #include "meta/memory_commit_log.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
 #include "meta/temporary_directory.h"
 
 namespace quarry::meta {

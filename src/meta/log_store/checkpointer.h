@@ -3,8 +3,8 @@
 // Confined to the log's executor; what blocks runs on the pool.
 #pragma once
 #include "io/sync.h"
+#include "meta/log_store/committer.h"
 #include "meta/rocksdb/checkpoint_files.h"
-#include "meta/rocksdb/committer.h"
 
 namespace quarry::meta {
 

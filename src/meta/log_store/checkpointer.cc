@@ -1,4 +1,4 @@
-#include "meta/rocksdb/checkpointer.h"
+#include "meta/log_store/checkpointer.h"
 
 #include <fcntl.h>
 #include <unistd.h>

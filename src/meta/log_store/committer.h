@@ -16,7 +16,7 @@
 
 #include "io/sync.h"
 #include "meta/commit_log.h"
-#include "meta/rocksdb/conflict_window.h"
+#include "meta/log_store/conflict_window.h"
 #include "meta/rocksdb/database.h"
 #include "meta/watch_hub.h"
 

@@ -1,4 +1,4 @@
-#include "meta/rocksdb/recovery.h"
+#include "meta/log_store/recovery.h"
 
 #include <fcntl.h>
 #include <unistd.h>

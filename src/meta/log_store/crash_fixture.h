@@ -6,8 +6,8 @@
 #include <fstream>
 
 #include "io/sim/sim_executor.h"
+#include "meta/log_store/log_meta_store.h"
 #include "meta/memory_commit_log.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
 #include "meta/temporary_directory.h"
 
 namespace quarry::meta {

@@ -1,4 +1,4 @@
-#include "meta/rocksdb/committer.h"
+#include "meta/log_store/committer.h"
 
 #include "base/log.h"
 #include "meta/log_frame.h"

@@ -1,8 +1,8 @@
 // Transactions that began long ago, or read very much, are compared with everything written since without holding up the loop.
 #include <ctime>
 
-#include "meta/rocksdb/conflict_window.h"
-#include "meta/rocksdb/crash_fixture.h"
+#include "meta/log_store/conflict_window.h"
+#include "meta/log_store/crash_fixture.h"
 
 namespace quarry::meta {
 namespace {

@@ -1,13 +1,13 @@
-#include "meta/rocksdb/rocksdb_meta_store.h"
+#include "meta/log_store/log_meta_store.h"
 
 #include <filesystem>
 
 #include "base/log.h"
 #include "meta/leases.h"
-#include "meta/rocksdb/checkpointer.h"
-#include "meta/rocksdb/committer.h"
+#include "meta/log_store/checkpointer.h"
+#include "meta/log_store/committer.h"
+#include "meta/log_store/recovery.h"
 #include "meta/rocksdb/index_room.h"
-#include "meta/rocksdb/recovery.h"
 
 namespace quarry::meta {
 namespace {
