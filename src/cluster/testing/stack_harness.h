@@ -10,7 +10,7 @@
 #include "io/sim/crash_recorder.h"
 #include "io/sim/sim_block_device.h"
 #include "io/sim/sim_executor.h"
-#include "meta/log_store/log_meta_store.h"
+#include "meta/rocksdb/rocksdb_meta_store.h"
 
 namespace quarry::cluster {
 
@@ -40,7 +40,7 @@ inline Task<Result<std::unique_ptr<meta::MetaStore>>> open_small_rocksdb(ThreadP
     options.checkpoint_log_bytes = checkpoint_log_bytes;
     options.checkpoint_ratio = 0;
   }
-  CO_TRY_ASSIGN(auto store, co_await meta::RocksdbMetaStore::open(std::move(options), *log));
+  CO_TRY_ASSIGN(auto store, co_await meta::open_rocksdb_store(std::move(options), *log));
   co_return std::unique_ptr<meta::MetaStore>(std::move(store));
 }
 

@@ -1,15 +1,16 @@
-// The embedded metadata store: RocksDB as an index that may be lost, over a CommitLog that may not.
+// The embedded metadata store: an index that may be lost (meta/index.h), over a CommitLog that may not.
 //
 //   commit:  transactions queue up -> one committer validates them against recent writes, gives versions, packs a group into one
-//            log frame (docs/formats/metadata-log.md) -> CommitLog::append -> applied to RocksDB without its own log -> visible ->
-//            acknowledged. Several frames are in flight; they are applied in order.
-//   read:    at the newest applied version, on the caller's thread if the blocks are in memory, else on the blocking pool.
-//   restart: RocksDB says itself up to which frame it is current; the rest is replayed from the log. A directory that is missing,
-//            damaged, of another store, or not a prefix of this log's history is thrown away and restored from the newest
-//            checkpoint in the log. So the directory is a cache: deleting it loses nothing.
+//            log frame (docs/formats/metadata-log.md) -> CommitLog::append -> applied to the index -> visible -> acknowledged. Several
+//            frames are in flight; they are applied in order.
+//   read:    at the newest applied version, on the caller's thread if the index can tell from memory, else on the blocking pool.
+//   restart: the index says itself up to which frame it is current; the rest is replayed from the log. One that is missing, damaged, of
+//            another store, or not a prefix of this log's history is thrown away and restored from the newest checkpoint in the log. So the
+//            index is a cache: deleting it loses nothing.
 //   checkpoint: in the background; only files that the last one does not hold are stored.
 //
-// Thread-safe. The committer runs on the executor that owns the log; open and close are called there.
+// Thread-safe, where its index is. The committer runs on the executor that owns the log; open and close are called there. With an index in
+// memory and no pool there is no other thread: the whole store runs in a simulator.
 #pragma once
 #include <memory>
 #include <string>
@@ -17,32 +18,18 @@
 #include "io/clock.h"
 #include "io/thread_pool.h"
 #include "meta/commit_log.h"
+#include "meta/index.h"
 #include "meta/meta_store.h"
 
 namespace quarry::meta {
 
-struct RocksdbMetaOptions {
-  std::string directory;       // created if missing; nothing else may live in it
-  ThreadPool* pool = nullptr;  // for calls that block; null: an own pool of own_pool_threads
-  size_t own_pool_threads = 4;
-  Clock* clock = nullptr;    // leases; null: the system's
-  Random* random = nullptr;  // identities; null: the system's
+struct LogMetaOptions {
+  ThreadPool* pool = nullptr;            // for calls of the index that block; null: none does
+  std::shared_ptr<ThreadPool> own_pool;  // the same, where the store is to keep it
+  Clock* clock = nullptr;                // leases; null: the system's
+  Random* random = nullptr;              // identities; null: the system's
 
-  // A start needs some room in the directory. Where a full file system has none, the index is made anew in the first of these directories
-  // that lies on another one and has enough, for this run; without any the start fails (no_space). So that it rarely comes to that, so many
-  // bytes are kept in a file that is given up for the start; 0: none.
-  std::vector<std::string> spare_directories;
-  uint64_t reserve_bytes = 0;
-
-  // Memory: about block_cache_bytes + 3 * memtable_bytes + the conflict window (below).
-  size_t block_cache_bytes = 256u << 20;  // blocks, filters, indexes and small blobs; a hard limit but for pinned blocks
-  size_t memtable_bytes = 64u << 20;
-  size_t table_file_bytes = 32u << 20;  // table files: the unit of compaction and of incremental checkpoints
-  int open_files_max = 1024;
-  int background_jobs = 2;
-  uint64_t blob_size_min = 1536;  // values of this size and more live in blob files, out of the way of compactions
-
-  // Commits.
+  // Commits. Memory: the queue, and the conflict window.
   size_t frames_in_flight_max = 4;
   size_t group_bytes_max = 1u << 20;        // a group is closed at this size (one transaction may exceed it)
   size_t queued_transactions_max = 65536;   // more: overloaded
@@ -66,9 +53,10 @@ struct RocksdbMetaOptions {
 };
 
 // Where the store stands, beyond MetaStore::Stats. For status pages and tests.
-struct RocksdbMetaStatus {
-  std::string opened_by;  // "directory" (with the replay of the log's rest), "checkpoint" (restored), "empty"
-  std::string reason;     // why the directory was not believed; empty if it was
+struct LogMetaStatus {
+  std::string opened_by;  // "directory" (the index that was there, with the replay of the log's rest), "checkpoint" (restored), "log" (all
+                          // of it), "empty"
+  std::string reason;     // why the index that was there was not believed; empty if it was
   uint64_t frames_replayed = 0;
   uint64_t frame_appended = 0;  // durable
   uint64_t frame_applied = 0;
@@ -79,17 +67,17 @@ struct RocksdbMetaStatus {
   std::string checkpoint_error;  // of the last failure, empty after a success
   std::string failure;           // why the store takes no more commits; empty if it does
   size_t queued_transactions = 0;
-  uint64_t reads_on_pool = 0;  // reads that had to hop to the blocking pool
+  uint64_t reads_on_pool = 0;  // reads that had to hop to the blocking pool; 0 once closed
 };
 
-class RocksdbMetaStore : public MetaStore {
+class LogMetaStore : public MetaStore {
  public:
   // On the executor that owns `log`, which must outlive the store. Durable and complete when it returns: everything that was
-  // acknowledged under this log is there. Errors: corrupt, data_lost (the log cannot give what is needed, and the directory does
-  // not hold it either), io_error, misconfigured (the directory cannot be used), busy (open already).
-  static Task<Result<std::unique_ptr<RocksdbMetaStore>>> open(RocksdbMetaOptions options, CommitLog& log);
+  // acknowledged under this log is there. Errors: corrupt, data_lost (the log cannot give what is needed, and the index does
+  // not hold it either), io_error, no_space, misconfigured (the index's place cannot be used), busy (open already).
+  static Task<Result<std::unique_ptr<LogMetaStore>>> open(LogMetaOptions options, std::unique_ptr<IndexPlace> place, CommitLog& log);
 
-  virtual RocksdbMetaStatus status() const = 0;
+  virtual LogMetaStatus status() const = 0;
   // Makes a checkpoint now and waits for it; joins one that runs. Any executor.
   virtual Task<Result<void>> checkpoint() = 0;
   // Ends as if the process had died: no flush, no checkpoint; waiting commits get unknown_outcome. For tests. On the log's executor.
