@@ -11,7 +11,12 @@ uint64_t number_from(const char* variable, uint64_t otherwise) {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
-TEST_F(StackTest, the_drives_alone_bring_everything_back) {
+class StackIndex : public StackTest, public ::testing::WithParamInterface<bool> {
+ protected:
+  StackIndex() { index_in_memory = GetParam(); }
+};
+
+TEST_P(StackIndex, the_drives_alone_bring_everything_back) {
   auto disks = make_disks(5);
   ASSERT_TRUE(create(disks, temporary.sub("a"), "ec:3+2"));
   const std::string key = cluster->master_key();
@@ -41,6 +46,8 @@ TEST_F(StackTest, the_drives_alone_bring_everything_back) {
     close();
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Index, StackIndex, ::testing::Bool(), [](const auto& info) { return info.param ? "memory" : "rocksdb"; });
 
 TEST_F(StackTest, inspect_prints_label_frames_files_and_roots_but_no_key) {
   auto disks = make_disks(2, 64 * kMiB);

@@ -585,7 +585,7 @@ TEST_F(MemoryCrash, one_seed_gives_one_history_without_a_thread) {
     std::string trace;
     for (int life = 0; life < 3; ++life) {
       open();
-      EXPECT_EQ(threads(), before);
+      EXPECT_LE(threads(), before);
       shared.workload.seed = seed * 100 + static_cast<uint64_t>(life);
       const TimePoint began = executor_.now();
       executor_.run(history::run_clients(*store_, shared));
