@@ -54,8 +54,9 @@ class Index {
  public:
   virtual ~Index() = default;
   virtual Result<std::optional<Applied>> applied() = 0;  // none: it is empty. Blocks
-  // The operations of each transaction, in order, and the applied row: all or nothing, also after a crash. can_wait false: never blocks,
-  // and answers busy, having done nothing, where it would have to. Errors: no_space (tried again after resume()), corrupt.
+  // The operations of each transaction, in order, and the applied row: all or nothing, also after a crash; but rows of a removed range may
+  // go before the rest, which replaying the frame makes good. can_wait false: never blocks, and answers busy, having done nothing, where it
+  // would have to. Errors: no_space (tried again after resume()), corrupt.
   virtual Result<void> apply(const std::vector<std::string_view>& transactions, const Applied& applied, bool can_wait) = 0;
   virtual Result<void> resume() = 0;  // blocks; after no_space: it can be written again, if there is room by now
   virtual Result<void> flush() = 0;   // blocks; then what is applied survives a crash of the process and the machine

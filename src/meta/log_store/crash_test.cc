@@ -626,5 +626,28 @@ TEST_F(MemoryCrash, an_index_without_room_refuses_and_goes_on_once_it_has_some) 
   expect();
 }
 
+TEST_F(MemoryCrash, an_index_that_is_marked_damaged_is_made_anew) {
+  for (const bool checkpointed : {false, true}) {
+    open();
+    fill(filled_, filled_ + 50);
+    if (checkpointed) checkpoint();
+    fill(filled_, filled_ + 50);
+    kill();
+    index_->damaged = "a bit was seen to flip";
+    open();
+    EXPECT_EQ(store_->status().opened_by, checkpointed ? "checkpoint" : "log");
+    EXPECT_NE(store_->status().reason.find("a bit was seen to flip"), std::string::npos) << store_->status().reason;
+    expect_filled();
+    close();
+    open();
+    EXPECT_EQ(store_->status().opened_by, "directory");
+    expect_filled();
+    kill();
+    media_ = std::make_shared<MemoryLogMedia>();
+    lose_index();
+    filled_ = 0;
+  }
+}
+
 }  // namespace
 }  // namespace quarry::meta
