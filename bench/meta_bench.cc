@@ -33,7 +33,7 @@ struct Settings {
 struct Store {
   std::shared_ptr<MemoryLogMedia> media = std::make_shared<MemoryLogMedia>();
   std::unique_ptr<MemoryCommitLog> log;
-  std::unique_ptr<RocksdbMetaStore> store;
+  std::unique_ptr<LogMetaStore> store;
   std::string directory;
 };
 
@@ -44,7 +44,7 @@ Task<void> open(Store& to, MemoryLogFaults faults, bool checkpoints) {
   options.checkpoint_bytes_per_second = 0;
   if (!checkpoints) options.checkpoint_log_bytes = UINT64_MAX / 4;
   if (!checkpoints) options.checkpoint_at_close_bytes = 0;
-  auto opened = co_await RocksdbMetaStore::open(std::move(options), *to.log);
+  auto opened = co_await open_rocksdb_store(std::move(options), *to.log);
   CHECK(opened.has_value(), opened ? "" : opened.error().to_string().c_str());
   to.store = std::move(*opened);
 }

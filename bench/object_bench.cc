@@ -92,7 +92,9 @@ int run(size_t keys, std::string directory, bool only_puts) {
   SimExecutor executor;
   ThreadPool compute("compute", 2);
   meta::MemoryCommitLog log(std::make_shared<meta::MemoryLogMedia>());
-  auto store = must(executor.run(meta::RocksdbMetaStore::open({.directory = directory}, log)));
+  meta::RocksdbMetaOptions meta_options;
+  meta_options.directory = directory;
+  auto store = must(executor.run(meta::open_rocksdb_store(std::move(meta_options), log)));
   MemoryDataPlane data(*store);
   auto engine = make_object_engine({.meta = *store, .data = data, .clock = system_clock(), .random = system_random(), .compute = &compute});
   Bench bench{.engine = *engine, .keys = keys};

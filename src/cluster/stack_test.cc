@@ -11,7 +11,12 @@ uint64_t number_from(const char* variable, uint64_t otherwise) {
   return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
-TEST_F(StackTest, the_drives_alone_bring_everything_back) {
+class StackIndex : public StackTest, public ::testing::WithParamInterface<bool> {
+ protected:
+  StackIndex() { index_in_memory = GetParam(); }
+};
+
+TEST_P(StackIndex, the_drives_alone_bring_everything_back) {
   auto disks = make_disks(5);
   ASSERT_TRUE(create(disks, temporary.sub("a"), "ec:3+2"));
   const std::string key = cluster->master_key();
@@ -41,6 +46,8 @@ TEST_F(StackTest, the_drives_alone_bring_everything_back) {
     close();
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Index, StackIndex, ::testing::Bool(), [](const auto& info) { return info.param ? "memory" : "rocksdb"; });
 
 TEST_F(StackTest, inspect_prints_label_frames_files_and_roots_but_no_key) {
   auto disks = make_disks(2, 64 * kMiB);
@@ -82,8 +89,9 @@ constexpr StackWorkload kWorkloads[] = {
     {"one_drive", "ec:1+0", 1, 14, 5'000, 25'000, 3, 4, true, true}, {"whole", "whole:2+1", 4, 14, 5'000, 25'000, 2, 3, true, true},
 };
 
-class StackCrash : public StackTest, public ::testing::WithParamInterface<std::tuple<size_t, uint64_t>> {
+class StackCrash : public StackTest, public ::testing::WithParamInterface<std::tuple<size_t, uint64_t, bool>> {
  protected:
+  StackCrash() { index_in_memory = std::get<2>(GetParam()); }
   static constexpr uint64_t kDisk = 64 * kMiB;
 
   std::string name(int n) { return fmt::format("{}", n); }
@@ -186,6 +194,18 @@ class StackCrash : public StackTest, public ::testing::WithParamInterface<std::t
     ASSERT_EQ(found, expected);
   }
 
+  void bring_index(const std::string& from, const std::string& to) {
+    if (index_in_memory) {
+      indexes[to] = std::make_shared<meta::MemoryIndexMedia>(*indexes.at(from));
+    } else {
+      std::filesystem::copy(from, to, std::filesystem::copy_options::recursive);
+    }
+  }
+  void lose_index(const std::string& path) {
+    indexes.erase(path);
+    std::filesystem::remove_all(path);
+  }
+
   CrashTimeline timeline;
   std::vector<std::string> contents;
   std::map<int, DataLayout> live;
@@ -201,20 +221,26 @@ TEST_P(StackCrash, a_power_cut_leaves_all_that_was_acknowledged_and_nothing_else
   while (auto image = images.next()) {
     SCOPED_TRACE(fmt::format("image {} of workload {}, seed {}: {}", images.produced(), workload.name, seed, image->description));
     const std::string path = temporary.sub(fmt::format("image{}", images.produced()));
-    if (images.produced() % 4 == 3) std::filesystem::copy(temporary.sub("live"), path, std::filesystem::copy_options::recursive);
+    if (images.produced() % 4 == 3) bring_index(temporary.sub("live"), path);
     check(*image, path);
     if (HasFailure()) return;
-    std::filesystem::remove_all(path);
+    lose_index(path);
   }
   EXPECT_GE(images.produced(), wanted * 3 / 4);
   RecordProperty("images", static_cast<int>(images.produced()));
 }
 
+std::string crash_name(const ::testing::TestParamInfo<std::tuple<size_t, uint64_t, bool>>& info) {
+  return fmt::format("{}_{}", kWorkloads[std::get<0>(info.param)].name, std::get<1>(info.param));
+}
 INSTANTIATE_TEST_SUITE_P(Workloads, StackCrash,
-                         ::testing::Combine(::testing::Range(size_t{0}, std::size(kWorkloads)), ::testing::Values(0u, 1u)),
-                         [](const auto& info) {
-                           return fmt::format("{}_{}", kWorkloads[std::get<0>(info.param)].name, std::get<1>(info.param));
-                         });
+                         ::testing::Combine(::testing::Range(size_t{0}, std::size(kWorkloads)), ::testing::Values(0u, 1u),
+                                            ::testing::Values(false)),
+                         crash_name);
+INSTANTIATE_TEST_SUITE_P(WorkloadsIndexInMemory, StackCrash,
+                         ::testing::Combine(::testing::Range(size_t{0}, std::size(kWorkloads)), ::testing::Values(2u),
+                                            ::testing::Values(true)),
+                         crash_name);
 
 }  // namespace
 }  // namespace quarry::cluster

@@ -199,7 +199,7 @@ Task<Result<void>> RunningNode::try_to_open(std::vector<DriveToOpen> to_open, St
     meta_options.memtable_bytes = sizes.index_memtable;
     meta_options.spare_directories = {"/var/tmp", "/tmp", "/dev/shm"};
     meta_options.reserve_bytes = 8 * kMiB;
-    auto store = co_await meta::RocksdbMetaStore::open(std::move(meta_options), log);
+    auto store = co_await meta::open_rocksdb_store(std::move(meta_options), log);
     if (!store) co_return std::move(store).error();
     std::unique_ptr<meta::MetaStore> base = std::move(*store);
     co_return base;

@@ -2,8 +2,8 @@
 // promise, and a frame that decodes must be the one frame with these bytes.
 #include "base/coding.h"
 #include "codec/crc32c.h"
+#include "meta/checkpoint.h"
 #include "meta/log_frame.h"
-#include "meta/rocksdb/checkpoint_files.h"
 #include "meta/write_set.h"
 
 using namespace quarry;        // NOLINT: a fuzz target

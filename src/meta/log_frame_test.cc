@@ -4,8 +4,8 @@
 
 #include "base/coding.h"
 #include "codec/crc32c.h"
-#include "meta/rocksdb/checkpoint_files.h"
-#include "meta/rocksdb/conflict_window.h"
+#include "meta/checkpoint.h"
+#include "meta/log_store/conflict_window.h"
 #include "meta/write_set.h"
 
 namespace quarry::meta {

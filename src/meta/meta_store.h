@@ -1,7 +1,7 @@
 // The metadata contract: an ordered space of byte keys with serializable transactions, snapshots, ordered range reads, atomic
 // counters, watches and leases, and a commit version that only grows.
 //
-// Backends: RocksDB (meta/rocksdb: embedded default, its commits durable through a CommitLog on the drives), the in-memory
+// Backends: the embedded store (meta/log_store: commits durable through a CommitLog on the drives, rows in RocksDB or in memory), and the
 // fault-injecting twin (meta/memory). One conformance suite runs on every backend (meta/conformance.h).
 //
 // Limits every backend honours: key 1..2 KiB; value <= 64 KiB; transaction <= 4 MiB of writes.

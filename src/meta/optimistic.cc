@@ -236,6 +236,68 @@ class SpaceSnapshot final : public Snapshot {
   char space_;
 };
 
+class ViewCursor final : public Cursor {
+ public:
+  ViewCursor(std::shared_ptr<RowView> view, KeyRange range, Direction direction)
+      : view_(std::move(view)), range_(row_range(space::kUser, range)), left_(range_), direction_(direction) {}
+
+  Task<Result<std::vector<KeyValue>>> next(size_t limit) override {
+    if (limit == 0 || left_.begin >= left_.end) co_return std::vector<KeyValue>();
+    ScanOptions options{left_, limit, SIZE_MAX, direction_};
+    CO_TRY_ASSIGN(std::vector<KeyValue> rows, co_await view_->scan_rows(std::move(options)));
+    if (rows.empty()) {
+      left_.begin = left_.end;
+    } else {
+      pass(rows.back().key);
+    }
+    strip_space(rows);
+    co_return rows;
+  }
+
+  void seek(std::string key) override {
+    left_ = range_;
+    const std::string row = row_key(space::kUser, key);
+    if (direction_ == Direction::forward) {
+      left_.begin = std::max(left_.begin, row);
+    } else {
+      left_.end = std::min(left_.end, row + '\0');
+    }
+  }
+
+  Task<Result<void>> walk(Visit visit) override {
+    for (;;) {
+      if (left_.begin >= left_.end) co_return Result<void>();
+      ScanOptions options{left_, 64, SIZE_MAX, direction_};
+      CO_TRY_ASSIGN(std::vector<KeyValue> rows, co_await view_->scan_rows(std::move(options)));
+      if (rows.empty()) {
+        left_.begin = left_.end;
+        co_return Result<void>();
+      }
+      for (const KeyValue& row : rows) {
+        pass(row.key);
+        Step step = visit(std::string_view(row.key).substr(1), row.value);
+        if (step.kind == Step::Kind::stop) co_return Result<void>();
+        if (step.kind == Step::Kind::seek) {
+          seek(std::move(step.seek_to));
+          break;
+        }
+      }
+    }
+  }
+
+ private:
+  void pass(const std::string& row) {
+    if (direction_ == Direction::forward) {
+      left_.begin = row + '\0';
+    } else {
+      left_.end = row;
+    }
+  }
+  std::shared_ptr<RowView> view_;
+  KeyRange range_, left_;
+  Direction direction_;
+};
+
 }  // namespace
 
 std::unique_ptr<Transaction> make_transaction(std::shared_ptr<RowView> view, CommitSink& sink, char space) {
@@ -244,6 +306,10 @@ std::unique_ptr<Transaction> make_transaction(std::shared_ptr<RowView> view, Com
 
 std::unique_ptr<Snapshot> make_snapshot(std::shared_ptr<RowView> view, char space) {
   return std::make_unique<SpaceSnapshot>(std::move(view), space);
+}
+
+std::unique_ptr<Cursor> make_cursor(std::shared_ptr<RowView> view, KeyRange range, Direction direction) {
+  return std::make_unique<ViewCursor>(std::move(view), std::move(range), direction);
 }
 
 void strip_space(std::vector<KeyValue>& rows) {

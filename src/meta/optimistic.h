@@ -44,6 +44,8 @@ class CommitSink {
 // sink must outlive the transaction.
 std::unique_ptr<Transaction> make_transaction(std::shared_ptr<RowView> view, CommitSink& sink, char space);
 std::unique_ptr<Snapshot> make_snapshot(std::shared_ptr<RowView> view, char space);
+// Over users' keys, by scans of the view: for backends where a scan costs little to begin.
+std::unique_ptr<Cursor> make_cursor(std::shared_ptr<RowView> view, KeyRange range, Direction direction);
 
 // Turns results of scan_rows into users' rows (drops the space byte).
 void strip_space(std::vector<KeyValue>& rows);

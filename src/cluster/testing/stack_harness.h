@@ -10,6 +10,7 @@
 #include "io/sim/crash_recorder.h"
 #include "io/sim/sim_block_device.h"
 #include "io/sim/sim_executor.h"
+#include "meta/memory/memory_index.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
 
 namespace quarry::cluster {
@@ -40,7 +41,17 @@ inline Task<Result<std::unique_ptr<meta::MetaStore>>> open_small_rocksdb(Blockin
     options.checkpoint_log_bytes = checkpoint_log_bytes;
     options.checkpoint_ratio = 0;
   }
-  CO_TRY_ASSIGN(auto store, co_await meta::RocksdbMetaStore::open(std::move(options), *log));
+  CO_TRY_ASSIGN(auto store, co_await meta::open_rocksdb_store(std::move(options), *log));
+  co_return std::unique_ptr<meta::MetaStore>(std::move(store));
+}
+
+// The same with the index in memory.
+inline Task<Result<std::unique_ptr<meta::MetaStore>>> open_small_memory(std::shared_ptr<meta::MemoryIndexMedia> index, meta::CommitLog* log,
+                                                                        uint64_t checkpoint_log_bytes) {
+  meta::LogMetaOptions options;
+  options.checkpoint_log_bytes = checkpoint_log_bytes;
+  options.checkpoint_ratio = 0;
+  CO_TRY_ASSIGN(auto store, co_await meta::LogMetaStore::open(std::move(options), meta::make_memory_place(std::move(index)), *log));
   co_return std::unique_ptr<meta::MetaStore>(std::move(store));
 }
 
@@ -84,7 +95,10 @@ class StackTest : public ::testing::Test {
     o.metadata_directory = std::move(directory);
     o.blocking_pool = pool.get();
     o.open_meta = [this](meta::CommitLog& log, std::string path) {
-      return open_small_rocksdb(pool.get(), &log, std::move(path), 16 << 10);
+      if (!index_in_memory) return open_small_rocksdb(pool.get(), &log, std::move(path), 16 << 10);
+      auto& index = indexes[path];
+      if (index == nullptr) index = std::make_shared<meta::MemoryIndexMedia>();
+      return open_small_memory(index, &log, 16 << 10);
     };
     o.random = &random;
     o.tuning.shard_bytes = 64 * 1024;
@@ -161,6 +175,8 @@ class StackTest : public ::testing::Test {
   const std::unique_ptr<BlockingPool> pool = executor.make_pool("test", 2);
   SeededRandom random{7};
   TemporaryDirectory temporary;
+  bool index_in_memory = false;                                            // the metadata index, instead of in RocksDB
+  std::map<std::string, std::shared_ptr<meta::MemoryIndexMedia>> indexes;  // by what would be the directory
   std::unique_ptr<Cluster> cluster;
 };
 

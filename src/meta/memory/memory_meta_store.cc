@@ -229,68 +229,6 @@ class MemoryView final : public RowView {
   Version version_;
 };
 
-class MemoryCursor final : public Cursor {
- public:
-  MemoryCursor(std::shared_ptr<RowView> view, KeyRange range, Direction direction)
-      : view_(std::move(view)), range_(row_range(space::kUser, range)), left_(range_), direction_(direction) {}
-
-  Task<Result<std::vector<KeyValue>>> next(size_t limit) override {
-    if (limit == 0 || left_.begin >= left_.end) co_return std::vector<KeyValue>();
-    ScanOptions options{left_, limit, SIZE_MAX, direction_};
-    CO_TRY_ASSIGN(std::vector<KeyValue> rows, co_await view_->scan_rows(std::move(options)));
-    if (rows.empty()) {
-      left_.begin = left_.end;
-    } else {
-      pass(rows.back().key);
-    }
-    strip_space(rows);
-    co_return rows;
-  }
-
-  void seek(std::string key) override {
-    left_ = range_;
-    const std::string row = row_key(space::kUser, key);
-    if (direction_ == Direction::forward) {
-      left_.begin = std::max(left_.begin, row);
-    } else {
-      left_.end = std::min(left_.end, row + '\0');
-    }
-  }
-
-  Task<Result<void>> walk(Visit visit) override {
-    for (;;) {
-      if (left_.begin >= left_.end) co_return Result<void>();
-      ScanOptions options{left_, 64, SIZE_MAX, direction_};
-      CO_TRY_ASSIGN(std::vector<KeyValue> rows, co_await view_->scan_rows(std::move(options)));
-      if (rows.empty()) {
-        left_.begin = left_.end;
-        co_return Result<void>();
-      }
-      for (const KeyValue& row : rows) {
-        pass(row.key);
-        Step step = visit(std::string_view(row.key).substr(1), row.value);
-        if (step.kind == Step::Kind::stop) co_return Result<void>();
-        if (step.kind == Step::Kind::seek) {
-          seek(std::move(step.seek_to));
-          break;
-        }
-      }
-    }
-  }
-
- private:
-  void pass(const std::string& row) {
-    if (direction_ == Direction::forward) {
-      left_.begin = row + '\0';
-    } else {
-      left_.end = row;
-    }
-  }
-  std::shared_ptr<RowView> view_;
-  KeyRange range_, left_;
-  Direction direction_;
-};
-
 class MemoryMetaStoreImpl final : public MemoryMetaStore, CommitSink {
  public:
   MemoryMetaStoreImpl(std::shared_ptr<MemoryMetaMedia> media, MemoryMetaFaults faults, Clock* clock)
@@ -326,7 +264,7 @@ class MemoryMetaStoreImpl final : public MemoryMetaStore, CommitSink {
   }
   Task<Result<std::unique_ptr<Cursor>>> cursor(KeyRange range, Direction direction) override {
     CO_TRY(co_await enter(*instance_));
-    co_return std::make_unique<MemoryCursor>(std::make_shared<MemoryView>(instance_), std::move(range), direction);
+    co_return make_cursor(std::make_shared<MemoryView>(instance_), std::move(range), direction);
   }
   Task<Result<std::unique_ptr<Transaction>>> begin() override {
     CO_TRY(co_await enter(*instance_));

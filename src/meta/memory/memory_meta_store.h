@@ -1,5 +1,9 @@
 // The in-memory twin of the metadata store: exact multi-version semantics, and every fault the contract allows, drawn from a
-// seed or planned one by one. For tests and the simulator. Not for data anybody wants back.
+// seed or planned one by one. For tests of what stands above the contract. Not for data anybody wants back.
+// It shares neither committer nor conflict window with the store over a log (log_store/log_meta_store.h), on purpose: conflicts are decided
+// from the rows' own versions, so that the conformance suite compares two answers; and a commit whose answer is lost, or that conflicts
+// without need, comes when a test wants it. What is to run as on a node, log and recovery included, takes the store over a log with the
+// index in memory (memory_index.h) instead.
 //
 //   auto media = make_memory_meta_media();                     // what survives a crash
 //   auto store = MemoryMetaStore::open(media, {.seed = 7, .conflict_probability = 0.1});

@@ -11,7 +11,6 @@ namespace quarry::meta {
 namespace {
 
 constexpr char kKnownFilesName[] = "STORED_FILES";
-constexpr size_t kNameMax = 255;
 constexpr size_t kKnownFilesSizeMax = 256u << 20;
 
 class FileHandle {
@@ -27,70 +26,7 @@ class FileHandle {
   int fd_;
 };
 
-void encode_entry(Encoder& out, const CheckpointEntry& entry) { out.text(entry.name).text(entry.stored).u64(entry.size).u32(entry.crc); }
-
-Result<CheckpointEntry> decode_entry(Decoder& in) {
-  CheckpointEntry entry;
-  entry.name = std::string(in.text(kNameMax));
-  entry.stored = std::string(in.text(2 * kNameMax));
-  entry.size = in.u64();
-  entry.crc = in.u32();
-  TRY(in.check("a file of a metadata checkpoint"));
-  if (!is_plain_file_name(entry.name)) return fail(Code::corrupt, "a metadata checkpoint names a file that cannot be");
-  return entry;
-}
-
-std::string seal(std::string bytes) {
-  const uint32_t crc = crc32c(0, bytes_of(bytes));
-  Encoder(bytes).u32(crc);
-  return bytes;
-}
-
-Result<std::string_view> unseal(std::string_view bytes, std::string_view what) {
-  if (bytes.size() < 4) return fail(Code::corrupt, "{} is cut short", what);
-  const std::string_view body = bytes.substr(0, bytes.size() - 4);
-  if (crc32c(0, bytes_of(body)) != load_le<uint32_t>(bytes_of(bytes).last(4).data()))
-    return fail(Code::corrupt, "{} fails its checksum", what);
-  return body;
-}
-
 }  // namespace
-
-bool is_plain_file_name(std::string_view name) {
-  return !name.empty() && name.size() <= kNameMax && name.front() != '.' && name.find('/') == std::string_view::npos &&
-         name.find('\0') == std::string_view::npos;
-}
-
-std::string CheckpointExtra::encode() const {
-  std::string out;
-  Encoder to(out);
-  to.u32(kCheckpointMagic).u16(kCheckpointVersion).u16(0).text(applied.encode()).varint(files.size());
-  for (const auto& file : files) encode_entry(to, file);
-  return seal(std::move(out));
-}
-
-Result<CheckpointExtra> CheckpointExtra::decode(std::string_view bytes) {
-  TRY_ASSIGN(const std::string_view body, unseal(bytes, "the description of the metadata checkpoint"));
-  Decoder in(body);
-  if (in.u32() != kCheckpointMagic) return fail(Code::corrupt, "the description of the metadata checkpoint has no magic number");
-  const uint16_t version = in.u16(), flags = in.u16();
-  if (in.ok() && (version != kCheckpointVersion || flags != 0)) {
-    return fail(Code::incompatible, "a metadata checkpoint of version {}, flags {:#x}; this program reads version {}", version, flags,
-                kCheckpointVersion);
-  }
-  CheckpointExtra extra;
-  const std::string_view applied = in.text(256);
-  TRY(in.check("the description of the metadata checkpoint"));
-  TRY_ASSIGN(extra.applied, Applied::decode(applied));
-  const uint64_t count = in.varint();
-  if (count > kCheckpointFilesMax) return fail(Code::corrupt, "a metadata checkpoint of {} files", count);
-  for (uint64_t i = 0; i < count; ++i) {
-    TRY_ASSIGN(CheckpointEntry entry, decode_entry(in));
-    extra.files.push_back(std::move(entry));
-  }
-  TRY(in.finish("the description of the metadata checkpoint"));
-  return extra;
-}
 
 KnownFiles KnownFiles::load(const std::string& database_directory, const std::string& identity) {
   KnownFiles none{identity, {}};
@@ -103,7 +39,7 @@ KnownFiles KnownFiles::load(const std::string& database_directory, const std::st
   if (!in.ok() || known.identity != identity || identity.empty()) return none;
   const uint64_t count = in.varint();
   for (uint64_t i = 0; i < count; ++i) {
-    auto entry = decode_entry(in);
+    auto entry = CheckpointEntry::decode(in);
     if (!entry) return none;
     std::string name = entry->name;
     known.files.emplace(std::move(name), std::move(*entry));
@@ -116,7 +52,7 @@ Result<void> KnownFiles::save(const std::string& database_directory) const {
   std::string out;
   Encoder to(out);
   to.text(identity).varint(files.size());
-  for (const auto& [name, entry] : files) encode_entry(to, entry);
+  for (const auto& [name, entry] : files) entry.encode(to);
   return write_file_durably(database_directory + "/" + kKnownFilesName, seal(std::move(out)));
 }
 

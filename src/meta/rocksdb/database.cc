@@ -6,7 +6,6 @@
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
-#include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <unistd.h>
 
@@ -17,9 +16,6 @@ namespace quarry::meta {
 namespace {
 
 using ::rocksdb::Slice;
-
-const std::string kAppliedRow = row_key(space::kSystem, "applied");
-constexpr uint8_t kAppliedVersion = 1;
 
 // Rows removed with a range, per write batch; more are removed beforehand in batches of their own.
 constexpr size_t kRangeRowsMax = 32768;
@@ -98,26 +94,6 @@ Error plain_error(const ::rocksdb::Status& status, std::string_view what) {
 
 }  // namespace
 
-std::string Applied::encode() const {
-  std::string out;
-  Encoder(out).u8(kAppliedVersion).u64(frame).u64(version).u32(check).u64(log_bytes).bytes(store.bytes);
-  return out;
-}
-
-Result<Applied> Applied::decode(std::string_view value) {
-  Decoder in(value);
-  if (const uint8_t version = in.u8(); version != kAppliedVersion) return fail(Code::incompatible, "an applied row of version {}", version);
-  Applied applied;
-  applied.frame = in.u64();
-  applied.version = in.u64();
-  applied.check = in.u32();
-  applied.log_bytes = in.u64();
-  const ByteView store = in.bytes(applied.store.bytes.size());
-  TRY(in.finish("the applied row"));
-  std::copy(store.begin(), store.end(), applied.store.bytes.begin());
-  return applied;
-}
-
 Result<std::shared_ptr<Database>> Database::open(Settings settings, bool create) {
   const std::string path = settings.path;
   // RocksDB ends the process by an assertion when it finds no room for its MANIFEST.
@@ -143,7 +119,7 @@ Result<std::shared_ptr<Database>> Database::open(Settings settings, bool create)
 namespace {
 
 Result<std::unique_ptr<::rocksdb::DB>> open_to_look(const std::string& path) {
-  Database::Settings settings{path, 8u << 20, 1u << 20, 32u << 20, 64, 1, 1536, {}};
+  Database::Settings settings{path, {}, nullptr, 8u << 20, 1u << 20, 32u << 20, 64, 1, 1536};
   ::rocksdb::Options options = make_options(settings, ::rocksdb::NewLRUCache(settings.block_cache_bytes));
   ::rocksdb::DB* raw = nullptr;
   const ::rocksdb::Status status = ::rocksdb::DB::OpenForReadOnly(options, path, &raw);
@@ -157,7 +133,7 @@ Result<Database::Contents> Database::examine(const std::string& path) {
   TRY_ASSIGN(const std::unique_ptr<::rocksdb::DB> db, open_to_look(path));
   Contents contents;
   std::string value;
-  ::rocksdb::Status status = db->Get({}, kAppliedRow, &value);
+  ::rocksdb::Status status = db->Get({}, slice(kAppliedRow), &value);
   if (!status.ok()) return plain_error(status, fmt::format("reading the checkpoint in '{}'", path));
   TRY_ASSIGN(contents.applied, Applied::decode(value));
   const std::unique_ptr<::rocksdb::FileChecksumList> list(::rocksdb::NewFileChecksumList());
@@ -205,7 +181,7 @@ Error Database::damaged(std::string what) {
 
 Result<std::optional<Applied>> Database::applied() {
   std::string value;
-  const ::rocksdb::Status status = db_->Get({}, kAppliedRow, &value);
+  const ::rocksdb::Status status = db_->Get({}, slice(kAppliedRow), &value);
   if (status.IsNotFound()) return std::optional<Applied>();
   if (!status.ok()) return error_of(status, "reading how far the metadata index is");
   TRY_ASSIGN(const Applied applied, Applied::decode(value));
@@ -310,7 +286,7 @@ Result<void> Database::apply(const std::vector<std::string_view>& transactions, 
   for (const auto& [key, counter] : counters) {
     if (counter.changed) batch.Put(slice(key), counter_bytes(counter.value)).PermitUncheckedError();
   }
-  batch.Put(kAppliedRow, applied.encode()).PermitUncheckedError();
+  batch.Put(slice(kAppliedRow), applied.encode()).PermitUncheckedError();
   ::rocksdb::WriteOptions options;
   options.disableWAL = true;
   options.no_slowdown = !can_wait;
@@ -332,19 +308,16 @@ Result<void> Database::flush() {
   return {};
 }
 
-Result<void> Database::make_checkpoint(const std::string& directory) {
-  ::rocksdb::Checkpoint* raw = nullptr;
-  ::rocksdb::Status status = ::rocksdb::Checkpoint::Create(db_.get(), &raw);
-  const std::unique_ptr<::rocksdb::Checkpoint> checkpoint(raw);
-  if (status.ok()) status = checkpoint->CreateCheckpoint(directory, 0);
-  if (!status.ok()) return error_of(status, fmt::format("making a checkpoint in '{}'", directory));
-  return {};
-}
-
 std::string Database::identity() {
   std::string identity;
   db_->GetDbIdentity(identity).PermitUncheckedError();
   return identity;
+}
+
+std::map<std::string, CheckpointEntry> Database::stored_files() { return KnownFiles::load(settings_.path, identity()).files; }
+
+Result<void> Database::note_stored_files(const std::map<std::string, CheckpointEntry>& files) {
+  return KnownFiles{identity(), files}.save(settings_.path);
 }
 
 uint64_t Database::keys_estimate() {

@@ -2,18 +2,9 @@
 //
 // Applied is a row of the database itself, changed in the same write batch as the rows of its frames. There is one column family
 // and no write-ahead log, so whatever survives a crash is the state exactly after frame Applied::frame.
-// Thread-safe, except that apply() has one caller at a time.
 #pragma once
-#include <map>
-#include <memory>
-#include <string>
-#include <vector>
-
-#include "base/ids.h"
 #include "io/blocking_pool.h"
-#include "meta/commit_log.h"
-#include "meta/optimistic.h"
-#include "meta/rocksdb/rocksdb_meta_store.h"
+#include "meta/index.h"
 
 namespace rocksdb {
 class Cache;
@@ -26,27 +17,17 @@ class WriteBatch;
 
 namespace quarry::meta {
 
-// How far a database is.
-struct Applied {
-  FrameNumber frame = 0;
-  Version version = 0;
-  uint32_t check = 0;      // of that frame
-  uint64_t log_bytes = 0;  // of all frames up to it, since the beginning
-  Uuid store;
-  std::string encode() const;
-  static Result<Applied> decode(std::string_view value);
-};
-
 enum class ReadTier : uint8_t { memory, any };  // memory: never blocks, may not know
 
-class Database : public std::enable_shared_from_this<Database> {
+class Database final : public Index, public std::enable_shared_from_this<Database> {
  public:
   struct Settings {
-    std::string path;
+    std::string path, links;  // its directory, and that of hard links for a checkpoint
+    BlockingPool* pool;       // for reads of its views that block
     size_t block_cache_bytes, memtable_bytes, table_file_bytes;
     int open_files_max, background_jobs;
     uint64_t blob_size_min;
-    std::function<void(const std::string& what)> on_damage;  // called once, on any thread, when a read finds corruption
+    OnIndexDamage on_damage{};
   };
   // Blocks. Errors: corrupt, busy (open already), io_error, no_space.
   static Result<std::shared_ptr<Database>> open(Settings settings, bool create);
@@ -58,20 +39,25 @@ class Database : public std::enable_shared_from_this<Database> {
   static Result<Contents> examine(const std::string& path);
   // Reads every block and every row of it. For files that were made without a checksum. Blocks.
   static Result<void> verify(const std::string& path);
-  ~Database();
+  ~Database() override;
 
-  Result<std::optional<Applied>> applied();  // blocks
-  // One write batch: the operations of each transaction, in order, and the Applied row. can_wait false: answers busy, having done
-  // nothing, where the write would have to wait for a flush or compaction, or to read what is not in memory.
-  Result<void> apply(const std::vector<std::string_view>& transactions, const Applied& applied, bool can_wait);
-  Result<void> resume();  // blocks; after no_space: it can be written again, if there is room by now
-  Result<void> flush();   // blocks; then what is applied survives a crash of the process and the machine
-  // A directory of hard links with a flushed state; flushes first. Blocks.
-  Result<void> make_checkpoint(const std::string& directory);
-  std::string identity();  // changes whenever a database is made anew or restored
-  uint64_t keys_estimate();
-  uint64_t bytes_on_disk();
+  Result<std::optional<Applied>> applied() override;
+  // One write batch.
+  Result<void> apply(const std::vector<std::string_view>& transactions, const Applied& applied, bool can_wait) override;
+  Result<void> resume() override;
+  Result<void> flush() override;
+  std::shared_ptr<IndexView> view(Version version) override;
+  Result<std::shared_ptr<IndexCheckpoint>> checkpoint() override;
+  std::map<std::string, CheckpointEntry> stored_files() override;
+  Result<void> note_stored_files(const std::map<std::string, CheckpointEntry>& files) override;
+  Error damaged(std::string what) override;
+  uint64_t keys_estimate() override;
+  uint64_t bytes_on_disk() override;
+  uint64_t reads_on_pool() override { return pool_reads_.load(std::memory_order_relaxed); }
 
+  // For its views.
+  BlockingPool& pool() { return *settings_.pool; }
+  void count_pool_reads(size_t reads) { pool_reads_.fetch_add(reads, std::memory_order_relaxed); }
   // Reads at a snapshot. none of optional<...>: only a read of the lower tiers can tell.
   const ::rocksdb::Snapshot* take_snapshot();
   void release_snapshot(const ::rocksdb::Snapshot* snapshot);
@@ -79,45 +65,16 @@ class Database : public std::enable_shared_from_this<Database> {
   Result<std::optional<std::vector<KeyValue>>> scan(const ::rocksdb::Snapshot* snapshot, const ScanOptions& options, ReadTier tier);
   std::unique_ptr<::rocksdb::Iterator> iterator(const ::rocksdb::Snapshot* snapshot);
   Error error_of(const ::rocksdb::Status& status, std::string_view what);
-  // Damage was found from outside: told like that found by a read.
-  Error damaged(std::string what);
 
  private:
   explicit Database(Settings settings);
+  std::string identity();  // changes whenever a database is made anew or restored
   Result<void> remove_rows(::rocksdb::WriteBatch& batch, const Op& op, const std::set<std::string, std::less<>>& written);
   Settings settings_;
   std::shared_ptr<::rocksdb::Cache> cache_;
   std::unique_ptr<::rocksdb::DB> db_;
   std::atomic<bool> damage_told_ = false;
+  std::atomic<uint64_t> pool_reads_ = 0;
 };
-
-// A view of the database at one version. Thread-safe.
-class DatabaseView final : public RowView {
- public:
-  DatabaseView(std::shared_ptr<Database> database, Version version, BlockingPool& pool, std::atomic<uint64_t>& pool_reads);
-  DatabaseView(const DatabaseView&) = delete;
-  ~DatabaseView() override;
-  Version version() const override { return version_; }
-  Task<Result<std::optional<std::string>>> get_row(std::string row) override;
-  Task<Result<std::vector<KeyValue>>> scan_rows(ScanOptions options) override;
-  // The non-blocking half of get_row; none: ask get_row.
-  Result<std::optional<std::optional<std::string>>> get_in_memory(std::string_view row) {
-    return database_->get(snapshot_, row, ReadTier::memory);
-  }
-
-  Database& database() { return *database_; }
-  const ::rocksdb::Snapshot* snapshot() const { return snapshot_; }
-  BlockingPool& pool() { return pool_; }
-
- private:
-  std::shared_ptr<Database> database_;
-  const ::rocksdb::Snapshot* snapshot_;
-  Version version_;
-  BlockingPool& pool_;
-  std::atomic<uint64_t>& pool_reads_;
-};
-
-// walk() and next() run on the pool, over one iterator.
-std::unique_ptr<Cursor> make_database_cursor(std::shared_ptr<DatabaseView> view, KeyRange range, Direction direction);
 
 }  // namespace quarry::meta

@@ -10,22 +10,67 @@ namespace quarry::meta {
 namespace {
 // Scans up to so many rows are tried on the caller's thread: a row costs about a microsecond, a hop to the pool twenty.
 constexpr size_t kRowsInPlaceMax = 32;
-}  // namespace
 
-DatabaseView::DatabaseView(std::shared_ptr<Database> database, Version version, BlockingPool& pool, std::atomic<uint64_t>& pool_reads)
-    : database_(std::move(database)), snapshot_(database_->take_snapshot()), version_(version), pool_(pool), pool_reads_(pool_reads) {}
+// A view of the database at one version. Thread-safe.
+class DatabaseView final : public IndexView {
+ public:
+  DatabaseView(std::shared_ptr<Database> database, Version version)
+      : database_(std::move(database)), snapshot_(database_->take_snapshot()), version_(version) {}
+  DatabaseView(const DatabaseView&) = delete;
+  ~DatabaseView() override { database_->release_snapshot(snapshot_); }
+  Version version() const override { return version_; }
+  Task<Result<std::optional<std::string>>> get_row(std::string row) override;
+  Task<Result<std::vector<std::optional<std::string>>>> get_rows(std::vector<std::string> rows) override;
+  Task<Result<std::vector<KeyValue>>> scan_rows(ScanOptions options) override;
+  Result<std::optional<std::optional<std::string>>> get_in_memory(std::string_view row) override {
+    return database_->get(snapshot_, row, ReadTier::memory);
+  }
+  std::unique_ptr<Cursor> cursor(KeyRange range, Direction direction) override;
+  Index& index() const override { return *database_; }
 
-DatabaseView::~DatabaseView() { database_->release_snapshot(snapshot_); }
+  Database& database() { return *database_; }
+  const ::rocksdb::Snapshot* snapshot() const { return snapshot_; }
+
+ private:
+  std::shared_ptr<Database> database_;
+  const ::rocksdb::Snapshot* snapshot_;
+  Version version_;
+};
 
 Task<Result<std::optional<std::string>>> DatabaseView::get_row(std::string row) {
   CO_TRY_ASSIGN(auto found, get_in_memory(row));
   if (found) co_return std::move(*found);
-  pool_reads_.fetch_add(1, std::memory_order_relaxed);
   const auto read = [this, &row] { return database_->get(snapshot_, row, ReadTier::any); };
-  auto work = blocking(pool_, read);
+  database_->count_pool_reads(1);
+  auto work = blocking(database_->pool(), read);
   CO_TRY_ASSIGN(auto value, co_await std::move(work));
   CHECK(value.has_value(), "a read of all tiers knows");
   co_return std::move(*value);
+}
+
+Task<Result<std::vector<std::optional<std::string>>>> DatabaseView::get_rows(std::vector<std::string> rows) {
+  std::vector<std::optional<std::string>> values(rows.size());
+  std::vector<size_t> missing;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    CO_TRY_ASSIGN(auto found, get_in_memory(rows[i]));
+    if (found) {
+      values[i] = std::move(*found);
+    } else {
+      missing.push_back(i);
+    }
+  }
+  if (missing.empty()) co_return values;
+  const auto read = [this, &rows, &missing, &values]() -> Result<void> {
+    for (const size_t i : missing) {
+      TRY_ASSIGN(auto found, database_->get(snapshot_, rows[i], ReadTier::any));
+      values[i] = std::move(*found);
+    }
+    return {};
+  };
+  database_->count_pool_reads(missing.size());
+  auto work = blocking(database_->pool(), read);
+  CO_TRY(co_await std::move(work));
+  co_return values;
 }
 
 Task<Result<std::vector<KeyValue>>> DatabaseView::scan_rows(ScanOptions options) {
@@ -33,16 +78,15 @@ Task<Result<std::vector<KeyValue>>> DatabaseView::scan_rows(ScanOptions options)
     CO_TRY_ASSIGN(auto rows, database_->scan(snapshot_, options, ReadTier::memory));
     if (rows) co_return std::move(*rows);
   }
-  pool_reads_.fetch_add(1, std::memory_order_relaxed);
   const auto read = [this, &options] { return database_->scan(snapshot_, options, ReadTier::any); };
-  auto work = blocking(pool_, read);
+  database_->count_pool_reads(1);
+  auto work = blocking(database_->pool(), read);
   CO_TRY_ASSIGN(auto rows, co_await std::move(work));
   CHECK(rows.has_value(), "a scan of all tiers knows");
   co_return std::move(*rows);
 }
 
-namespace {
-
+// walk() and next() run on the pool, over one iterator.
 class DatabaseCursor final : public Cursor {
  public:
   DatabaseCursor(std::shared_ptr<DatabaseView> view, KeyRange range, Direction direction)
@@ -60,7 +104,7 @@ class DatabaseCursor final : public Cursor {
         return Step{rows.size() < limit ? Step::Kind::next : Step::Kind::stop, {}};
       });
     };
-    auto work = blocking(view_->pool(), collect);
+    auto work = blocking(view_->database().pool(), collect);
     CO_TRY(co_await std::move(work));
     co_return rows;
   }
@@ -69,7 +113,7 @@ class DatabaseCursor final : public Cursor {
 
   Task<Result<void>> walk(Visit visit) override {
     const auto all = [this, &visit] { return run(visit); };
-    auto work = blocking(view_->pool(), all);
+    auto work = blocking(view_->database().pool(), all);
     Result<void> result = co_await std::move(work);
     co_return result;
   }
@@ -125,10 +169,12 @@ class DatabaseCursor final : public Cursor {
   std::optional<std::string> seek_to_;
 };
 
+std::unique_ptr<Cursor> DatabaseView::cursor(KeyRange range, Direction direction) {
+  return std::make_unique<DatabaseCursor>(std::static_pointer_cast<DatabaseView>(shared_from_this()), std::move(range), direction);
+}
+
 }  // namespace
 
-std::unique_ptr<Cursor> make_database_cursor(std::shared_ptr<DatabaseView> view, KeyRange range, Direction direction) {
-  return std::make_unique<DatabaseCursor>(std::move(view), std::move(range), direction);
-}
+std::shared_ptr<IndexView> Database::view(Version version) { return std::make_shared<DatabaseView>(shared_from_this(), version); }
 
 }  // namespace quarry::meta

@@ -2,7 +2,7 @@
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 
-#include "meta/rocksdb/crash_fixture.h"
+#include "meta/crash_fixture.h"
 
 namespace quarry::meta {
 namespace {

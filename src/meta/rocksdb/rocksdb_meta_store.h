@@ -1,32 +1,16 @@
-// The embedded metadata store: RocksDB as an index that may be lost, over a CommitLog that may not.
+// The embedded metadata store of a node: the store over a log (log_store/log_meta_store.h) with RocksDB as its index, in a directory that
+// is a cache: deleting it loses nothing.
 //
-//   commit:  transactions queue up -> one committer validates them against recent writes, gives versions, packs a group into one
-//            log frame (docs/formats/metadata-log.md) -> CommitLog::append -> applied to RocksDB without its own log -> visible ->
-//            acknowledged. Several frames are in flight; they are applied in order.
-//   read:    at the newest applied version, on the caller's thread if the blocks are in memory, else on the blocking pool.
-//   restart: RocksDB says itself up to which frame it is current; the rest is replayed from the log. A directory that is missing,
-//            damaged, of another store, or not a prefix of this log's history is thrown away and restored from the newest
-//            checkpoint in the log. So the directory is a cache: deleting it loses nothing.
-//   checkpoint: in the background; only files that the last one does not hold are stored.
-//
-// Thread-safe. The committer runs on the executor that owns the log; open and close are called there.
+// Frames are applied to RocksDB without its own log. Reads are served on the caller's thread if the blocks are in memory, else on the
+// blocking pool. RocksDB's own threads flush and compact.
 #pragma once
-#include <memory>
-#include <string>
-
-#include "io/blocking_pool.h"
-#include "io/clock.h"
-#include "meta/commit_log.h"
-#include "meta/meta_store.h"
+#include "meta/log_store/log_meta_store.h"
 
 namespace quarry::meta {
 
-struct RocksdbMetaOptions {
-  std::string directory;         // created if missing; nothing else may live in it
-  BlockingPool* pool = nullptr;  // for calls that block; null: an own pool of own_pool_threads
+struct RocksdbMetaOptions : LogMetaOptions {  // pool null: an own one of own_pool_threads
+  std::string directory;                      // created if missing; nothing else may live in it
   size_t own_pool_threads = 4;
-  Clock* clock = nullptr;    // leases; null: the system's
-  Random* random = nullptr;  // identities; null: the system's
 
   // A start needs some room in the directory. Where a full file system has none, the index is made anew in the first of these directories
   // that lies on another one and has enough, for this run; without any the start fails (no_space). So that it rarely comes to that, so many
@@ -34,66 +18,16 @@ struct RocksdbMetaOptions {
   std::vector<std::string> spare_directories;
   uint64_t reserve_bytes = 0;
 
-  // Memory: about block_cache_bytes + 3 * memtable_bytes + the conflict window (below).
+  // Memory: about block_cache_bytes + 3 * memtable_bytes + the conflict window.
   size_t block_cache_bytes = 256u << 20;  // blocks, filters, indexes and small blobs; a hard limit but for pinned blocks
   size_t memtable_bytes = 64u << 20;
   size_t table_file_bytes = 32u << 20;  // table files: the unit of compaction and of incremental checkpoints
   int open_files_max = 1024;
   int background_jobs = 2;
   uint64_t blob_size_min = 1536;  // values of this size and more live in blob files, out of the way of compactions
-
-  // Commits.
-  size_t frames_in_flight_max = 4;
-  size_t group_bytes_max = 1u << 20;        // a group is closed at this size (one transaction may exceed it)
-  size_t queued_transactions_max = 65536;   // more: overloaded
-  size_t queued_bytes_max = 256u << 20;     // likewise
-  size_t conflict_window_entries = 131072;  // remembered recent writes; a transaction older than the window conflicts
-  size_t conflict_window_bytes = 32u << 20;
-
-  // Checkpoints: when the log has grown by max(checkpoint_log_bytes, checkpoint_ratio * size of the last checkpoint), at most
-  // checkpoint_log_bytes_max, since the last one; and at close if no more than checkpoint_at_close_bytes must be stored.
-  uint64_t checkpoint_log_bytes = 64u << 20;
-  double checkpoint_ratio = 0.5;
-  uint64_t checkpoint_log_bytes_max = 1u << 30;
-  uint64_t checkpoint_at_close_bytes = 64u << 20;
-  uint64_t checkpoint_bytes_per_second = 256u << 20;  // throttle; 0: none
-  Duration checkpoint_retry{std::chrono::seconds(30)};
-
-  // For crash tests: called at named points ("append.before", "append.after", "apply.after", "checkpoint.flushed",
-  // "checkpoint.stored", "checkpoint.published", ...), on any thread. true: behave as if the process died there: nothing more is
-  // written to the log, everything waiting and everything later answers an error. Once true, it stays true.
-  std::function<bool(std::string_view point)> die_at;
 };
 
-// Where the store stands, beyond MetaStore::Stats. For status pages and tests.
-struct RocksdbMetaStatus {
-  std::string opened_by;  // "directory" (with the replay of the log's rest), "checkpoint" (restored), "empty"
-  std::string reason;     // why the directory was not believed; empty if it was
-  uint64_t frames_replayed = 0;
-  uint64_t frame_appended = 0;  // durable
-  uint64_t frame_applied = 0;
-  uint64_t checkpoint_frame = 0;  // of the newest published checkpoint
-  bool checkpoint_running = false;
-  uint64_t checkpoint_bytes_done = 0, checkpoint_bytes_total = 0;  // of the running or the last one: to be stored
-  uint64_t checkpoints = 0, checkpoint_failures = 0;
-  std::string checkpoint_error;  // of the last failure, empty after a success
-  std::string failure;           // why the store takes no more commits; empty if it does
-  size_t queued_transactions = 0;
-  uint64_t reads_on_pool = 0;  // reads that had to hop to the blocking pool
-};
-
-class RocksdbMetaStore : public MetaStore {
- public:
-  // On the executor that owns `log`, which must outlive the store. Durable and complete when it returns: everything that was
-  // acknowledged under this log is there. Errors: corrupt, data_lost (the log cannot give what is needed, and the directory does
-  // not hold it either), io_error, misconfigured (the directory cannot be used), busy (open already).
-  static Task<Result<std::unique_ptr<RocksdbMetaStore>>> open(RocksdbMetaOptions options, CommitLog& log);
-
-  virtual RocksdbMetaStatus status() const = 0;
-  // Makes a checkpoint now and waits for it; joins one that runs. Any executor.
-  virtual Task<Result<void>> checkpoint() = 0;
-  // Ends as if the process had died: no flush, no checkpoint; waiting commits get unknown_outcome. For tests. On the log's executor.
-  virtual Task<void> kill() = 0;
-};
+// As LogMetaStore::open.
+Task<Result<std::unique_ptr<LogMetaStore>>> open_rocksdb_store(RocksdbMetaOptions options, CommitLog& log);
 
 }  // namespace quarry::meta

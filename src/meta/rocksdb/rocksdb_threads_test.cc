@@ -3,6 +3,7 @@
 
 #include "io/ring_executor.h"
 #include "io/thread_pool.h"
+#include "meta/memory/memory_index.h"
 #include "meta/memory/memory_meta_store.h"
 #include "meta/memory_commit_log.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
@@ -123,9 +124,9 @@ TEST(MetaThreads, every_loop_may_use_the_rocksdb_store) {
   options.memtable_bytes = 64u << 10;
   options.block_cache_bytes = 256u << 10;
   options.checkpoint_log_bytes = 16u << 10;
-  auto opened = wait_on((*pool)->executor(1), RocksdbMetaStore::open(options, log));
+  auto opened = wait_on((*pool)->executor(1), open_rocksdb_store(options, log));
   ASSERT_TRUE(opened) << opened.error().to_string();
-  RocksdbMetaStore& store = **opened;
+  LogMetaStore& store = **opened;
   run_loops(**pool, store, [&] {
     for (int i = 0; i < 5; ++i) {
       EXPECT_TRUE(wait_on((*pool)->executor(2), store.checkpoint()));
@@ -134,6 +135,26 @@ TEST(MetaThreads, every_loop_may_use_the_rocksdb_store) {
   });
   EXPECT_GE(store.status().checkpoints, 5u);
   EXPECT_TRUE(wait_on((*pool)->executor(0), store.close()));  // from another loop than its own
+  opened->reset();
+  (*pool)->stop();
+}
+
+// Its readers share no lock but that of the view: their answers come from rows that nobody changes.
+TEST(MetaThreads, every_loop_may_use_the_store_over_an_index_in_memory) {
+  auto pool = ExecutorPool::start({.name = "meta", .threads = 3});
+  if (!pool && pool.error().code() == Code::unsupported) GTEST_SKIP() << pool.error().to_string();
+  ASSERT_TRUE(pool) << pool.error().to_string();
+  MemoryCommitLog log(std::make_shared<MemoryLogMedia>(), {.append_delay = std::chrono::microseconds(100)});
+  LogMetaOptions options;
+  options.checkpoint_log_bytes = 16u << 10;
+  auto opened = wait_on((*pool)->executor(1), LogMetaStore::open(options, make_memory_place(std::make_shared<MemoryIndexMedia>()), log));
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  LogMetaStore& store = **opened;
+  run_loops(**pool, store, [&] {
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(wait_on((*pool)->executor(2), store.checkpoint()));
+    EXPECT_GT(store.stats().keys_estimate, 0u);
+  });
+  EXPECT_TRUE(wait_on((*pool)->executor(0), store.close()));
   opened->reset();
   (*pool)->stop();
 }

@@ -3,8 +3,8 @@
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 
-#include "meta/rocksdb/checkpoint_files.h"
-#include "meta/rocksdb/crash_fixture.h"
+#include "meta/checkpoint.h"
+#include "meta/crash_fixture.h"
 
 namespace quarry::meta {
 namespace {

@@ -1,7 +1,8 @@
-#include "meta/rocksdb/committer.h"
+#include "meta/log_store/committer.h"
 
 #include "base/log.h"
 #include "meta/log_frame.h"
+#include "meta/log_store/off_loop.h"
 
 namespace quarry::meta {
 namespace {
@@ -39,7 +40,7 @@ struct Committer::Pending {
 struct Committer::Frame {
   FrameNumber number = 0;
   std::string bytes;
-  Applied applied;  // what the database is at after it
+  Applied applied;  // what the index is at after it
   Version first_version = 0;
   size_t commits = 0;
   std::vector<Pending*> pending;    // in order of versions
@@ -92,15 +93,12 @@ struct Committer::Sleep {
   void await_resume() const noexcept {}
 };
 
-Committer::Committer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, Applied start,
-                     BlockingPool& pool, std::atomic<uint64_t>& pool_reads)
+Committer::Committer(const LogMetaOptions& options, CommitLog& log, std::shared_ptr<Index> index, Applied start)
     : version_(start.version),
       options_(options),
       home_(Executor::here()),
       log_(log),
-      database_(std::move(database)),
-      pool_(pool),
-      pool_reads_(pool_reads),
+      index_(std::move(index)),
       hub_(std::make_shared<WatchHub>(start.version)),
       window_(start.version, options.conflict_window_entries, options.conflict_window_bytes),
       assigned_(start) {
@@ -119,13 +117,13 @@ Task<Result<Version>> Committer::commit_rows(Version read_version, ReadSet reads
   co_return std::move(pending.result);
 }
 
-std::shared_ptr<DatabaseView> Committer::view() const {
+std::shared_ptr<IndexView> Committer::view() const {
   const std::lock_guard lock(view_mutex_);
   return view_;
 }
 
 void Committer::publish_view(Version version) {
-  auto next = std::make_shared<DatabaseView>(database_, version, pool_, pool_reads_);
+  auto next = index_->view(version);
   {
     const std::lock_guard lock(view_mutex_);
     view_.swap(next);
@@ -302,7 +300,7 @@ Task<void> Committer::check_apart(Pending* pending) {
       pending->reads.sort();
       return true;
     };
-    auto sorting = blocking(pool_, sort);
+    auto sorting = off_loop(options_.pool, sort);
     co_await std::move(sorting);
   }
   while (!dead_ && !pending->conflict && window_.cost(pending->checked, pending->reads) > kCompareInPlaceMax) {
@@ -417,7 +415,7 @@ Task<Result<void>> Committer::apply(Frame& frame) {
   auto decoded = decode_log_frame(bytes_of(frame.bytes));
   if (!decoded) co_return std::move(decoded).error();
   Result<void> applied = fail(Code::busy, "not tried yet");
-  if (frame.bytes.size() <= kApplyInPlaceMax) applied = database_->apply(decoded->transactions, frame.applied, false);
+  if (frame.bytes.size() <= kApplyInPlaceMax) applied = index_->apply(decoded->transactions, frame.applied, false);
   for (int attempt = 0; !applied; ++attempt) {
     const Code code = applied.error().code();
     if (code == Code::no_space) {  // in the root directory
@@ -428,10 +426,10 @@ Task<Result<void>> Committer::apply(Frame& frame) {
       break;
     }
     const auto slowly = [this, &decoded, &frame, code]() -> Result<void> {
-      if (code == Code::no_space) TRY(database_->resume());
-      return database_->apply(decoded->transactions, frame.applied, true);
+      if (code == Code::no_space) TRY(index_->resume());
+      return index_->apply(decoded->transactions, frame.applied, true);
     };
-    Task<Result<void>> work = blocking(pool_, slowly);
+    Task<Result<void>> work = off_loop(options_.pool, slowly);
     applied = co_await std::move(work);
   }
   if (!applied) co_return applied;
@@ -471,7 +469,7 @@ Task<void> Committer::stop(bool finish_accepted) {
     view_.reset();
   }
   hub_->close(stopped_error());
-  database_.reset();
+  index_.reset();
 }
 
 }  // namespace quarry::meta

@@ -1,13 +1,13 @@
 // Transactions that began long ago, or read very much, are compared with everything written since without holding up the loop.
 #include <ctime>
 
-#include "meta/rocksdb/conflict_window.h"
-#include "meta/rocksdb/crash_fixture.h"
+#include "meta/crash_fixture.h"
+#include "meta/log_store/conflict_window.h"
 
 namespace quarry::meta {
 namespace {
 
-class LongTransactions : public RocksdbCrash {
+class LongTransactions : public EitherCrash {
  protected:
   static int64_t cpu_ns() {  // of this thread: what the machine does otherwise is no standstill of the loop
     timespec now{};
@@ -52,7 +52,9 @@ class LongTransactions : public RocksdbCrash {
   }
 };
 
-TEST_F(LongTransactions, do_not_hold_up_the_loop) {
+INSTANTIATE_TEST_SUITE_P(Index, LongTransactions, kEitherIndex, kind_name);
+
+TEST_P(LongTransactions, do_not_hold_up_the_loop) {
   options_.conflict_window_bytes = 256u << 20;
   open();
   auto sees_none = reader(3000, 3000);
@@ -90,12 +92,12 @@ TEST_F(LongTransactions, do_not_hold_up_the_loop) {
   }
 }
 
-TEST_F(LongTransactions, are_answered_when_the_store_closes) {
+TEST_P(LongTransactions, are_answered_when_the_store_closes) {
   for (const bool kills : {false, true}) {
     open();
     auto old = reader(3000, 10);
     write(100, 1000, "w/");
-    const auto close_after = [](RocksdbMetaStore* store, bool kill) -> Task<Result<Version>> {
+    const auto close_after = [](LogMetaStore* store, bool kill) -> Task<Result<Version>> {
       co_await Executor::here().yield();
       co_await Executor::here().yield();
       if (kill) {
@@ -114,7 +116,7 @@ TEST_F(LongTransactions, are_answered_when_the_store_closes) {
     const bool committed = results[0].has_value();
     if (!kills) EXPECT_TRUE(committed) << "it was accepted before: " << results[0].error().to_string();
     store_.reset();
-    fs::remove_all(path());
+    lose_index();
     media_ = std::make_shared<MemoryLogMedia>();
   }
 }

@@ -1,4 +1,4 @@
-// For tests of the embedded store: a store over a log in memory that can be opened, closed, killed and damaged.
+// For tests of the store over a log: one over a log in memory that can be opened, closed, killed and damaged, with either index.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "io/sim/sim_executor.h"
+#include "meta/memory/memory_index.h"
 #include "meta/memory_commit_log.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
 #include "meta/temporary_directory.h"
@@ -25,15 +26,34 @@ inline std::shared_ptr<MemoryLogMedia> copy_of(MemoryLogMedia& from) {
   return to;
 }
 
-class RocksdbCrash : public ::testing::Test {
+inline Task<Result<Version>> put_one(LogMetaStore& store, std::string key) {
+  auto begun = co_await store.begin();
+  (*begun)->put(std::move(key), "1");
+  co_return co_await (*begun)->commit();
+}
+
+enum class IndexKind : uint8_t { rocksdb, memory };
+
+class StoreCrash : public ::testing::Test {
  protected:
+  explicit StoreCrash(IndexKind kind) : kind_(kind) {}
   void TearDown() override { kill(); }
 
+  // With the index in memory nothing is used but this thread, its time and its randomness.
+  Task<Result<std::unique_ptr<LogMetaStore>>> open_over(CommitLog& log) {
+    if (kind_ == IndexKind::rocksdb) {
+      RocksdbMetaOptions options = options_;
+      options.directory = path();
+      return open_rocksdb_store(std::move(options), log);
+    }
+    LogMetaOptions options = options_;
+    options.clock = &clock_;
+    options.random = &random_;
+    return LogMetaStore::open(std::move(options), make_memory_place(index_), log);
+  }
   Result<void> try_open() {
     log_ = std::make_unique<MemoryCommitLog>(media_, log_faults_);
-    RocksdbMetaOptions options = options_;
-    options.directory = path();
-    auto store = executor_.run(RocksdbMetaStore::open(std::move(options), *log_));
+    auto store = executor_.run(open_over(*log_));
     if (!store) return std::move(store).error();
     store_ = std::move(*store);
     return {};
@@ -53,6 +73,23 @@ class RocksdbCrash : public ::testing::Test {
     store_.reset();
   }
   std::string path() const { return directory_.path() + "/meta"; }
+
+  // While the store is closed.
+  void lose_index() {
+    fs::remove_all(path());
+    *index_ = {};
+  }
+  void save_index(const std::string& name) {
+    if (kind_ == IndexKind::rocksdb) copy_directory(path(), directory_.path() + "/" + name);
+    saved_[name] = *index_;
+  }
+  void bring_back_index(const std::string& name) {
+    if (kind_ == IndexKind::rocksdb) copy_directory(directory_.path() + "/" + name, path());
+    *index_ = saved_.at(name);
+  }
+  bool is_set_aside() const {
+    return kind_ == IndexKind::rocksdb ? fs::exists(path() + "/set-aside/CURRENT") : index_->set_aside.has_value();
+  }
 
   Version put(const std::string& key, const std::string& value) {
     auto transaction = std::move(executor_.run(store_->begin()).value());
@@ -102,8 +139,13 @@ class RocksdbCrash : public ::testing::Test {
     return found;
   }
 
+  const IndexKind kind_;
   SimExecutor executor_;
+  ManualClock clock_;
+  SeededRandom random_{1};
   TemporaryDirectory directory_;
+  std::shared_ptr<MemoryIndexMedia> index_ = std::make_shared<MemoryIndexMedia>();
+  std::map<std::string, MemoryIndexMedia> saved_;
   std::shared_ptr<MemoryLogMedia> media_ = std::make_shared<MemoryLogMedia>();
   MemoryLogFaults log_faults_;
   std::unique_ptr<MemoryCommitLog> log_;
@@ -115,8 +157,22 @@ class RocksdbCrash : public ::testing::Test {
     options.checkpoint_bytes_per_second = 0;
     return options;
   }();
-  std::unique_ptr<RocksdbMetaStore> store_;
+  std::unique_ptr<LogMetaStore> store_;
   int filled_ = 0;
 };
+
+class RocksdbCrash : public StoreCrash {
+ protected:
+  RocksdbCrash() : StoreCrash(IndexKind::rocksdb) {}
+};
+
+class EitherCrash : public StoreCrash, public ::testing::WithParamInterface<IndexKind> {
+ protected:
+  EitherCrash() : StoreCrash(GetParam()) {}
+};
+inline std::string kind_name(const ::testing::TestParamInfo<IndexKind>& info) {
+  return info.param == IndexKind::rocksdb ? "rocksdb" : "memory";
+}
+inline const auto kEitherIndex = ::testing::Values(IndexKind::rocksdb, IndexKind::memory);
 
 }  // namespace quarry::meta

@@ -1,18 +1,17 @@
-// Makes checkpoints of the database into the log, in the background: hard-linked files, of which only those are stored that the
-// newest published checkpoint does not hold. Never in the way of commits.
+// Makes checkpoints of the index into the log, in the background: files, of which only those are stored that the newest published
+// checkpoint does not hold. Never in the way of commits.
 // Confined to the log's executor; what blocks runs on the pool.
 #pragma once
 #include "io/sync.h"
-#include "meta/rocksdb/checkpoint_files.h"
-#include "meta/rocksdb/committer.h"
+#include "meta/log_store/committer.h"
 
 namespace quarry::meta {
 
 class Checkpointer {
  public:
-  // `directory` is the store's; the database's is directory/db, the hard links go to directory/checkpoint.
-  Checkpointer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, BlockingPool& pool,
-               const Committer::Counters& counters, KnownFiles known, uint64_t log_bytes_at_checkpoint, uint64_t last_size);
+  // known: files of this index that the newest published checkpoint holds, by name.
+  Checkpointer(const LogMetaOptions& options, CommitLog& log, std::shared_ptr<Index> index, const Committer::Counters& counters,
+               std::map<std::string, CheckpointEntry> known, uint64_t log_bytes_at_checkpoint, uint64_t last_size);
 
   // What the log already holds, at open.
   void start_at(FrameNumber frame, Version version) {
@@ -28,7 +27,7 @@ class Checkpointer {
   Task<Result<void>> run_at_close();
   // Waits for what runs; later calls do nothing.
   Task<void> stop();
-  void release_database() { database_.reset(); }  // after stop and run_at_close
+  void release_index() { index_.reset(); }  // after stop and run_at_close
   void die() { dead_ = true; }
 
   struct Progress {
@@ -40,6 +39,7 @@ class Checkpointer {
 
  private:
   struct Plan {
+    std::shared_ptr<IndexCheckpoint> source;
     CheckpointExtra extra;                       // files without a stored name are to be stored
     std::map<std::string, CheckpointFile> held;  // by stored name: already in the log
     uint64_t bytes_to_store = 0, bytes = 0;
@@ -47,17 +47,15 @@ class Checkpointer {
   Task<Result<void>> run_once(uint64_t bytes_to_store_max);
   Task<Result<void>> attempt(uint64_t bytes_to_store_max);
   Result<Plan> prepare(const std::optional<CheckpointManifest>& published);  // blocks
-  Task<Result<CheckpointFile>> store(CheckpointEntry* entry);
+  Task<Result<CheckpointFile>> store(IndexCheckpoint* source, CheckpointEntry* entry);
   uint64_t threshold() const;
   bool dying(std::string_view point);
 
-  const RocksdbMetaOptions& options_;
+  const LogMetaOptions& options_;
   CommitLog& log_;
-  std::shared_ptr<Database> database_;
-  BlockingPool& pool_;
+  std::shared_ptr<Index> index_;
   const Committer::Counters& counters_;
-  KnownFiles known_;
-  std::string database_directory_, link_directory_;
+  std::map<std::string, CheckpointEntry> known_;
   Executor& home_;
   Progress progress_;
   mutable std::mutex error_mutex_;

@@ -1,6 +1,6 @@
 // The one place where transactions become durable and visible.
 //
-//   commit() (any executor) -> queue -> [validate, give versions, pack a frame] -> CommitLog::append -> apply to the database,
+//   commit() (any executor) -> queue -> [validate, give versions, pack a frame] -> CommitLog::append -> apply to the index,
 //   frame by frame -> new view -> watches -> answers, each on its caller's executor.
 //
 // Everything in brackets and after it runs on the log's executor. Invariants:
@@ -16,8 +16,8 @@
 
 #include "io/sync.h"
 #include "meta/commit_log.h"
-#include "meta/rocksdb/conflict_window.h"
-#include "meta/rocksdb/database.h"
+#include "meta/log_store/conflict_window.h"
+#include "meta/log_store/log_meta_store.h"
 #include "meta/watch_hub.h"
 
 namespace quarry::meta {
@@ -29,9 +29,8 @@ class Committer final : public CommitSink {
     std::atomic<uint64_t> frame_appended = 0, frame_applied = 0, log_bytes = 0;
   };
 
-  // On the log's executor. `pool_reads` counts what the views send to the pool.
-  Committer(const RocksdbMetaOptions& options, CommitLog& log, std::shared_ptr<Database> database, Applied start, BlockingPool& pool,
-            std::atomic<uint64_t>& pool_reads);
+  // On the log's executor.
+  Committer(const LogMetaOptions& options, CommitLog& log, std::shared_ptr<Index> index, Applied start);
   ~Committer() override;
 
   void start();
@@ -39,7 +38,7 @@ class Committer final : public CommitSink {
   Task<Result<Version>> commit_rows(Version read_version, ReadSet reads, WriteSet writes) override;
 
   // The newest published view; null after stop. Any thread.
-  std::shared_ptr<DatabaseView> view() const;
+  std::shared_ptr<IndexView> view() const;
   Version version() const { return version_.load(std::memory_order_acquire); }
   std::shared_ptr<WatchHub> watches() const { return hub_; }
   const Counters& counters() const { return counters_; }
@@ -47,10 +46,10 @@ class Committer final : public CommitSink {
   std::string failure() const;  // why commits are refused now
   // Called on the log's executor after each applied frame.
   void on_applied(std::function<void()> fn) { on_applied_ = std::move(fn); }
-  // Stops taking commits, for ever; what waits is finished. Also used when the database itself fails.
+  // Stops taking commits, for ever; what waits is finished. Also used when the index itself fails.
   void fail_with(Error error);
 
-  // On the log's executor. finish: what was accepted is committed; else it is dropped as if the process died. Lets go of the database;
+  // On the log's executor. finish: what was accepted is committed; else it is dropped as if the process died. Lets go of the index;
   // the committer stays, to refuse what comes later.
   Task<void> stop(bool finish);
 
@@ -88,17 +87,15 @@ class Committer final : public CommitSink {
   std::optional<Error> refuse_;   // new commits get this, for ever
   std::optional<Error> stalled_;  // new commits get this until the log goes on
   mutable std::mutex view_mutex_;
-  std::shared_ptr<DatabaseView> view_;
+  std::shared_ptr<IndexView> view_;
   std::atomic<Version> version_;
   Counters counters_;
 
   // The log's executor only.
-  const RocksdbMetaOptions& options_;
+  const LogMetaOptions& options_;
   Executor& home_;
   CommitLog& log_;
-  std::shared_ptr<Database> database_;
-  BlockingPool& pool_;
-  std::atomic<uint64_t>& pool_reads_;
+  std::shared_ptr<Index> index_;
   const std::shared_ptr<WatchHub> hub_;
   ConflictWindow window_;
   Applied assigned_;  // as if every frame made so far were applied

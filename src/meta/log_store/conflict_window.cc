@@ -1,4 +1,4 @@
-#include "meta/rocksdb/conflict_window.h"
+#include "meta/log_store/conflict_window.h"
 
 #include <algorithm>
 #include <bit>
