@@ -140,7 +140,7 @@ class StoreCrash : public ::testing::Test {
   }
 
   const IndexKind kind_;
-  SimExecutor executor_;
+  SimExecutor executor_{{.threads = kind_ == IndexKind::rocksdb}};  // RocksDB has threads of its own anyway
   ManualClock clock_;
   SeededRandom random_{1};
   TemporaryDirectory directory_;

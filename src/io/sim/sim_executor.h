@@ -31,6 +31,7 @@ class SimExecutor : public Executor {
   void run_apart(std::function<void()> work) override;
 
   Random& random() override { return random_; }
+  void draw_from(uint64_t seed) { random_ = SeededRandom(seed); }  // from now on
 
   // Time passes and nothing runs: the process was stopped, or the guest paused. Between runs.
   void stand_still(Duration duration) { now_ += duration; }
