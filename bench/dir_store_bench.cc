@@ -22,7 +22,7 @@ using chunk::DirStore;
 constexpr uint32_t kChunk = 1 * kMiB;  // as the data plane writes them
 constexpr uint64_t kStride = 1 << 24;
 constexpr size_t kWindow = 8;  // chunks in flight
-constexpr size_t kAdoptWindow = 256;
+constexpr size_t kAdoptWindow = 256;  // files being adopted
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -156,7 +156,7 @@ int run(int argc, char** argv) {
     }
     fmt::print("round {} durable write {:13.0f} {:8.0f} {:7.2f}\n", round, cp_write, store_write, store_write / cp_write);
     fmt::print("round {} cold read     {:13.0f} {:8.0f} {:7.2f}, first {}\n", round, reads[0][0], reads[0][1], reads[0][1] / reads[0][0],
-               round % 2 == 0 ? "cp" : "store");
+               round % 2 == 0 ? "cat" : "store");
     fmt::print("round {} warm read     {:13.0f} {:8.0f} {:7.2f}\n", round, reads[1][0], reads[1][1], reads[1][1] / reads[1][0]);
     ratios_write.push_back(store_write / cp_write);
     // Who reads second may find the files in a cache of the machine below, which nobody here can drop.

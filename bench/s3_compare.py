@@ -23,6 +23,7 @@ import argparse
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -140,6 +141,7 @@ class Server:
 
 class Quarry(Server):
     name = "quarry"
+    longest_step, long_steps = 0.0, 0
 
     def __init__(self, work):
         self.group = MemoryGroup(self.name) if args.memory else None
@@ -161,11 +163,22 @@ class Quarry(Server):
                 sys.exit("quarry did not start: " + open(os.path.join(self.root, "log")).read()[-1000:])
             time.sleep(0.05)
         known = json.load(open(endpoints))
-        self.url, self.access, self.secret = known["s3"], known["access_key"], known["secret_key"]
+        self.url, self.access, self.secret, self.admin = known["s3"], known["access_key"], known["secret_key"], known["admin"]
 
     def make_cold(self):
         self.stop()
         self.start()
+
+    def stop(self):
+        self.note_steps()
+        super().stop()
+
+    def note_steps(self):
+        """The loops of this process so far; those of one that was stopped are remembered."""
+        text = urllib.request.urlopen(self.admin + "/metrics", timeout=10).read().decode()
+        steps = dict(re.findall(r"^(io_loop_\w+) (\S+)$", text, re.M))
+        self.longest_step = max(self.longest_step, float(steps["io_loop_step_seconds_max"]))
+        self.long_steps += int(steps["io_loop_long_steps"])
 
 
 class Minio(Server):
@@ -247,6 +260,7 @@ work = tempfile.mkdtemp(prefix="quarry-bench-", dir="/var/tmp")
 servers = []
 prepared = set()  # (server, bucket)
 report = []
+status = 0
 try:
     servers = [Quarry(work), Minio(work)]
     for row in args.rows.split(","):
@@ -317,6 +331,11 @@ try:
     print("peak memory: " + ", ".join(f"{s.name} {s.peak_memory_mib():.0f} MiB" for s in servers))
     if args.json:
         print(json.dumps(report, indent=1))
+    quarry = next(server for server in servers if server.name == "quarry")
+    quarry.note_steps()
+    print(f"steps on quarry's loops: {quarry.long_steps} took 10 ms of CPU time or more, the longest step {quarry.longest_step * 1e3:.1f} ms")
+    if quarry.long_steps > 0:
+        status = 1
 finally:
     for server in servers:
         if server.process.poll() is None:
@@ -325,3 +344,4 @@ finally:
         if getattr(server, "group", None):
             server.group.remove()
     shutil.rmtree(work, ignore_errors=True)
+sys.exit(status)

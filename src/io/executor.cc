@@ -30,6 +30,11 @@ Executor& Executor::here() {
 }
 void Executor::set_current(Executor* executor) { current_executor = executor; }
 
+bool Executor::had_its_time(TimePoint since) {
+  // A step of a task is to hold its loop for 10 ms at most; what is between two looks at the pace comes on top of this.
+  constexpr Duration kHoldMax = std::chrono::milliseconds(2);
+  return now() - since >= kHoldMax;
+}
 std::unique_ptr<BlockingPool> Executor::make_pool(std::string name, size_t threads) {
   return std::make_unique<ThreadPool>(std::move(name), threads);
 }

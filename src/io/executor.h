@@ -39,6 +39,8 @@ class Executor {
   virtual void post(std::coroutine_handle<> handle) = 0;
   virtual TimePoint now() const = 0;
 
+  // A long loop that has run since then is to let others run (io/pace.h).
+  virtual bool had_its_time(TimePoint since);
   // A pool of this executor's kind, `threads` wide: real threads, or the simulator's.
   virtual std::unique_ptr<BlockingPool> make_pool(std::string name, size_t threads);
   // Randomness of this executor's kind: the system's, or drawn from the simulator's seed. On this executor's thread.

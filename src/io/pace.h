@@ -12,11 +12,8 @@ namespace quarry {
 
 class Pace {
  public:
-  // A step of a task is to hold its loop for 10 ms at most; what is between two looks at the pace comes on top of this.
-  static constexpr Duration kHoldMax = std::chrono::milliseconds(2);
-
   Pace() : since_(Executor::here().now()) {}
-  bool await_ready() const { return Executor::here().now() - since_ < kHoldMax; }
+  bool await_ready() const { return !Executor::here().had_its_time(since_); }
   void await_suspend(std::coroutine_handle<> handle) {
     waited_ = true;
     Executor::here().post(handle);

@@ -264,7 +264,7 @@ class Store : public KfsChunkStore {
     Pace pace;
     for (std::optional<ChunkId> from = ChunkId{}; from;) {
       co_await pace;
-      size_t left = 1000;
+      size_t left = 64;
       const ChunkId begin = *std::exchange(from, std::nullopt);
       table_.visit(begin, [&](const TableEntry& entry) {
         if (left-- == 0) {

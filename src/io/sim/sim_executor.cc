@@ -50,6 +50,10 @@ bool SimExecutor::step() {
   return true;
 }
 
+bool SimExecutor::had_its_time(TimePoint) {
+  constexpr uint64_t kOneIn = 16;
+  return random_.below(kOneIn) == 0;
+}
 std::unique_ptr<BlockingPool> SimExecutor::make_pool(std::string name, size_t threads) {
   if (options_.threads) return Executor::make_pool(std::move(name), threads);
   return std::make_unique<SimPool>(*this, threads);

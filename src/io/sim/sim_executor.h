@@ -27,6 +27,7 @@ class SimExecutor : public Executor {
 
   void post(std::coroutine_handle<> handle) override;  // thread-safe
   TimePoint now() const override { return now_; }
+  bool had_its_time(TimePoint since) override;  // now and then: virtual time does not pass while a loop runs
   std::unique_ptr<BlockingPool> make_pool(std::string name, size_t threads) override;
   void run_apart(std::function<void()> work) override;
 

@@ -5,6 +5,8 @@
 #include <set>
 #include <thread>
 
+#include "io/pace.h"
+
 namespace quarry {
 namespace {
 
@@ -36,6 +38,28 @@ TEST(SimExecutor, the_order_of_ready_tasks_is_drawn_from_the_seed_alone) {
     orders.insert(first);
   }
   EXPECT_GT(orders.size(), 15u);
+}
+
+Task<void> pace_along(std::string* order, char name) {
+  Pace pace;
+  for (int i = 0; i < 200; ++i) {
+    co_await pace;
+    *order += name;
+  }
+}
+Task<std::string> pace_together() {
+  std::string order;
+  TaskGroup group;
+  for (const char name : {'a', 'b'}) group.spawn(pace_along(&order, name));
+  co_await group.join();
+  co_return order;
+}
+
+TEST(SimExecutor, long_loops_let_others_run_at_any_place) {
+  std::string order = SimExecutor({.seed = 3}).run(pace_together());
+  EXPECT_EQ(order.size(), 400u);
+  order.erase(std::unique(order.begin(), order.end()), order.end());
+  EXPECT_GT(order.size(), 5u) << "they took turns";
 }
 
 Task<void> work_beside(BlockingPool* pool, int number, std::vector<int>* ended) {
