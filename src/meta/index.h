@@ -2,10 +2,9 @@
 // (log_store/log_meta_store.h) needs of whatever holds its rows; it makes durable nothing itself. An index may be lost, damaged, exchanged
 // or set back at any time while nobody has it open: the store catches it up from the log, or has it made anew from a checkpoint.
 //
-// Implementations: meta/rocksdb (a directory), meta/memory (memory_index.h: in one thread, for the simulator and for tests).
+// Implementations: meta/rocksdb (a directory), meta/memory (memory_index.h: for the simulator and for tests).
 //
-// Calls that are said to block are made on the blocking pool of the store, or in place where it has none: an index that is used without a
-// pool must not block.
+// Calls that are said to block are made on the blocking pool of the store.
 #pragma once
 #include <functional>
 #include <map>

@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "codec/crc32c.h"
-#include "meta/log_store/off_loop.h"
 
 namespace quarry::meta {
 namespace {
@@ -176,14 +175,14 @@ Task<Result<CheckpointFile>> Checkpointer::store(IndexCheckpoint* source, Checkp
 Task<Result<void>> Checkpointer::attempt(uint64_t bytes_to_store_max) {
   CO_TRY_ASSIGN(const std::optional<CheckpointManifest> published, log_.checkpoint());
   const auto preparing = [this, &published] { return prepare(published); };
-  auto work = off_loop(options_.pool, preparing);
+  auto work = blocking(*options_.pool, preparing);
   CO_TRY_ASSIGN(Plan plan, co_await std::move(work));
   const auto clean = [&plan]() -> bool {
     plan.source->remove();
     return true;
   };
   if (plan.bytes_to_store > bytes_to_store_max) {
-    auto cleaning = off_loop(options_.pool, clean);
+    auto cleaning = blocking(*options_.pool, clean);
     co_await std::move(cleaning);
     co_return Result<void>();
   }
@@ -230,7 +229,7 @@ Task<Result<void>> Checkpointer::attempt(uint64_t bytes_to_store_max) {
     clean();
     return index_->note_stored_files(known_);
   };
-  auto remembering = off_loop(options_.pool, remember);
+  auto remembering = blocking(*options_.pool, remember);
   const Result<void> remembered = co_await std::move(remembering);
   // Without it the next checkpoint stores everything again: more work, nothing lost.
   if (!remembered) LOG_WARNING("could not note what is checkpointed", {"error", remembered.error().to_string()});

@@ -9,8 +9,8 @@
 //            index is a cache: deleting it loses nothing.
 //   checkpoint: in the background; only files that the last one does not hold are stored.
 //
-// Thread-safe, where its index is. The committer runs on the executor that owns the log; open and close are called there. With an index in
-// memory and no pool there is no other thread: the whole store runs in a simulator.
+// Thread-safe. The committer runs on the executor that owns the log; open and close are called there. With an index in memory the whole
+// store runs in a simulator, in one thread.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,10 +24,12 @@
 namespace quarry::meta {
 
 struct LogMetaOptions {
-  BlockingPool* pool = nullptr;            // for calls of the index that block; null: none does
-  std::shared_ptr<BlockingPool> own_pool;  // the same, where the store is to keep it
-  Clock* clock = nullptr;                  // leases; null: the system's
-  Random* random = nullptr;                // identities; null: the system's
+  BlockingPool* pool = nullptr;  // for calls of the index that block; null: an own one of own_pool_threads
+  size_t own_pool_threads = 4;
+  std::shared_ptr<BlockingPool> own_pool{};  // made by need_pool(); the store keeps it
+  void need_pool();                          // on an executor, which makes it
+  Clock* clock = nullptr;                    // leases; null: the system's
+  Random* random = nullptr;                  // identities; null: the executor's
 
   // Commits. Memory: the queue, and the conflict window.
   size_t frames_in_flight_max = 4;
