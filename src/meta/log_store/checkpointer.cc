@@ -163,7 +163,10 @@ Result<Checkpointer::Plan> Checkpointer::prepare(const std::optional<CheckpointM
 }
 
 Task<Result<CheckpointFile>> Checkpointer::store(IndexCheckpoint* source, CheckpointEntry* entry) {
-  const auto reader = std::make_shared<PieceSums>(source->reader(*entry), entry->size);
+  const auto open = [source, entry] { return source->reader(*entry); };
+  auto opening = blocking(*options_.pool, open);
+  CommitLog::ReadPiece read = co_await std::move(opening);
+  const auto reader = std::make_shared<PieceSums>(std::move(read), entry->size);
   Task<Result<CheckpointFile>> work =
       log_.store_file(entry->stored, entry->size, [reader](uint64_t offset, size_t length) { return reader->read(offset, length); });
   Result<CheckpointFile> file = co_await std::move(work);

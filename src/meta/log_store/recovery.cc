@@ -14,7 +14,9 @@ constexpr size_t kRestoreFilesAtOnce = 4;
 
 // Reads one file of the checkpoint into the index being restored; verified by its length and CRC.
 Task<Result<void>> restore_file(CommitLog& log, BlockingPool& pool, IndexPlace& place, CheckpointEntry entry, CheckpointFile stored) {
-  CO_TRY_ASSIGN(const std::shared_ptr<RestoredFile> file, place.restore_file(entry.name));
+  const auto create = [&place, &entry] { return place.restore_file(entry.name); };
+  auto creating = blocking(pool, create);
+  CO_TRY_ASSIGN(const std::shared_ptr<RestoredFile> file, co_await std::move(creating));
   uint32_t crc = 0;
   for (uint64_t offset = 0; offset < entry.size;) {
     const size_t length = std::min<uint64_t>(kRestorePiece, entry.size - offset);
@@ -223,7 +225,9 @@ Task<Result<Recovered>> recover(const LogMetaOptions& options, IndexPlace& place
     CO_TRY(co_await std::move(dropping));
     if (extra) {
       out.opened_by = "checkpoint";
-      CO_TRY(place.begin_restore());
+      const auto begin = [&place] { return place.begin_restore(); };
+      auto beginning = blocking(pool, begin);
+      CO_TRY(co_await std::move(beginning));
       Task<Result<void>> restoring = restore_files(log, pool, place, *extra, *manifest);
       CO_TRY(co_await std::move(restoring));
       const auto put = [&place] { return place.end_restore(); };

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "meta/crash_fixture.h"
+#include "meta/rocksdb/rocksdb_place.h"
 
 namespace quarry::meta {
 namespace {
@@ -89,6 +90,38 @@ TEST_F(RocksdbCrash, damage_in_any_file_of_the_directory_is_found_and_repaired_f
     }
   }
   EXPECT_GE(rebuilt, 10);
+}
+
+TEST_F(RocksdbCrash, a_restore_blocks_the_pool_and_never_the_loop) {
+  struct OnThePool final : IndexPlace {
+    explicit OnThePool(std::unique_ptr<IndexPlace> beneath) : place(std::move(beneath)) {}
+    IndexPlace& there() const {
+      EXPECT_EQ(Executor::current(), nullptr);
+      return *place;
+    }
+    std::string name() const override { return place->name(); }
+    Result<Found> look(OnIndexDamage on_damage) override { return there().look(std::move(on_damage)); }
+    Result<void> discard(bool keep_aside) override { return there().discard(keep_aside); }
+    Result<void> begin_restore() override { return there().begin_restore(); }
+    Result<std::shared_ptr<RestoredFile>> restore_file(const std::string& name) override { return there().restore_file(name); }
+    Result<void> end_restore() override { return there().end_restore(); }
+    Result<std::shared_ptr<Index>> open(bool fresh, OnIndexDamage on_damage) override { return there().open(fresh, std::move(on_damage)); }
+    const std::unique_ptr<IndexPlace> place;
+  };
+  open();
+  fill(0, 50);
+  checkpoint();
+  kill();
+  lose_index();
+  RocksdbMetaOptions options = options_;
+  options.directory = path();
+  options.need_pool();
+  log_ = std::make_unique<MemoryCommitLog>(media_, log_faults_);
+  auto store = executor_.run(LogMetaStore::open(options, std::make_unique<OnThePool>(make_rocksdb_place(options)), *log_));
+  ASSERT_TRUE(store) << store.error().to_string();
+  store_ = std::move(*store);
+  EXPECT_EQ(store_->status().opened_by, "checkpoint");
+  expect_filled();
 }
 
 // RocksDB 7.8 ends a scan without an error at a file whose first block is damaged, if it looks for range tombstones.
