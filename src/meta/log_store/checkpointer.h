@@ -46,7 +46,8 @@ class Checkpointer {
   };
   Task<Result<void>> run_once(uint64_t bytes_to_store_max);
   Task<Result<void>> attempt(uint64_t bytes_to_store_max);
-  Result<Plan> prepare(const std::optional<CheckpointManifest>& published);  // blocks
+  Result<void> prepare(const std::optional<CheckpointManifest>& published, Plan& plan);  // blocks
+  Task<Result<void>> publish(Plan* plan);
   Task<Result<CheckpointFile>> store(IndexCheckpoint* source, CheckpointEntry* entry);
   uint64_t threshold() const;
   bool dying(std::string_view point);

@@ -92,6 +92,31 @@ TEST_F(RocksdbCrash, damage_in_any_file_of_the_directory_is_found_and_repaired_f
   EXPECT_GE(rebuilt, 10);
 }
 
+// Links keep files that the index has let go, in a file system that may be full.
+TEST_F(RocksdbCrash, a_checkpoint_that_fails_or_dies_leaves_no_links) {
+  const std::string links = path() + "/checkpoint";
+  open();
+  fill(0, 100);
+  log_->set_faults({.fail_store_after = 1});
+  EXPECT_EQ(executor_.run(store_->checkpoint()).error().code(), Code::no_space);
+  EXPECT_FALSE(fs::exists(links));
+  log_->set_faults({.fail_publish = true});
+  EXPECT_EQ(executor_.run(store_->checkpoint()).error().code(), Code::no_space);
+  EXPECT_FALSE(fs::exists(links));
+  kill();
+  options_.die_at = [](std::string_view at) { return at == "checkpoint.stored"; };
+  open();
+  EXPECT_FALSE(executor_.run(store_->checkpoint()));
+  kill();
+  EXPECT_TRUE(fs::exists(links)) << "it did not die as a process does";
+  fs::copy(links, links + ".tmp");  // where RocksDB makes them
+  options_.die_at = nullptr;
+  open();
+  EXPECT_FALSE(fs::exists(links));
+  EXPECT_FALSE(fs::exists(links + ".tmp"));
+  expect_filled();
+}
+
 TEST_F(RocksdbCrash, a_restore_blocks_the_pool_and_never_the_loop) {
   struct OnThePool final : IndexPlace {
     explicit OnThePool(std::unique_ptr<IndexPlace> beneath) : place(std::move(beneath)) {}

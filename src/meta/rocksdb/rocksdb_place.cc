@@ -21,9 +21,10 @@ struct Paths {
       : database(directory + "/db"),
         restoring(directory + "/restoring"),
         links(directory + "/checkpoint"),
+        making_links(links + ".tmp"),  // RocksDB's
         set_aside(directory + "/set-aside"),
         damaged(directory + "/" + kDamagedName) {}
-  std::string database, restoring, links, set_aside, damaged;
+  std::string database, restoring, links, making_links, set_aside, damaged;
 };
 
 Result<void> remove_tree(const std::string& path) {
@@ -103,6 +104,7 @@ class RocksdbPlace final : public IndexPlace {
       return fail(code, "cannot make the metadata directory '{}': {}", directory_, error.message());
     }
     TRY(remove_tree(paths_.links));
+    TRY(remove_tree(paths_.making_links));
     TRY(remove_tree(paths_.restoring));
     Found found;
     if (fs::exists(paths_.damaged, error)) {
