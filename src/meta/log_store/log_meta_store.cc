@@ -21,7 +21,6 @@ class LogMetaStoreImpl final : public LogMetaStore {
   ~LogMetaStoreImpl() override { CHECK(index_ == nullptr, "a LogMetaStore dies open: close or kill it first"); }
 
   Task<Result<void>> start(CommitLog& log) {
-    trouble_->what = place_->trouble();
     auto on_damage = [trouble = trouble_](const std::string& what) {
       const std::lock_guard lock(trouble->mutex);
       trouble->what = fmt::format("damaged: {}; nothing is lost: restart the node, which rebuilds it from the drives", what);
@@ -32,6 +31,10 @@ class LogMetaStoreImpl final : public LogMetaStore {
     reason_ = recovered.reason;
     frames_replayed_ = recovered.frames_replayed;
     index_ = std::move(recovered.index);
+    {
+      const std::lock_guard lock(trouble_->mutex);
+      trouble_->what = place_->trouble();  // an index that was found damaged on the way is replaced
+    }
     auto committer = std::make_unique<Committer>(options_, log, index_, recovered.applied);
     checkpointer_ = std::make_unique<Checkpointer>(options_, log, index_, committer->counters(), std::move(recovered.known),
                                                    recovered.checkpoint_log_bytes, recovered.checkpoint_size);
