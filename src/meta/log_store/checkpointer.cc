@@ -84,11 +84,8 @@ void Checkpointer::consider() {
 }
 
 Task<Result<void>> Checkpointer::run_now() {
-  for (;;) {
-    while (running_) co_await idle_.wait();
-    if (stopping_ || dead_) co_return fail(Code::cancelled, "the metadata store is closing");
-    if (!running_) break;
-  }
+  while (running_) co_await idle_.wait();
+  if (stopping_ || dead_) co_return fail(Code::cancelled, "the metadata store is closing");
   Task<Result<void>> work = run_once(UINT64_MAX);
   Result<void> done = co_await std::move(work);
   co_return done;

@@ -21,7 +21,7 @@ class Checkpointer {
   // Starts one if the log has grown enough (or `overdue` was set at open) and none runs.
   void consider();
   void set_overdue() { overdue_ = true; }
-  // Makes one now; if one runs, waits for it and makes another only if frames were applied since that one began.
+  // Makes one now; after the one that runs, if one does.
   Task<Result<void>> run_now();
   // The one at close: only if little must be stored.
   Task<Result<void>> run_at_close();

@@ -80,7 +80,7 @@ class LogMetaStore : public MetaStore {
   static Task<Result<std::unique_ptr<LogMetaStore>>> open(LogMetaOptions options, std::unique_ptr<IndexPlace> place, CommitLog& log);
 
   virtual LogMetaStatus status() const = 0;
-  // Makes a checkpoint now and waits for it; joins one that runs. Any executor.
+  // Makes a checkpoint now, or after the one that runs, and waits for it. Any executor.
   virtual Task<Result<void>> checkpoint() = 0;
   // Ends as if the process had died: no flush, no checkpoint; waiting commits get unknown_outcome. For tests. On the log's executor.
   virtual Task<void> kill() = 0;
