@@ -150,6 +150,12 @@ Result<void> Checkpointer::prepare(const std::optional<CheckpointManifest>& mani
         continue;
       }
     }
+    const auto unpublished = unpublished_.find(file.name);
+    if (file.immutable && unpublished != unpublished_.end() && unpublished->second.first.size == entry.size) {
+      plan.held.emplace(unpublished->second.first.stored, unpublished->second.second);
+      plan.extra.files.push_back(unpublished->second.first);
+      continue;
+    }
     TRY_ASSIGN(entry.crc, source.check(file));
     plan.bytes_to_store += entry.size;
     plan.extra.files.push_back(std::move(entry));
@@ -212,6 +218,7 @@ Task<Result<void>> Checkpointer::publish(Plan* plan) {
     if (dying("checkpoint.storing")) co_return fail(Code::cancelled, "died");
     Task<Result<CheckpointFile>> storing = store(plan->source.get(), &entry);
     CO_TRY_ASSIGN(CheckpointFile file, co_await std::move(storing));
+    unpublished_[entry.name] = {entry, file};
     manifest.files.push_back(std::move(file));
     progress_.bytes_done += entry.size;
     if (options_.checkpoint_bytes_per_second > 0 && !stopping_) {
@@ -230,6 +237,7 @@ Task<Result<void>> Checkpointer::publish(Plan* plan) {
   ++progress_.made;
   last_size_ = plan->bytes;
   overdue_ = false;
+  unpublished_.clear();
   known_.clear();
   for (auto& entry : plan->extra.files) {
     std::string name = entry.name;

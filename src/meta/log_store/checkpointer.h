@@ -57,6 +57,8 @@ class Checkpointer {
   std::shared_ptr<Index> index_;
   const Committer::Counters& counters_;
   std::map<std::string, CheckpointEntry> known_;
+  // By name: what attempts stored that failed later. The log keeps it until one is published, so it is not stored again and again.
+  std::map<std::string, std::pair<CheckpointEntry, CheckpointFile>> unpublished_;
   Executor& home_;
   Progress progress_;
   mutable std::mutex error_mutex_;

@@ -117,6 +117,34 @@ TEST_F(RocksdbCrash, a_checkpoint_that_fails_or_dies_leaves_no_links) {
   expect_filled();
 }
 
+// The log keeps what was stored until a checkpoint is published: attempts that store everything again would fill the drives.
+TEST_F(RocksdbCrash, a_checkpoint_goes_on_with_what_failed_ones_have_stored) {
+  options_.memtable_bytes = 8u << 20;  // one table and one file of blobs
+  open();
+  fill(0, 300);
+  const auto fails = [this](MemoryLogFaults faults) {
+    log_->set_faults(faults);
+    const uint64_t before = log_->bytes_stored();
+    EXPECT_EQ(executor_.run(store_->checkpoint()).error().code(), Code::no_space);
+    return log_->bytes_stored() - before;
+  };
+  const uint64_t first_file = fails({.fail_store_after = 1}), rest = fails({.fail_publish = true});
+  EXPECT_GT(first_file, 100'000u);
+  EXPECT_GT(rest, 50'000u);
+  EXPECT_LT(fails({.fail_publish = true}), 20'000u) << "MANIFEST, CURRENT and OPTIONS";
+  log_->set_faults({});
+  checkpoint();
+  uint64_t named = 0;
+  for (const auto& file : media_->manifest->files) named += file.size;
+  EXPECT_LE(first_file + rest, named + 20'000);
+  EXPECT_EQ(media_->files.size(), media_->manifest->files.size());
+  kill();
+  lose_index();
+  open();
+  EXPECT_EQ(store_->status().opened_by, "checkpoint");
+  expect_filled();
+}
+
 TEST_F(RocksdbCrash, a_restore_blocks_the_pool_and_never_the_loop) {
   struct OnThePool final : IndexPlace {
     explicit OnThePool(std::unique_ptr<IndexPlace> beneath) : place(std::move(beneath)) {}
