@@ -2,10 +2,9 @@
 // (log_store/log_meta_store.h) needs of whatever holds its rows; it makes durable nothing itself. An index may be lost, damaged, exchanged
 // or set back at any time while nobody has it open: the store catches it up from the log, or has it made anew from a checkpoint.
 //
-// Implementations: meta/rocksdb (a directory), meta/memory (memory_index.h: in one thread, for the simulator and for tests).
+// Implementations: meta/rocksdb (a directory), meta/memory (memory_index.h: for the simulator and for tests).
 //
-// Calls that are said to block are made on the blocking pool of the store, or in place where it has none: an index that is used without a
-// pool must not block.
+// Calls that are said to block are made on the blocking pool of the store.
 #pragma once
 #include <functional>
 #include <map>
@@ -44,7 +43,7 @@ class IndexCheckpoint {
   // that is not as it was made is `corrupt` here, or in prove() below, and the index knows itself damaged. Blocks.
   virtual Result<uint32_t> check(const File& file) = 0;
   virtual Result<void> prove() = 0;  // after all check(): what they could not tell. Blocks
-  // For CommitLog::store_file.
+  // For CommitLog::store_file. Blocks.
   virtual CommitLog::ReadPiece reader(const CheckpointEntry& entry) = 0;
   virtual void remove() = 0;  // blocks
 };
@@ -104,9 +103,9 @@ class IndexPlace {
   virtual Result<Found> look(OnIndexDamage on_damage) = 0;
   // Makes room for another one. keep_aside: for a person to look at. Blocks.
   virtual Result<void> discard(bool keep_aside) = 0;
-  // A checkpoint comes back: the files between these two calls; only the second one, which blocks, puts them in their place.
+  // A checkpoint comes back: the files between these two calls; only the second one puts them in their place. All three block.
   virtual Result<void> begin_restore() = 0;
-  virtual Result<std::shared_ptr<RestoredFile>> restore_file(const std::string& name) = 0;
+  virtual Result<std::shared_ptr<RestoredFile>> restore_file(const std::string& name) = 0;  // thread-safe
   virtual Result<void> end_restore() = 0;
   // fresh: an empty one is made; else what was restored. Blocks.
   virtual Result<std::shared_ptr<Index>> open(bool fresh, OnIndexDamage on_damage) = 0;

@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "codec/crc32c.h"
-#include "meta/log_store/off_loop.h"
 
 namespace quarry::meta {
 namespace {
@@ -85,11 +84,8 @@ void Checkpointer::consider() {
 }
 
 Task<Result<void>> Checkpointer::run_now() {
-  for (;;) {
-    while (running_) co_await idle_.wait();
-    if (stopping_ || dead_) co_return fail(Code::cancelled, "the metadata store is closing");
-    if (!running_) break;
-  }
+  while (running_) co_await idle_.wait();
+  if (stopping_ || dead_) co_return fail(Code::cancelled, "the metadata store is closing");
   Task<Result<void>> work = run_once(UINT64_MAX);
   Result<void> done = co_await std::move(work);
   co_return done;
@@ -130,8 +126,7 @@ Task<Result<void>> Checkpointer::run_once(uint64_t bytes_to_store_max) {
 }
 
 // Flush, hold still, look what is there. On the pool.
-Result<Checkpointer::Plan> Checkpointer::prepare(const std::optional<CheckpointManifest>& manifest) {
-  Plan plan;
+Result<void> Checkpointer::prepare(const std::optional<CheckpointManifest>& manifest, Plan& plan) {
   TRY_ASSIGN(plan.source, index_->checkpoint());
   if (dying("checkpoint.flushed")) return fail(Code::cancelled, "died");
   IndexCheckpoint& source = *plan.source;
@@ -155,16 +150,24 @@ Result<Checkpointer::Plan> Checkpointer::prepare(const std::optional<CheckpointM
         continue;
       }
     }
+    const auto unpublished = unpublished_.find(file.name);
+    if (file.immutable && unpublished != unpublished_.end() && unpublished->second.first.size == entry.size) {
+      plan.held.emplace(unpublished->second.first.stored, unpublished->second.second);
+      plan.extra.files.push_back(unpublished->second.first);
+      continue;
+    }
     TRY_ASSIGN(entry.crc, source.check(file));
     plan.bytes_to_store += entry.size;
     plan.extra.files.push_back(std::move(entry));
   }
-  TRY(source.prove());
-  return plan;
+  return source.prove();
 }
 
 Task<Result<CheckpointFile>> Checkpointer::store(IndexCheckpoint* source, CheckpointEntry* entry) {
-  const auto reader = std::make_shared<PieceSums>(source->reader(*entry), entry->size);
+  const auto open = [source, entry] { return source->reader(*entry); };
+  auto opening = blocking(*options_.pool, open);
+  CommitLog::ReadPiece read = co_await std::move(opening);
+  const auto reader = std::make_shared<PieceSums>(std::move(read), entry->size);
   Task<Result<CheckpointFile>> work =
       log_.store_file(entry->stored, entry->size, [reader](uint64_t offset, size_t length) { return reader->read(offset, length); });
   Result<CheckpointFile> file = co_await std::move(work);
@@ -175,34 +178,47 @@ Task<Result<CheckpointFile>> Checkpointer::store(IndexCheckpoint* source, Checkp
 
 Task<Result<void>> Checkpointer::attempt(uint64_t bytes_to_store_max) {
   CO_TRY_ASSIGN(const std::optional<CheckpointManifest> published, log_.checkpoint());
-  const auto preparing = [this, &published] { return prepare(published); };
-  auto work = off_loop(options_.pool, preparing);
-  CO_TRY_ASSIGN(Plan plan, co_await std::move(work));
-  const auto clean = [&plan]() -> bool {
-    plan.source->remove();
-    return true;
-  };
-  if (plan.bytes_to_store > bytes_to_store_max) {
-    auto cleaning = off_loop(options_.pool, clean);
-    co_await std::move(cleaning);
-    co_return Result<void>();
+  Plan plan;
+  const auto preparing = [this, &published, &plan] { return prepare(published, plan); };
+  auto work = blocking(*options_.pool, preparing);
+  Result<void> done = co_await std::move(work);
+  const bool publishes = done && plan.bytes_to_store <= bytes_to_store_max;
+  if (publishes) {
+    Task<Result<void>> publishing = publish(&plan);
+    done = co_await std::move(publishing);
   }
+  if (dead_ || plan.source == nullptr) co_return done;
+  // Also after a failure: what is held still takes room, which may be what is wanting.
+  const bool published_it = publishes && done;
+  const auto clean = [this, &plan, published_it]() -> Result<void> {
+    plan.source->remove();
+    return published_it ? index_->note_stored_files(known_) : Result<void>();
+  };
+  auto cleaning = blocking(*options_.pool, clean);
+  const Result<void> remembered = co_await std::move(cleaning);
+  // Without it the next checkpoint stores everything again: more work, nothing lost.
+  if (!remembered) LOG_WARNING("could not note what is checkpointed", {"error", remembered.error().to_string()});
+  co_return done;
+}
+
+Task<Result<void>> Checkpointer::publish(Plan* plan) {
   progress_.bytes_done = 0;
-  progress_.bytes_total = plan.bytes_to_store;
+  progress_.bytes_total = plan->bytes_to_store;
   // Unique for ever: no two attempts share it, whatever became of the others.
   Random& random = options_.random != nullptr ? *options_.random : Executor::here().random();
   const std::string suffix = fmt::format(".{:016x}{:016x}", random.u64(), random.u64());
   CheckpointManifest manifest;
-  manifest.frame = plan.extra.applied.frame;
-  for (auto& entry : plan.extra.files) {
+  manifest.frame = plan->extra.applied.frame;
+  for (auto& entry : plan->extra.files) {
     if (!entry.stored.empty()) {
-      manifest.files.push_back(plan.held.at(entry.stored));
+      manifest.files.push_back(plan->held.at(entry.stored));
       continue;
     }
     entry.stored = entry.name + suffix;
     if (dying("checkpoint.storing")) co_return fail(Code::cancelled, "died");
-    Task<Result<CheckpointFile>> storing = store(plan.source.get(), &entry);
+    Task<Result<CheckpointFile>> storing = store(plan->source.get(), &entry);
     CO_TRY_ASSIGN(CheckpointFile file, co_await std::move(storing));
+    unpublished_[entry.name] = {entry, file};
     manifest.files.push_back(std::move(file));
     progress_.bytes_done += entry.size;
     if (options_.checkpoint_bytes_per_second > 0 && !stopping_) {
@@ -211,29 +227,22 @@ Task<Result<void>> Checkpointer::attempt(uint64_t bytes_to_store_max) {
     }
   }
   if (dying("checkpoint.stored")) co_return fail(Code::cancelled, "died");
-  manifest.extra = plan.extra.encode();
+  manifest.extra = plan->extra.encode();
   Task<Result<void>> publishing = log_.publish_checkpoint(std::move(manifest));
   CO_TRY(co_await std::move(publishing));
   if (dying("checkpoint.published")) co_return fail(Code::cancelled, "died");
-  progress_.frame = plan.extra.applied.frame;
-  progress_.version = plan.extra.applied.version;
-  progress_.log_bytes = plan.extra.applied.log_bytes;
+  progress_.frame = plan->extra.applied.frame;
+  progress_.version = plan->extra.applied.version;
+  progress_.log_bytes = plan->extra.applied.log_bytes;
   ++progress_.made;
-  last_size_ = plan.bytes;
+  last_size_ = plan->bytes;
   overdue_ = false;
+  unpublished_.clear();
   known_.clear();
-  for (auto& entry : plan.extra.files) {
+  for (auto& entry : plan->extra.files) {
     std::string name = entry.name;
     known_.emplace(std::move(name), std::move(entry));
   }
-  const auto remember = [this, &clean]() -> Result<void> {
-    clean();
-    return index_->note_stored_files(known_);
-  };
-  auto remembering = off_loop(options_.pool, remember);
-  const Result<void> remembered = co_await std::move(remembering);
-  // Without it the next checkpoint stores everything again: more work, nothing lost.
-  if (!remembered) LOG_WARNING("could not note what is checkpointed", {"error", remembered.error().to_string()});
   co_return Result<void>();
 }
 

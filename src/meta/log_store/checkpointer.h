@@ -21,7 +21,7 @@ class Checkpointer {
   // Starts one if the log has grown enough (or `overdue` was set at open) and none runs.
   void consider();
   void set_overdue() { overdue_ = true; }
-  // Makes one now; if one runs, waits for it and makes another only if frames were applied since that one began.
+  // Makes one now; after the one that runs, if one does.
   Task<Result<void>> run_now();
   // The one at close: only if little must be stored.
   Task<Result<void>> run_at_close();
@@ -46,7 +46,8 @@ class Checkpointer {
   };
   Task<Result<void>> run_once(uint64_t bytes_to_store_max);
   Task<Result<void>> attempt(uint64_t bytes_to_store_max);
-  Result<Plan> prepare(const std::optional<CheckpointManifest>& published);  // blocks
+  Result<void> prepare(const std::optional<CheckpointManifest>& published, Plan& plan);  // blocks
+  Task<Result<void>> publish(Plan* plan);
   Task<Result<CheckpointFile>> store(IndexCheckpoint* source, CheckpointEntry* entry);
   uint64_t threshold() const;
   bool dying(std::string_view point);
@@ -56,6 +57,8 @@ class Checkpointer {
   std::shared_ptr<Index> index_;
   const Committer::Counters& counters_;
   std::map<std::string, CheckpointEntry> known_;
+  // By name: what attempts stored that failed later. The log keeps it until one is published, so it is not stored again and again.
+  std::map<std::string, std::pair<CheckpointEntry, CheckpointFile>> unpublished_;
   Executor& home_;
   Progress progress_;
   mutable std::mutex error_mutex_;

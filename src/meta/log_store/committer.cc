@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "meta/log_frame.h"
-#include "meta/log_store/off_loop.h"
 
 namespace quarry::meta {
 namespace {
@@ -300,7 +299,7 @@ Task<void> Committer::check_apart(Pending* pending) {
       pending->reads.sort();
       return true;
     };
-    auto sorting = off_loop(options_.pool, sort);
+    auto sorting = blocking(*options_.pool, sort);
     co_await std::move(sorting);
   }
   while (!dead_ && !pending->conflict && window_.cost(pending->checked, pending->reads) > kCompareInPlaceMax) {
@@ -429,7 +428,7 @@ Task<Result<void>> Committer::apply(Frame& frame) {
       if (code == Code::no_space) TRY(index_->resume());
       return index_->apply(decoded->transactions, frame.applied, true);
     };
-    Task<Result<void>> work = off_loop(options_.pool, slowly);
+    Task<Result<void>> work = blocking(*options_.pool, slowly);
     applied = co_await std::move(work);
   }
   if (!applied) co_return applied;

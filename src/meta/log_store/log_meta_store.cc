@@ -4,7 +4,6 @@
 #include "meta/leases.h"
 #include "meta/log_store/checkpointer.h"
 #include "meta/log_store/committer.h"
-#include "meta/log_store/off_loop.h"
 #include "meta/log_store/recovery.h"
 
 namespace quarry::meta {
@@ -22,7 +21,6 @@ class LogMetaStoreImpl final : public LogMetaStore {
   ~LogMetaStoreImpl() override { CHECK(index_ == nullptr, "a LogMetaStore dies open: close or kill it first"); }
 
   Task<Result<void>> start(CommitLog& log) {
-    trouble_->what = place_->trouble();
     auto on_damage = [trouble = trouble_](const std::string& what) {
       const std::lock_guard lock(trouble->mutex);
       trouble->what = fmt::format("damaged: {}; nothing is lost: restart the node, which rebuilds it from the drives", what);
@@ -33,6 +31,10 @@ class LogMetaStoreImpl final : public LogMetaStore {
     reason_ = recovered.reason;
     frames_replayed_ = recovered.frames_replayed;
     index_ = std::move(recovered.index);
+    {
+      const std::lock_guard lock(trouble_->mutex);
+      trouble_->what = place_->trouble();  // an index that was found damaged on the way is replaced
+    }
     auto committer = std::make_unique<Committer>(options_, log, index_, recovered.applied);
     checkpointer_ = std::make_unique<Checkpointer>(options_, log, index_, committer->counters(), std::move(recovered.known),
                                                    recovered.checkpoint_log_bytes, recovered.checkpoint_size);
@@ -201,7 +203,7 @@ class LogMetaStoreImpl final : public LogMetaStore {
     if (!(options_.die_at && options_.die_at("close.flush"))) {
       Index& index = *index_;
       const auto flush = [&index] { return index.flush(); };
-      auto flushing = off_loop(options_.pool, flush);
+      auto flushing = blocking(*options_.pool, flush);
       flushed = co_await std::move(flushing);
       auto last = checkpointer_->run_at_close();
       // Without it the next start on another machine replays more; nothing is lost.
@@ -219,7 +221,7 @@ class LogMetaStoreImpl final : public LogMetaStore {
       place_.reset();
       return true;
     };
-    auto dropping = off_loop(options_.pool, drop);
+    auto dropping = blocking(*options_.pool, drop);
     co_await std::move(dropping);
   }
 
@@ -241,7 +243,14 @@ class LogMetaStoreImpl final : public LogMetaStore {
 
 }  // namespace
 
+void LogMetaOptions::need_pool() {
+  if (pool != nullptr) return;
+  own_pool = Executor::here().make_pool("meta", std::max<size_t>(1, own_pool_threads));
+  pool = own_pool.get();
+}
+
 Task<Result<std::unique_ptr<LogMetaStore>>> LogMetaStore::open(LogMetaOptions options, std::unique_ptr<IndexPlace> place, CommitLog& log) {
+  options.need_pool();
   if (options.frames_in_flight_max == 0) options.frames_in_flight_max = 1;
   auto store = std::make_unique<LogMetaStoreImpl>(std::move(options), std::move(place));
   Task<Result<void>> starting = store->start(log);

@@ -9,8 +9,8 @@
 //            index is a cache: deleting it loses nothing.
 //   checkpoint: in the background; only files that the last one does not hold are stored.
 //
-// Thread-safe, where its index is. The committer runs on the executor that owns the log; open and close are called there. With an index in
-// memory and no pool there is no other thread: the whole store runs in a simulator.
+// Thread-safe. The committer runs on the executor that owns the log; open and close are called there. With an index in memory the whole
+// store runs in a simulator, in one thread.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,10 +24,12 @@
 namespace quarry::meta {
 
 struct LogMetaOptions {
-  BlockingPool* pool = nullptr;            // for calls of the index that block; null: none does
-  std::shared_ptr<BlockingPool> own_pool;  // the same, where the store is to keep it
-  Clock* clock = nullptr;                  // leases; null: the system's
-  Random* random = nullptr;                // identities; null: the system's
+  BlockingPool* pool = nullptr;  // for calls of the index that block; null: an own one of own_pool_threads
+  size_t own_pool_threads = 4;
+  std::shared_ptr<BlockingPool> own_pool{};  // made by need_pool(); the store keeps it
+  void need_pool();                          // on an executor, which makes it
+  Clock* clock = nullptr;                    // leases; null: the system's
+  Random* random = nullptr;                  // identities; null: the executor's
 
   // Commits. Memory: the queue, and the conflict window.
   size_t frames_in_flight_max = 4;
@@ -78,7 +80,7 @@ class LogMetaStore : public MetaStore {
   static Task<Result<std::unique_ptr<LogMetaStore>>> open(LogMetaOptions options, std::unique_ptr<IndexPlace> place, CommitLog& log);
 
   virtual LogMetaStatus status() const = 0;
-  // Makes a checkpoint now and waits for it; joins one that runs. Any executor.
+  // Makes a checkpoint now, or after the one that runs, and waits for it. Any executor.
   virtual Task<Result<void>> checkpoint() = 0;
   // Ends as if the process had died: no flush, no checkpoint; waiting commits get unknown_outcome. For tests. On the log's executor.
   virtual Task<void> kill() = 0;

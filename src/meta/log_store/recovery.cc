@@ -4,7 +4,6 @@
 #include "codec/crc32c.h"
 #include "io/sync.h"
 #include "meta/log_frame.h"
-#include "meta/log_store/off_loop.h"
 
 namespace quarry::meta {
 namespace {
@@ -14,8 +13,10 @@ constexpr size_t kRestorePiece = 4u << 20;
 constexpr size_t kRestoreFilesAtOnce = 4;
 
 // Reads one file of the checkpoint into the index being restored; verified by its length and CRC.
-Task<Result<void>> restore_file(CommitLog& log, BlockingPool* pool, IndexPlace& place, CheckpointEntry entry, CheckpointFile stored) {
-  CO_TRY_ASSIGN(const std::shared_ptr<RestoredFile> file, place.restore_file(entry.name));
+Task<Result<void>> restore_file(CommitLog& log, BlockingPool& pool, IndexPlace& place, CheckpointEntry entry, CheckpointFile stored) {
+  const auto create = [&place, &entry] { return place.restore_file(entry.name); };
+  auto creating = blocking(pool, create);
+  CO_TRY_ASSIGN(const std::shared_ptr<RestoredFile> file, co_await std::move(creating));
   uint32_t crc = 0;
   for (uint64_t offset = 0; offset < entry.size;) {
     const size_t length = std::min<uint64_t>(kRestorePiece, entry.size - offset);
@@ -26,18 +27,18 @@ Task<Result<void>> restore_file(CommitLog& log, BlockingPool* pool, IndexPlace& 
       crc = crc32c(crc, piece.view());
       return file->write(offset, piece.view());
     };
-    auto writing = off_loop(pool, write);
+    auto writing = blocking(pool, write);
     CO_TRY(co_await std::move(writing));
     offset += length;
   }
   if (crc != entry.crc) co_return fail(Code::corrupt, "checkpoint file '{}' fails its checksum", entry.stored);
   const auto sync = [&file] { return file->sync(); };
-  auto syncing = off_loop(pool, sync);
+  auto syncing = blocking(pool, sync);
   CO_TRY(co_await std::move(syncing));
   co_return Result<void>();
 }
 
-Task<Result<void>> restore_files(CommitLog& log, BlockingPool* pool, IndexPlace& place, CheckpointExtra extra,
+Task<Result<void>> restore_files(CommitLog& log, BlockingPool& pool, IndexPlace& place, CheckpointExtra extra,
                                  CheckpointManifest manifest) {
   std::map<std::string, CheckpointFile> stored;
   for (const auto& file : manifest.files) stored.emplace(file.name, file);
@@ -109,7 +110,7 @@ Task<Result<Buffer>> read_frame(CommitLog& log, FrameNumber number) {
   co_return bytes;
 }
 
-Task<Result<void>> replay(CommitLog& log, BlockingPool* pool, Recovered& to) {
+Task<Result<void>> replay(CommitLog& log, BlockingPool& pool, Recovered& to) {
   const FrameNumber last = log.last_frame();
   while (to.applied.frame < last) {
     std::vector<Task<Result<Buffer>>> reads;
@@ -138,7 +139,7 @@ Task<Result<void>> replay(CommitLog& log, BlockingPool* pool, Recovered& to) {
       }
       return {};
     };
-    auto applying = off_loop(pool, apply);
+    auto applying = blocking(pool, apply);
     CO_TRY(co_await std::move(applying));
   }
   co_return Result<void>();
@@ -147,7 +148,7 @@ Task<Result<void>> replay(CommitLog& log, BlockingPool* pool, Recovered& to) {
 }  // namespace
 
 Task<Result<Recovered>> recover(const LogMetaOptions& options, IndexPlace& place, CommitLog& log, OnIndexDamage on_damage) {
-  BlockingPool* const pool = options.pool;
+  BlockingPool& pool = *options.pool;
   CO_TRY_ASSIGN(const std::optional<CheckpointManifest> manifest, log.checkpoint());
   std::optional<CheckpointExtra> extra;
   if (manifest) {
@@ -160,7 +161,7 @@ Task<Result<Recovered>> recover(const LogMetaOptions& options, IndexPlace& place
   if (last < base) co_return fail(Code::corrupt, "the metadata log ends at frame {}, before its checkpoint at {}", last, base);
 
   const auto look = [&place, &on_damage] { return place.look(on_damage); };
-  auto looking = off_loop(pool, look);
+  auto looking = blocking(pool, look);
   CO_TRY_ASSIGN(IndexPlace::Found found, co_await std::move(looking));
   bool keep_aside = false;
 
@@ -196,7 +197,7 @@ Task<Result<Recovered>> recover(const LogMetaOptions& options, IndexPlace& place
       out.checkpoint_due = standing.unproven;
       Index& index = *out.index;
       const auto load = [&index] { return index.stored_files(); };
-      auto loading = off_loop(pool, load);
+      auto loading = blocking(pool, load);
       out.known = co_await std::move(loading);
     } else {
       found.reason = standing.reason;
@@ -207,7 +208,7 @@ Task<Result<Recovered>> recover(const LogMetaOptions& options, IndexPlace& place
         dropped.reset();
         return true;
       };
-      auto dropping = off_loop(pool, drop);
+      auto dropping = blocking(pool, drop);
       co_await std::move(dropping);
     }
   }
@@ -220,15 +221,17 @@ Task<Result<Recovered>> recover(const LogMetaOptions& options, IndexPlace& place
       LOG_INFO("the metadata index is rebuilt from the drives", {"directory", place.name()}, {"reason", found.reason});
     }
     const auto drop = [&place, keep_aside] { return place.discard(keep_aside); };
-    auto dropping = off_loop(pool, drop);
+    auto dropping = blocking(pool, drop);
     CO_TRY(co_await std::move(dropping));
     if (extra) {
       out.opened_by = "checkpoint";
-      CO_TRY(place.begin_restore());
+      const auto begin = [&place] { return place.begin_restore(); };
+      auto beginning = blocking(pool, begin);
+      CO_TRY(co_await std::move(beginning));
       Task<Result<void>> restoring = restore_files(log, pool, place, *extra, *manifest);
       CO_TRY(co_await std::move(restoring));
       const auto put = [&place] { return place.end_restore(); };
-      auto placing = off_loop(pool, put);
+      auto placing = blocking(pool, put);
       CO_TRY(co_await std::move(placing));
     } else {
       out.opened_by = last > 0 ? "log" : "empty";
@@ -250,7 +253,7 @@ Task<Result<Recovered>> recover(const LogMetaOptions& options, IndexPlace& place
       for (const auto& entry : extra->files) out.known.emplace(entry.name, entry);
       return out.index->note_stored_files(out.known);
     };
-    auto opening = off_loop(pool, open);
+    auto opening = blocking(pool, open);
     CO_TRY(co_await std::move(opening));
   }
   if (extra) {

@@ -222,6 +222,7 @@ class MemoryPlace final : public IndexPlace {
   }
   Result<void> begin_restore() override { return {}; }
   Result<std::shared_ptr<RestoredFile>> restore_file(const std::string& name) override {
+    const std::lock_guard lock(restoring_mutex_);
     return std::make_shared<RestoredPiece>(media_->restoring[name]);
   }
   Result<void> end_restore() override {
@@ -251,6 +252,7 @@ class MemoryPlace final : public IndexPlace {
     return index;
   }
   const std::shared_ptr<MemoryIndexMedia> media_;
+  std::mutex restoring_mutex_;
 };
 
 }  // namespace

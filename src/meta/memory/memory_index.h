@@ -1,12 +1,12 @@
 // The index in memory: for a store over a commit log (log_store/log_meta_store.h) in the simulator and in tests, without RocksDB, files or
-// threads. It never blocks, so the store needs no pool.
+// threads.
 //
 //   auto media = std::make_shared<MemoryIndexMedia>();                                  // what survives a crash, as a directory would
 //   auto store = co_await LogMetaStore::open({}, make_memory_place(media), log);
 //   co_await (*store)->kill();                                                          // media holds what was flushed last
 //   *media = {};                                                                        // the index is lost; the next open makes it anew
 //
-// The media belongs to the thread that has the store open; while it is closed tests copy it, exchange it, set it back.
+// The media belongs to the store that has it open; while it is closed tests copy it, exchange it, set it back.
 #pragma once
 #include "meta/index.h"
 #include "meta/memory/row_tree.h"

@@ -84,6 +84,22 @@ TEST_F(IndexWithoutRoom, starts_in_its_own_place_with_the_room_that_was_kept) {
   close();
 }
 
+TEST_F(IndexWithoutRoom, starts_elsewhere_where_not_even_a_directory_can_be_made) {
+  ASSERT_EQ(::mount("tmpfs", directory_.path().c_str(), "tmpfs", MS_REMOUNT, "size=24m,nr_inodes=200"), 0);
+  open();
+  fill(0, 50);
+  checkpoint();
+  fill(50, 60);
+  kill();
+  fs::remove_all(path() + "/db");
+  for (int i = 0; std::ofstream(fmt::format("{}/{}", directory_.path(), i)); ++i) ASSERT_LT(i, 1000);
+  open();
+  EXPECT_EQ(store_->status().opened_by, "checkpoint");
+  EXPECT_TRUE(spare_is_used());
+  expect_filled();
+  close();
+}
+
 TEST_F(IndexWithoutRoom, refuses_where_there_is_none_anywhere) {
   open();
   fill(0, 50);

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "meta/crash_fixture.h"
+#include "meta/rocksdb/rocksdb_place.h"
 
 namespace quarry::meta {
 namespace {
@@ -91,6 +92,91 @@ TEST_F(RocksdbCrash, damage_in_any_file_of_the_directory_is_found_and_repaired_f
   EXPECT_GE(rebuilt, 10);
 }
 
+// Links keep files that the index has let go, in a file system that may be full.
+TEST_F(RocksdbCrash, a_checkpoint_that_fails_or_dies_leaves_no_links) {
+  const std::string links = path() + "/checkpoint";
+  open();
+  fill(0, 100);
+  log_->set_faults({.fail_store_after = 1});
+  EXPECT_EQ(executor_.run(store_->checkpoint()).error().code(), Code::no_space);
+  EXPECT_FALSE(fs::exists(links));
+  log_->set_faults({.fail_publish = true});
+  EXPECT_EQ(executor_.run(store_->checkpoint()).error().code(), Code::no_space);
+  EXPECT_FALSE(fs::exists(links));
+  kill();
+  options_.die_at = [](std::string_view at) { return at == "checkpoint.stored"; };
+  open();
+  EXPECT_FALSE(executor_.run(store_->checkpoint()));
+  kill();
+  EXPECT_TRUE(fs::exists(links)) << "it did not die as a process does";
+  fs::copy(links, links + ".tmp");  // where RocksDB makes them
+  options_.die_at = nullptr;
+  open();
+  EXPECT_FALSE(fs::exists(links));
+  EXPECT_FALSE(fs::exists(links + ".tmp"));
+  expect_filled();
+}
+
+// The log keeps what was stored until a checkpoint is published: attempts that store everything again would fill the drives.
+TEST_F(RocksdbCrash, a_checkpoint_goes_on_with_what_failed_ones_have_stored) {
+  options_.memtable_bytes = 8u << 20;  // one table and one file of blobs
+  open();
+  fill(0, 300);
+  const auto fails = [this](MemoryLogFaults faults) {
+    log_->set_faults(faults);
+    const uint64_t before = log_->bytes_stored();
+    EXPECT_EQ(executor_.run(store_->checkpoint()).error().code(), Code::no_space);
+    return log_->bytes_stored() - before;
+  };
+  const uint64_t first_file = fails({.fail_store_after = 1}), rest = fails({.fail_publish = true});
+  EXPECT_GT(first_file, 100'000u);
+  EXPECT_GT(rest, 50'000u);
+  EXPECT_LT(fails({.fail_publish = true}), 20'000u) << "MANIFEST, CURRENT and OPTIONS";
+  log_->set_faults({});
+  checkpoint();
+  uint64_t named = 0;
+  for (const auto& file : media_->manifest->files) named += file.size;
+  EXPECT_LE(first_file + rest, named + 20'000);
+  EXPECT_EQ(media_->files.size(), media_->manifest->files.size());
+  kill();
+  lose_index();
+  open();
+  EXPECT_EQ(store_->status().opened_by, "checkpoint");
+  expect_filled();
+}
+
+TEST_F(RocksdbCrash, a_restore_blocks_the_pool_and_never_the_loop) {
+  struct OnThePool final : IndexPlace {
+    explicit OnThePool(std::unique_ptr<IndexPlace> beneath) : place(std::move(beneath)) {}
+    IndexPlace& there() const {
+      EXPECT_EQ(Executor::current(), nullptr);
+      return *place;
+    }
+    std::string name() const override { return place->name(); }
+    Result<Found> look(OnIndexDamage on_damage) override { return there().look(std::move(on_damage)); }
+    Result<void> discard(bool keep_aside) override { return there().discard(keep_aside); }
+    Result<void> begin_restore() override { return there().begin_restore(); }
+    Result<std::shared_ptr<RestoredFile>> restore_file(const std::string& name) override { return there().restore_file(name); }
+    Result<void> end_restore() override { return there().end_restore(); }
+    Result<std::shared_ptr<Index>> open(bool fresh, OnIndexDamage on_damage) override { return there().open(fresh, std::move(on_damage)); }
+    const std::unique_ptr<IndexPlace> place;
+  };
+  open();
+  fill(0, 50);
+  checkpoint();
+  kill();
+  lose_index();
+  RocksdbMetaOptions options = options_;
+  options.directory = path();
+  options.need_pool();
+  log_ = std::make_unique<MemoryCommitLog>(media_, log_faults_);
+  auto store = executor_.run(LogMetaStore::open(options, std::make_unique<OnThePool>(make_rocksdb_place(options)), *log_));
+  ASSERT_TRUE(store) << store.error().to_string();
+  store_ = std::move(*store);
+  EXPECT_EQ(store_->status().opened_by, "checkpoint");
+  expect_filled();
+}
+
 // RocksDB 7.8 ends a scan without an error at a file whose first block is damaged, if it looks for range tombstones.
 TEST_F(RocksdbCrash, a_scan_over_a_damaged_table_never_leaves_out_rows) {
   options_.table_file_bytes = 32u << 10;
@@ -116,6 +202,7 @@ TEST_F(RocksdbCrash, a_scan_over_a_damaged_table_never_leaves_out_rows) {
     }
     open();
     if (store_->status().opened_by != "directory") {  // the row that says how far it is was in that block
+      EXPECT_EQ(store_->stats().index_trouble, "") << "it was made anew";
       ++noticed;
       expect_filled();
       kill();

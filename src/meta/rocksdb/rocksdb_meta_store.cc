@@ -26,10 +26,7 @@ Task<Result<std::string>> find_spare_directory(const RocksdbMetaOptions& options
 }  // namespace
 
 Task<Result<std::unique_ptr<LogMetaStore>>> open_rocksdb_store(RocksdbMetaOptions options, CommitLog& log) {
-  if (options.pool == nullptr) {
-    options.own_pool = Executor::here().make_pool("meta", std::max<size_t>(1, options.own_pool_threads));
-    options.pool = options.own_pool.get();
-  }
+  options.need_pool();
   IndexRoom reserve(options.directory, options.reserve_bytes);
   const auto give_up = [&reserve] { return reserve.give_up(); };
   auto giving_up = blocking(*options.pool, give_up);

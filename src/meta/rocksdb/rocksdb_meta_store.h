@@ -8,9 +8,8 @@
 
 namespace quarry::meta {
 
-struct RocksdbMetaOptions : LogMetaOptions {  // pool null: an own one of own_pool_threads
-  std::string directory;                      // created if missing; nothing else may live in it
-  size_t own_pool_threads = 4;
+struct RocksdbMetaOptions : LogMetaOptions {
+  std::string directory;  // created if missing; nothing else may live in it
 
   // A start needs some room in the directory. Where a full file system has none, the index is made anew in the first of these directories
   // that lies on another one and has enough, for this run; without any the start fails (no_space). So that it rarely comes to that, so many

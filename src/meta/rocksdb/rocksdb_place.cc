@@ -21,16 +21,35 @@ struct Paths {
       : database(directory + "/db"),
         restoring(directory + "/restoring"),
         links(directory + "/checkpoint"),
+        making_links(links + ".tmp"),  // RocksDB's
         set_aside(directory + "/set-aside"),
         damaged(directory + "/" + kDamagedName) {}
-  std::string database, restoring, links, set_aside, damaged;
+  std::string database, restoring, links, making_links, set_aside, damaged;
 };
+
+// no_space: another directory may have it.
+Result<void> outcome(std::error_code error, std::string_view what) {
+  if (!error) return {};
+  const bool full = error.value() == ENOSPC || error.value() == EDQUOT;
+  return fail(full ? Code::no_space : Code::misconfigured, "{}: {}", what, error.message());
+}
+
+Result<void> make_directory(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  return outcome(error, fmt::format("cannot make '{}'", path));
+}
 
 Result<void> remove_tree(const std::string& path) {
   std::error_code error;
   fs::remove_all(path, error);
-  if (error) return fail(Code::misconfigured, "cannot remove '{}': {}", path, error.message());
-  return {};
+  return outcome(error, fmt::format("cannot remove '{}'", path));
+}
+
+Result<void> rename_tree(const std::string& from, const std::string& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  return outcome(error, fmt::format("cannot rename '{}'", from));
 }
 
 // Leaves a note in the directory that the next open must not believe it. Blocks.
@@ -96,15 +115,12 @@ class RocksdbPlace final : public IndexPlace {
 
   // The directory as it is: opens, and has an applied row.
   Result<Found> look(OnIndexDamage on_damage) override {
-    std::error_code error;
-    fs::create_directories(directory_, error);
-    if (error) {
-      const Code code = error == std::errc::no_space_on_device ? Code::no_space : Code::misconfigured;
-      return fail(code, "cannot make the metadata directory '{}': {}", directory_, error.message());
-    }
+    TRY(make_directory(directory_));
     TRY(remove_tree(paths_.links));
+    TRY(remove_tree(paths_.making_links));
     TRY(remove_tree(paths_.restoring));
     Found found;
+    std::error_code error;
     if (fs::exists(paths_.damaged, error)) {
       found.reason = "it was found damaged: " + read_small_file(paths_.damaged, 64 << 10).value_or("unknown");
       return found;
@@ -135,8 +151,7 @@ class RocksdbPlace final : public IndexPlace {
     std::error_code error;
     if (keep_aside && fs::exists(paths_.database, error)) {
       TRY(remove_tree(paths_.set_aside));
-      fs::rename(paths_.database, paths_.set_aside, error);
-      if (error) return fail(Code::misconfigured, "cannot move '{}' aside: {}", paths_.database, error.message());
+      TRY(rename_tree(paths_.database, paths_.set_aside));
     }
     TRY(remove_tree(paths_.database));
     fs::remove(paths_.damaged, error);
@@ -144,12 +159,7 @@ class RocksdbPlace final : public IndexPlace {
     return {};
   }
 
-  Result<void> begin_restore() override {
-    std::error_code error;
-    fs::create_directories(paths_.restoring, error);
-    if (error) return fail(Code::misconfigured, "cannot make '{}': {}", paths_.restoring, error.message());
-    return {};
-  }
+  Result<void> begin_restore() override { return make_directory(paths_.restoring); }
   Result<std::shared_ptr<RestoredFile>> restore_file(const std::string& name) override {
     std::string path = paths_.restoring + "/" + name;
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -158,9 +168,7 @@ class RocksdbPlace final : public IndexPlace {
   }
   Result<void> end_restore() override {
     TRY(sync_directory(paths_.restoring));
-    std::error_code failed;
-    fs::rename(paths_.restoring, paths_.database, failed);
-    if (failed) return fail(Code::misconfigured, "cannot rename '{}': {}", paths_.restoring, failed.message());
+    TRY(rename_tree(paths_.restoring, paths_.database));
     return sync_directory(directory_);
   }
 
