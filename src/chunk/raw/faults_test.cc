@@ -317,6 +317,32 @@ TEST_F(RawStoreFaults, a_segment_in_which_a_write_failed_is_not_lost) {
   }
 }
 
+// Every segment has one small hole left, and a chunk is put into several of them.
+TEST_F(RawStoreFaults, a_failed_write_of_one_run_gives_up_one_segment) {
+  uint64_t n = 1;
+  while (put(n, 900'000) && store->space().free_bytes > 0 && n < 2 * (raw::Geometry(superblock()).segments() - 1 - 3)) ++n;
+  ASSERT_EQ(store->stats().segments_retired, 0u);
+  const raw::Geometry geometry(superblock());
+  int writes = 0;
+  std::set<uint32_t> segments;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    const auto segment = written_to(request, geometry);
+    if (!segment) return fault;
+    if (++writes <= 2) segments.insert(*segment);
+    if (writes == 2) fault.fail = Code::io_error;
+    return fault;
+  });
+  ASSERT_TRUE(put(1000, 900'000));
+  disk->set_fault_hook({});
+  EXPECT_EQ(segments.size(), 2u) << "they did not meet";
+  EXPECT_EQ(store->stats().segments_retired, 1u);
+  expect_all();
+  cut_power();
+  open();
+  expect_all();
+}
+
 // Nothing is in the segment, so nothing of it need be said by a checkpoint.
 TEST_F(RawStoreFaults, a_slot_that_cannot_be_written_costs_its_free_segment_and_no_more) {
   const raw::Geometry geometry(superblock());
