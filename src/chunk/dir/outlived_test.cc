@@ -254,6 +254,35 @@ TEST_F(DirOutlived, removals_of_the_same_chunks_in_any_order_end_and_close_waits
   });
 }
 
+// One chunk, or all, is removed after finish_file has seen that they are there, while it waits for the disk. (They were there again then.)
+TEST_F(DirOutlived, what_is_removed_while_its_file_is_finished_stays_removed) {
+  const auto meet_finish = [](DirOutlived* t, ChunkId file, std::vector<ChunkId> chunks) -> Task<void> {
+    TaskGroup group;
+    Done finished, removed;
+    const std::string call = fmt::format("sync {}/f-{}", kUnfinished, file.to_string());
+    t->gated->hold(call);
+    group.spawn(keep(put_whole_file(*t->store, file, "b", "k", test_payload(1, 2 * kTestChunk)), &finished));
+    const bool held = co_await comes([&] { return t->gated->held(call) == 1; });
+    EXPECT_TRUE(held) << "they did not meet";
+    group.spawn(keep(t->store->remove(std::move(chunks)), &removed));
+    co_await comes([&] { return removed.has_value(); }, 100);
+    t->gated->let_all();
+    co_await group.join();
+    EXPECT_TRUE(*finished && *removed);
+  };
+  for (const uint64_t removed : {1, 2}) {
+    const ChunkId first{4, removed};
+    const std::vector<ChunkId> chunks = chunks_of(first, 2 * kTestChunk);
+    const uint64_t left = chunks.size() - removed;
+    executor.run(meet_finish(this, first, {chunks.begin() + static_cast<ptrdiff_t>(left), chunks.end()}));
+    for (size_t i = 0; i < chunks.size(); ++i) EXPECT_EQ(executor.run(store->get(chunks[i], 0, kChunkSizeMax)).has_value(), i < left) << i;
+    EXPECT_EQ(store->space().chunk_count, left);
+    EXPECT_EQ(store->space().payload_bytes, left * kTestChunk);
+    EXPECT_THAT(executor.run(store->fsck())->violations, IsEmpty());
+    ASSERT_TRUE(executor.run(store->remove(chunks)));
+  }
+}
+
 class DirOutlivedAdoption : public DirOutlived {
  public:
   void make_file(const std::string& path, const std::string& content) {

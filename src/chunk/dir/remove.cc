@@ -76,6 +76,14 @@ Task<Result<void>> DirStoreImpl::remove_chunks(std::vector<ChunkId> ids) {
 Task<Result<void>> DirStoreImpl::remove_of_file(ChunkId first, std::vector<uint32_t> indexes) {
   co_await naming_.acquire();
   FileEntry* entry = index_.file(first);
+  // Which chunks it has was decided when finishing it began.
+  while (entry != nullptr && entry->unfinished && entry->unfinished->finishing) {
+    const auto unfinished = entry->unfinished;
+    naming_.release();
+    co_await unfinished->idle.wait();
+    co_await naming_.acquire();
+    entry = index_.file(first);
+  }
   if (entry == nullptr) {
     naming_.release();
     co_return Result<void>{};

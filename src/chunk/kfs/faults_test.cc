@@ -1,4 +1,5 @@
 // File systems that fail under a kfs chunk store: the caller gets a clear error, the rest keeps working, nothing acknowledged is lost.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <leveldb/db.h>
 #include <sys/mount.h>
@@ -37,6 +38,8 @@ class FaultyFiles : public Files {
   mutable std::atomic<int> held_reads{0};
   std::atomic<bool> hold_appends{false};  // to logs: the same
   std::atomic<int> held_appends{0};
+  std::atomic<bool> hold_second_sync{false};  // of a log, and all after it
+  std::atomic<int> syncs_begun{0};
 
   Result<std::unique_ptr<Writable>> create(const std::string& path) override {
     TRY(may_write(path));
@@ -87,6 +90,9 @@ class FaultyFiles : public Files {
       return fail(Code::no_space, "{}: injected", path_);
     }
     Result<void> sync() override {
+      if (files_.hold_second_sync && path_.ends_with(".log") && ++files_.syncs_begun > 1) {
+        while (files_.hold_second_sync) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
       TRY(files_.may_write(path_));
       return inner_->sync();
     }
@@ -141,6 +147,7 @@ class KfsFaults : public testing::Test {
     files.write_error = 0;
     files.read_error = 0;
     files.hold_reads = false;
+    files.hold_second_sync = false;
     close();
   }
   Result<void> put(uint64_t n, size_t size) {
@@ -164,6 +171,13 @@ class KfsFaults : public testing::Test {
   void expect_all() {
     for (const auto& [n, size] : sizes) ASSERT_EQ(get(n), Code{0}) << n;
   }
+  static uint64_t hash_of(uint64_t n) {  // chooses the bucket
+    std::string bytes;
+    Encoder(bytes).key_u64(1).key_u64(n);
+    return hash64(bytes_of(bytes)) >> 56;
+  }
+  using Done = std::optional<Result<void>>;
+  static Task<void> keep(Task<Result<void>> task, Done* done) { *done = co_await std::move(task); }
   bool comes_online() {
     for (int i = 0; i < 1200 && store->health().state != StoreState::online; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -493,11 +507,6 @@ TEST_F(KfsFaults, a_removal_takes_nothing_that_was_put_after_another_removal_had
   options.tuning.cache_bytes = 0;  // what lies in a table is read from the file
   options.threads = 4;
   create();
-  const auto hash_of = [](uint64_t n) {  // its high byte chooses the bucket
-    std::string bytes;
-    Encoder(bytes).key_u64(1).key_u64(n);
-    return hash64(bytes_of(bytes)) >> 56;
-  };
   const uint64_t early = 1;
   uint64_t late = 2;
   while (hash_of(late) != hash_of(early)) ++late;
@@ -505,7 +514,6 @@ TEST_F(KfsFaults, a_removal_takes_nothing_that_was_put_after_another_removal_had
   close();
   open();  // now that one is in a table
   ASSERT_TRUE(put(late, 3000));
-  using Done = std::optional<Result<void>>;
   const auto meet = [](KfsFaults& t, uint64_t slow, uint64_t n) -> Task<void> {
     const auto begin = [](KfsChunkStore& on, std::vector<ChunkId> ids, Done* done) -> Task<void> { *done = co_await on.remove(ids); };
     const auto comes = [](std::function<bool()> what, int milliseconds) -> Task<bool> {
@@ -544,14 +552,41 @@ TEST_F(KfsFaults, a_removal_takes_nothing_that_was_put_after_another_removal_had
   EXPECT_EQ(get(early), Code::not_found);
 }
 
+// The first is gone from its bucket, the second takes long; the table still lists both.
+TEST_F(KfsFaults, what_a_removal_of_several_batches_has_taken_already_is_not_lost) {
+  create();
+  uint64_t second = 2;
+  while (hash_of(second) != hash_of(1)) ++second;
+  for (const uint64_t n : {uint64_t{1}, second}) ASSERT_TRUE(put(n, 13 * kMiB));  // both are more than go at once
+  const auto meet = [](KfsFaults& t, uint64_t other) -> Task<void> {
+    TaskGroup group;
+    Done removed;
+    t.files.hold_second_sync = true;
+    group.spawn(keep(t.store->remove({{1, 1}, {1, other}}), &removed));
+    while (t.files.syncs_begun < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const auto report = co_await t.store->fsck();
+    const auto got = co_await t.store->get({1, 1}, 0, kChunkSizeMax);
+    const auto scrubbed = co_await t.store->scrub({}, UINT64_MAX);
+    EXPECT_FALSE(removed) << "they did not meet";
+    EXPECT_EQ(report->chunks, 2u);
+    EXPECT_THAT(report->violations, testing::IsEmpty());
+    EXPECT_EQ(got.error().code(), Code::not_found);
+    EXPECT_THAT(scrubbed->damaged, testing::IsEmpty());
+    EXPECT_EQ(t.store->health().checksum_errors, 0u);
+    t.files.hold_second_sync = false;
+    co_await group.join();
+    EXPECT_TRUE(*removed);
+  };
+  executor.run(meet(*this, second));
+  EXPECT_THAT(executor.run(store->fsck())->violations, testing::IsEmpty());
+}
+
 // Two removals want the same chunks, in opposite order, and the store is closed meanwhile: one goes after the other, close after both.
 TEST_F(KfsFaults, removals_of_the_same_chunks_in_any_order_end_and_close_waits_for_them) {
   options.threads = 4;
   create();
   for (uint64_t n = 1; n <= 3; ++n) ASSERT_TRUE(put(n, 3000));
-  using Done = std::optional<Result<void>>;
   const auto meet = [](KfsFaults& t) -> Task<void> {
-    const auto keep = [](Task<Result<void>> task, Done* done) -> Task<void> { *done = co_await std::move(task); };
     TaskGroup group;
     Done first, second, third, closed;
     t.files.hold_appends = true;

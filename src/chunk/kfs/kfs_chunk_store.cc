@@ -182,7 +182,7 @@ class Store : public KfsChunkStore {
         });
     if (!read) {
       if (read.error().code() != Code::not_found) co_return std::move(read).error();
-      if (table_.find(id) == nullptr) co_return std::move(read).error();  // removed meanwhile
+      if (is_going(id)) co_return std::move(read).error();
       set_->note_checksum_error();
       co_return fail(Code::corrupt, "chunk {} is lost: S-bucket {} no longer holds it", id.to_string(), bucket_of(id));
     }
@@ -246,7 +246,7 @@ class Store : public KfsChunkStore {
       auto read = co_await blocking(pool_, [set = set_.get(), bucket = bucket_of(entry.id), id = entry.id] {
         return set->read(bucket, id.to_string(), 0, UINT64_MAX, [](ByteView) { return Result<void>(); });
       });
-      if (!read && table_.find(entry.id) == nullptr) continue;
+      if (!read && is_going(entry.id)) continue;
       if (!read && read.error().code() == Code::device_gone) co_return std::move(read).error();
       ++progress.chunks_checked;
       progress.bytes_checked += entry.size;
@@ -281,7 +281,8 @@ class Store : public KfsChunkStore {
           pool_, [set = set_.get(), bucket, entries = std::move(expected[bucket])] { return compare(*set, bucket, entries); });
       if (!violations) co_return std::move(violations).error();
       for (auto& [id, sentence] : *violations) {
-        // Put or removed while we looked.
+        // Put or removed while we looked, or just now: then the bucket may say so before the table does.
+        if (!sentence.always && (being_put_.contains(id) || being_removed_.contains(id))) continue;
         const bool listed = table_.find(id) != nullptr;
         if (sentence.record_found != listed || sentence.always) report.violations.push_back(std::move(sentence.text));
       }
@@ -459,6 +460,8 @@ class Store : public KfsChunkStore {
     return set_->bucket_of(static_cast<uint8_t>(hash64(bytes_of(bytes)) >> 56));
   }
 
+  // Removed, or just being removed: then it may be gone from its bucket and be in the table still.
+  bool is_going(const ChunkId& id) const { return table_.find(id) == nullptr || being_removed_.contains(id); }
   void add(const TableEntry& entry) {
     table_.insert(entry);
     payload_ += entry.size;

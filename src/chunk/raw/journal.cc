@@ -100,7 +100,7 @@ Task<void> Journal::write_loop() {
       continue;
     }
     const uint64_t first = position_.sequence;
-    auto written = co_await write_frame(records, count);
+    auto written = co_await write_frame(records, count, table);
     uint64_t sequence = first;
     for (Entry* entry : batch) {
       entry->sequence = sequence;
@@ -120,7 +120,7 @@ Task<void> Journal::write_loop() {
   writing_ = false;
 }
 
-Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count) {
+Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count, bool table) {
   uint32_t crc = 0;
   const uint64_t settled_for_recovery = failed_.empty() ? settled() : std::min(settled(), *failed_.begin() - 1);
   const LogFrame frame{drive_,
@@ -140,7 +140,7 @@ Task<Result<void>> Journal::write_frame(std::string_view records, uint32_t count
     written = co_await device_->write(at, bytes, Durability::durable);
     if (written) break;
     LOG_WARNING("a log frame cannot be written", {"device", device_->info().path}, {"offset", at}, {"error", written.error().to_string()});
-    if (written.error().code() != Code::io_error || !room_for(2 * frame.blocks, true)) co_return std::move(written).error().with("log");
+    if (written.error().code() != Code::io_error || !room_for(2 * frame.blocks, table)) co_return std::move(written).error().with("log");
     position_.block += frame.blocks;
   }
   if (!written) co_return std::move(written).error().with("log");

@@ -93,7 +93,7 @@ class Journal {
 
  private:
   Task<void> write_loop();
-  Task<Result<void>> write_frame(std::string_view records, uint32_t count);
+  Task<Result<void>> write_frame(std::string_view records, uint32_t count, bool table);
   bool room_for(uint32_t blocks, bool table) const;
 
   BlockDevice* device_ = nullptr;

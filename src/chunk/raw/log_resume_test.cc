@@ -167,6 +167,40 @@ TEST_F(RawLogResume, a_part_that_cannot_be_taken_back_as_a_whole_stops_no_mount_
   }
 }
 
+// A frame that is refused is put behind its place, but not where the lane keeps room for the table: the checkpoint that leaves the lane,
+// and each mount that is to end it, would find none.
+TEST_F(RawLogResume, a_refused_frame_takes_no_room_from_the_table) {
+  format(64 * kMiB);
+  const uint64_t reserve = place.reserve / kBlock;  // in blocks
+  for (uint64_t n = 1; position.block + 2 * reserve < place.lane_bytes / kBlock; ++n) append(encoded(RemoveRecord{{7, n}}), 1);
+  update_superblock(false);
+  int refused = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (in_log(request) && ++refused == 1) fault.fail = Code::io_error;
+    return fault;
+  });
+  {
+    auto device = disk->open();
+    Journal journal;
+    journal.start(*device, superblock.drive, superblock.salt, place, position);
+    Journal::Entry entry;  // as much as there is room for
+    for (; log_frame_blocks(entry.records.size() + 32) <= reserve; ++entry.count)
+      encode_record(RemoveRecord{{8, entry.count}}, entry.records);
+    ASSERT_EQ(log_frame_blocks(entry.records.size()), reserve);
+    const auto appended = executor.run(journal.append(entry));
+    EXPECT_FALSE(appended);
+    executor.run(journal.drain());
+    executor.run(device->close());
+  }
+  EXPECT_GE(refused, 1) << "they did not meet";
+  disk->set_fault_hook({});
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().to_string();
+  EXPECT_EQ((*store)->health().state, StoreState::online) << (*store)->health().reason;
+  expect_a_put_survives_a_cut(std::move(*store));
+}
+
 // After a clean close the log is not needed, so two rotten places in it cost nothing: but the first would be a gap in the middle of the
 // lane that is gone on in, at the mount after a power cut.
 TEST_F(RawLogResume, a_gap_that_a_clean_close_made_harmless_is_not_found_again_after_a_power_cut) {

@@ -242,7 +242,8 @@ Task<Result<void>> RawStoreImpl::take_back(TablePart part) {
 }
 
 Task<Result<void>> RawStoreImpl::begin_serving(const Recovered& recovered) {
-  CO_TRY(co_await look_at_owner());  // to recover may have taken minutes
+  // To recover may have taken minutes; and where nobody had to wait, another node may be opening the drive just now: one sees the other.
+  CO_TRY(co_await look_at_owner_now());
   Superblock next = supers_.superblock();
   next.clean = false;
   ++next.mounts;

@@ -386,5 +386,35 @@ TEST_F(RawStoreOutlived, a_put_on_a_full_drive_does_not_wait_for_compaction_to_r
   EXPECT_GE(slow_reads, 2);
 }
 
+// A checkpoint is asked for while one runs that fails. The lane that it would begin still holds what the failed one could not save. (The
+// process ended.)
+TEST_F(RawStoreOutlived, a_checkpoint_that_waited_for_one_that_failed_is_refused) {
+  ASSERT_TRUE(executor.run(put(1, 3'000)));
+  int refused = 0;
+  disk->set_fault_hook([&](const SimRequest& request) {
+    SimFault fault;
+    if (request.kind != SimRequestKind::write || slot_of(request) == raw::kNoSegment) return fault;
+    fault.fail = Code::io_error;
+    fault.delay = milliseconds(10);
+    ++refused;
+    return fault;
+  });
+  const auto meet = [](RawStoreOutlived& t) -> Task<void> {
+    TaskGroup group;
+    std::optional<Result<void>> first, second;
+    group.spawn(keep(t.store->checkpoint(), &first));
+    group.spawn(keep(t.store->checkpoint(), &second));
+    co_await sleep_for(milliseconds(5));
+    EXPECT_FALSE(first || second) << "they did not meet";
+    co_await group.join();
+    EXPECT_EQ(first->error().code(), Code::io_error);
+    EXPECT_EQ(second->error().code(), Code::read_only);
+  };
+  executor.run(meet(*this));
+  EXPECT_GE(refused, 1);
+  cut_power();
+  EXPECT_TRUE(has(1));
+}
+
 }  // namespace
 }  // namespace quarry::chunk

@@ -17,7 +17,11 @@ namespace quarry::chunk::raw {
 Task<Result<void>> RawStoreImpl::take_ownership() {
   Superblock next = supers_.superblock();
   // A file has a lock that everybody sees who can open it.
-  const bool nobodys = next.clean || device_->info().drive_class == DriveClass::file;
+  bool nobodys = device_->info().drive_class == DriveClass::file;
+  // One that was closed when it was loaded may have been opened by another node since.
+  if (!nobodys && next.clean) {
+    CO_TRY_ASSIGN(nobodys, co_await supers_.is_newest(*device_));
+  }
   next.fencing_epoch = next_fencing_epoch(next.fencing_epoch, Executor::here().random().u64());
   CO_TRY(co_await update_superblock(std::move(next)));
   if (!nobodys) co_await sleep_for(options_.owner_look + options_.owner_look / 4);

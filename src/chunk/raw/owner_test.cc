@@ -626,6 +626,102 @@ TEST_F(RawStoreOwner, of_two_that_open_at_once_at_most_one_writes) {
   EXPECT_GT(one, 0);
 }
 
+// On a long line: what it gets to see is a little old.
+class LateReader final : public BlockDevice {
+ public:
+  LateReader(std::unique_ptr<BlockDevice> device, std::function<Duration(size_t bytes)> late)
+      : device_(std::move(device)), late_(std::move(late)) {}
+  const DeviceInfo& info() const override { return device_->info(); }
+  Task<Result<void>> read(uint64_t offset, MutableByteView into) override {
+    auto got = co_await device_->read(offset, into);
+    co_await sleep_for(late_(into.size()));
+    co_return got;
+  }
+  Task<Result<void>> write(uint64_t offset, ByteView from, Durability how) override { return device_->write(offset, from, how); }
+  Task<Result<void>> write_gather(uint64_t offset, std::vector<ByteView> parts, Durability how) override {
+    return device_->write_gather(offset, std::move(parts), how);
+  }
+  Task<Result<void>> flush() override { return device_->flush(); }
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override { return device_->discard(offset, length); }
+  Task<Result<uint64_t>> refresh_size() override { return device_->refresh_size(); }
+  Task<void> close() override { co_return; }
+
+ private:
+  const std::unique_ptr<BlockDevice> device_;
+  const std::function<Duration(size_t)> late_;
+};
+
+// Both nodes open a drive that was closed properly, so that none has to wait for an older owner, and write at once.
+class RawStoreOwnerCrossing : public RawStoreOwner {
+ public:
+  struct Node {
+    std::optional<Result<std::unique_ptr<RawStore>>> opened;
+    std::vector<uint64_t> acknowledged;
+    bool ended = false;
+    bool serves() const { return opened && *opened; }
+  };
+  using Late = std::function<Duration(size_t bytes)>;
+  static Task<void> open_and_write(RawStoreOwnerCrossing& t, Node& node, Late late, uint64_t first) {
+    co_await keep_open(std::make_unique<LateReader>(t.handle(), std::move(late)), node.opened);
+    for (uint64_t n = first; *node.opened && n < first + 60; ++n) {
+      auto stored = co_await put(***node.opened, n);
+      if (!stored) break;
+      node.acknowledged.push_back(n);
+      co_await sleep_for(milliseconds(7));
+    }
+    node.ended = true;
+  }
+  static Task<void> meet(RawStoreOwnerCrossing& t, Node& one, Late late, Duration later, Node& other, Late other_late) {
+    TaskGroup group;
+    group.spawn(open_and_write(t, one, std::move(late), 1));
+    co_await sleep_for(later);
+    EXPECT_FALSE(one.ended) << "they did not meet";
+    group.spawn(open_and_write(t, other, std::move(other_late), 1001));
+    co_await group.join();
+  }
+  void expect_nothing_lost(Node& one, Node& other) {
+    for (Node* node : {&one, &other}) {
+      if (node->serves()) executor.run((**node->opened)->close()).ignore("it may say so or not");
+    }
+    auto after = open();
+    ASSERT_TRUE(after);
+    for (const Node* node : {&one, &other}) expect_all(*after, node->acknowledged);
+    EXPECT_TRUE(executor.run(after->close()));
+  }
+};
+
+// Whatever point the one has come to when the other begins, what it acknowledges is found by the other.
+TEST_F(RawStoreOwnerCrossing, what_one_of_two_that_open_a_closed_drive_acknowledges_the_other_finds) {
+  int given_way = 0;
+  for (int later = 0; later <= 120; later += 3) {
+    SCOPED_TRACE(fmt::format("{} ms later", later));
+    create(1);
+    Node one, other;
+    const auto late = [](int ms) { return [ms](size_t) -> Duration { return milliseconds(ms); }; };
+    executor.run(meet(*this, one, late(2), milliseconds(later), other, late(6)));
+    given_way += other.serves() && !one.acknowledged.empty() ? 1 : 0;
+    expect_nothing_lost(one, other);
+  }
+  EXPECT_GT(given_way, 0);
+}
+
+// Neither sees the other when it raises the epoch: one looks a little too early, the other reads the log for long. When that one would
+// serve, its last look is young, but the log that it has read is old.
+TEST_F(RawStoreOwnerCrossing, of_two_that_do_not_see_each_other_at_first_the_slower_gives_way_before_it_writes) {
+  int met = 0;
+  for (int later = 0; later <= 60; later += 3) {
+    SCOPED_TRACE(fmt::format("{} ms later", later));
+    create(1);
+    Node quick, slow;
+    const auto late_look = [](size_t bytes) -> Duration { return milliseconds(bytes == 2 * raw::kBlock ? 60 : 0); };
+    const auto late_log = [](size_t bytes) -> Duration { return milliseconds(bytes >= 512 * kKiB ? 150 : 0); };
+    executor.run(meet(*this, quick, late_look, milliseconds(later), slow, late_log));
+    met += !quick.acknowledged.empty() && !slow.serves() ? 1 : 0;
+    expect_nothing_lost(quick, slow);
+  }
+  EXPECT_GT(met, 0) << "they did not meet";
+}
+
 TEST_F(RawStoreOwner, a_drive_that_was_closed_is_opened_without_a_wait) {
   auto store = open();
   EXPECT_TRUE(executor.run(store->close()));

@@ -133,20 +133,21 @@ Task<Result<std::vector<Run>>> RawStoreImpl::allocate_runs(uint32_t blocks, uint
   co_return fail(Code::no_space, "{}: no room for {} bytes", device_->info().path, static_cast<uint64_t>(blocks) * kBlock);
 }
 
-void RawStoreImpl::abandon_runs(const std::vector<Run>& runs, bool bad) {
-  for (const auto& run : runs) {
-    const uint32_t segment = space_.geometry().segment_of(run);
-    if (bad) {  // stays allocated until the next mount, and the segment takes no more
+void RawStoreImpl::abandon_runs(const std::vector<Run>& runs, std::optional<size_t> bad) {
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const uint32_t segment = space_.geometry().segment_of(runs[i]);
+    if (bad) {  // all stay allocated until the next mount: the record may count till then; the segment of the bad one takes no more
+      if (i != *bad) continue;
       if (space_[segment].state != SegmentState::retired) ++stats_.segments_retired;
       space_.retire(segment);
       continue;
     }
     --space_[segment].pending;
-    space_.release(run);
+    space_.release(runs[i]);
   }
 }
 
-Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const std::vector<ByteView>& pieces) {
+Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const std::vector<ByteView>& pieces, size_t* done) {
   size_t piece = 0;
   size_t used = 0;  // bytes of pieces[piece]
   for (const auto& run : runs) {
@@ -165,6 +166,7 @@ Task<Result<void>> RawStoreImpl::write_runs(const std::vector<Run>& runs, const 
     }
     if (owner_look_due()) CO_TRY(co_await look_at_owner());  // the runs before may have taken long
     CO_TRY(co_await device_->write_gather(at, std::move(parts), Durability::durable));
+    ++*done;
   }
   co_return Result<void>{};
 }
@@ -195,7 +197,7 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
     Result<void> ours;
     if (owner_look_due()) ours = co_await look_at_owner();  // room may have been made for it first
     if (!ours) {
-      abandon_runs(record.runs, false);
+      abandon_runs(record.runs, std::nullopt);
       co_return std::move(ours).error();
     }
     header.runs = record.runs;
@@ -209,7 +211,8 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
     Result<void> logged;
     TaskGroup logging;
     logging.spawn(append_to(journal_, &entry, &logged));
-    auto written = co_await write_runs(record.runs, pieces);
+    size_t done = 0;  // runs
+    auto written = co_await write_runs(record.runs, pieces, &done);
     co_await logging.join();
     if (!logged) {
       // The record may be there all the same: its space is not given out again before the next mount.
@@ -224,7 +227,7 @@ Task<Result<void>> RawStoreImpl::store_extent(ChunkId id, std::vector<ByteView> 
     }
     const Code code = written.error().code();
     journal_.settle_failed(entry.sequence);
-    abandon_runs(record.runs, code == Code::io_error);
+    abandon_runs(record.runs, code == Code::io_error ? std::optional(done) : std::nullopt);
     auto error = noted(std::move(written).error(), true);
     const bool again = code == Code::io_error && attempt + 1 < kPutAttempts && health_.state == StoreState::online;
     // The record names data that is not there: recovery checks it and finds that. A later record for the id takes its place, or a removal;

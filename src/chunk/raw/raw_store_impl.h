@@ -172,8 +172,10 @@ class RawStoreImpl final : public RawStore {
   Task<Result<void>> store_extent(ChunkId id, std::vector<ByteView> parts, uint32_t size, uint8_t stream, std::optional<uint64_t> from);
   std::vector<Run> allocate_from_holes(uint32_t blocks);
   Task<Result<std::vector<Run>>> allocate_runs(uint32_t blocks, uint8_t stream);
-  Task<Result<void>> write_runs(const std::vector<Run>& runs, const std::vector<ByteView>& pieces);
-  void abandon_runs(const std::vector<Run>& runs, bool bad);
+  // done: how many runs have been written.
+  Task<Result<void>> write_runs(const std::vector<Run>& runs, const std::vector<ByteView>& pieces, size_t* done);
+  // bad: the one whose write failed.
+  void abandon_runs(const std::vector<Run>& runs, std::optional<size_t> bad);
   void commit_extent(const PutRecord& record);
 
   // ---- get.cc

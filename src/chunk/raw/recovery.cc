@@ -313,6 +313,7 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
     if (one->segment.role == Role::extent && (one->scan_headers || out.report.log_rebuilt)) gaps = uncovered(*one, geometry.data_blocks());
     const uint32_t index = one->index;
     const bool slot_lost = one->scan_headers;  // what lies here may be listed nowhere, however old it is
+    const uint64_t through = one->through;
     assembler.add_contents(*one);
     one.reset();
     co_await Executor::here().yield();
@@ -320,9 +321,10 @@ Task<Result<Recovered>> recover(BlockDevice& device, const Superblock& superbloc
       CO_TRY_ASSIGN(const auto found, co_await work.reader.find_chunks(index, from, to));
       for (const auto& [header, crc] : found) {
         known.add(header.after, header.epoch);
-        // Older than what the last two epochs can have lost: it was removed, and its space was not used since. (One more: a mount that was
-        // cut short may have passed over a number.)
-        if (out.report.log_rebuilt && !slot_lost && header.epoch + 3 < current_epoch) continue;
+        // Older than what the last two epochs can have lost, and than the slot: it was removed, and its space was not used since. (One
+        // more: a mount that was cut short may have passed over a number. Many may have passed over many: what is newer than the slot is
+        // kept.)
+        if (out.report.log_rebuilt && !slot_lost && header.epoch + 3 < current_epoch && header.after < through) continue;
         assembler.add_chunk(header.id, header.size, crc, header.stream, header.runs, header.after);
       }
     }

@@ -272,6 +272,7 @@ Task<Result<void>> RawStoreImpl::checkpoint() {
   CO_TRY(writable());
   Use use(*this);
   while (checkpointing_) co_await checkpoint_done_.wait();
+  CO_TRY(writable());  // that one may have failed
   co_await run_checkpoint(true);
   co_return checkpoint_result_;
 }
