@@ -16,8 +16,8 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
-#include "cluster/data_layout.h"
 #include "cluster/file_service.h"
+#include "cluster/map/data_layout.h"
 #include "io/task.h"
 #include "meta/meta_store.h"
 #include "observe/request_context.h"

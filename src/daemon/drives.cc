@@ -14,7 +14,7 @@
 #include <set>
 
 #include "chunk/fencing.h"
-#include "cluster/chunk_ids.h"
+#include "cluster/map/chunk_ids.h"
 #include "daemon/drive_kind.h"
 #include "daemon/mount_notes.h"
 #include "daemon/patience.h"
