@@ -136,6 +136,12 @@ void Drive::worsen(DriveCondition to, std::string reason) {
   if (listener_) listener_(*this);
 }
 
+void Drive::fail_with(std::string reason, Reason because) {
+  if (because == Reason::taken) taken_.store(true, std::memory_order_release);
+  gone_.store(true, std::memory_order_release);
+  worsen(DriveCondition::down, std::move(reason));
+}
+
 void Drive::take_down(std::string reason) { worsen(DriveCondition::down, std::move(reason)); }
 
 void Drive::disable(std::string reason) {
@@ -205,9 +211,9 @@ void Drive::judge(const Error& error) {  // on the owner's thread
     last_error_ = error.to_string();
   }
   if (!suspicious_.exchange(true) && listener_) listener_(*this);
-  if (error.code() == Code::device_gone) return worsen(DriveCondition::down, error.to_string());
+  if (error.code() == Code::device_gone) return fail_with(error.to_string(), error.reason());
   const chunk::StoreHealth health = store_->health();
-  if (health.state == chunk::StoreState::failed) worsen(DriveCondition::down, health.reason.empty() ? error.to_string() : health.reason);
+  if (health.state == chunk::StoreState::failed) fail_with(health.reason.empty() ? error.to_string() : health.reason, health.because);
   if (health.state == chunk::StoreState::read_only)
     worsen(DriveCondition::read_only, health.reason.empty() ? error.to_string() : health.reason);
 }
@@ -586,7 +592,7 @@ Task<void> Drive::refresh() {
       reason_.clear();
     }
   }
-  if (health.state == chunk::StoreState::failed) worsen(DriveCondition::down, health.reason);
+  if (health.state == chunk::StoreState::failed) fail_with(health.reason, health.because);
   if (health.state == chunk::StoreState::read_only) worsen(DriveCondition::read_only, health.reason);
 }
 

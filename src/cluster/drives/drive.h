@@ -173,6 +173,10 @@ class Drive {
   // When the oldest put, or call, that is under way began; nullopt: there is none.
   std::optional<TimePoint> oldest_put() const { return calls_.oldest(true); }
   std::optional<TimePoint> oldest_call() const { return calls_.oldest(false); }
+  // Its store said that the device, or what it lies on, is not there any more, or is not ours.
+  bool gone() const { return gone_.load(std::memory_order_acquire); }
+  // Another node has opened it.
+  bool taken() const { return taken_.load(std::memory_order_acquire); }
   // Its store takes writes, as far as is known.
   bool sound() const { return condition_.load(std::memory_order_acquire) == DriveCondition::up; }
   // The store itself is of no more use: only opening it anew can help.
@@ -236,6 +240,7 @@ class Drive {
   void conclude(CallOf<R>& call, R answer);
   void judge(const Error& error);
   void worsen(DriveCondition condition, std::string reason);
+  void fail_with(std::string reason, Reason because);  // the store did
 
   const Identity identity_;
   const Uuid id_;
@@ -245,6 +250,7 @@ class Drive {
   Executor& owner_;
   std::atomic<DriveCondition> condition_{DriveCondition::up};
   std::atomic<bool> disabled_{false}, suspended_{false};
+  std::atomic<bool> gone_{false}, taken_{false};  // for good: it is opened anew then
   std::atomic<bool> suspicious_{false};
   std::atomic<bool> closed_{false}, store_closed_{false};
   CallList calls_;

@@ -8,6 +8,7 @@ namespace quarry::cluster {
 namespace {
 
 constexpr uint8_t kVersion = 1;
+constexpr uint8_t kVersionCause = 2;          // of a drive's row that has a cause
 constexpr uint8_t kVersionWhole = 2;          // of a head that names a redundancy which older programs do not know
 constexpr uint8_t kAudit = 1, kDisabled = 2;  // flags of a drive row
 
@@ -20,8 +21,9 @@ Uuid read_uuid(Decoder& in) {
 
 std::string encode_drive(const MapDrive& drive) {
   std::string out;
-  Encoder(out)
-      .u8(kVersion)
+  const bool has_cause = drive.cause != DriveCause::none;  // an older program reads the others
+  Encoder row(out);
+  row.u8(has_cause ? kVersionCause : kVersion)
       .bytes(drive.id.bytes)
       .text(drive.path)
       .text(drive.domain)
@@ -29,12 +31,25 @@ std::string encode_drive(const MapDrive& drive) {
       .u8(static_cast<uint8_t>(drive.state))
       .u8(static_cast<uint8_t>((drive.audit ? kAudit : 0) | (drive.disabled ? kDisabled : 0)))
       .text(drive.reason);
+  if (has_cause) row.u8(static_cast<uint8_t>(drive.cause));
   return out;
+}
+
+// Rows of version 1 had it in the first words of the reason.
+DriveCause cause_of_words(const MapDrive& drive) {
+  const std::string_view reason = drive.reason;
+  if (drive.state == DriveState::active) return DriveCause::none;
+  if (reason.starts_with("replaced by drive")) return DriveCause::replaced;
+  if (drive.state == DriveState::draining) return reason.starts_with("it refuses writes") ? DriveCause::read_only : DriveCause::none;
+  if (reason.starts_with("missing"))
+    return reason.find("another node has opened this drive") == std::string_view::npos ? DriveCause::away : DriveCause::taken;
+  return reason == "removed by force" ? DriveCause::forced : DriveCause::none;
 }
 
 Result<MapDrive> decode_drive(uint32_t number, std::string_view bytes) {
   Decoder in(bytes);
-  if (const uint8_t version = in.u8(); in.ok() && version != kVersion) return fail(Code::incompatible, "drive row of version {}", version);
+  const uint8_t version = in.u8();
+  if (in.ok() && version != kVersion && version != kVersionCause) return fail(Code::incompatible, "drive row of version {}", version);
   MapDrive drive;
   drive.number = number;
   drive.id = read_uuid(in);
@@ -46,10 +61,13 @@ Result<MapDrive> decode_drive(uint32_t number, std::string_view bytes) {
   drive.audit = (flags & kAudit) != 0;
   drive.disabled = (flags & kDisabled) != 0;
   drive.reason = in.text();
+  const uint8_t cause = version == kVersionCause ? in.u8() : 0;
   TRY(in.finish("drive row"));
   if ((flags & ~(kAudit | kDisabled)) != 0) return fail(Code::incompatible, "drive row {}: flags {}", number, flags);
   if (state < 1 || state > 4) return fail(Code::corrupt, "drive row {}: state {}", number, state);
+  if (cause > static_cast<uint8_t>(DriveCause::forced)) return fail(Code::incompatible, "drive row {}: cause {}", number, cause);
   drive.state = static_cast<DriveState>(state);
+  drive.cause = version == kVersionCause ? static_cast<DriveCause>(cause) : cause_of_words(drive);
   return drive;
 }
 
@@ -96,6 +114,18 @@ std::string_view drive_state_name(DriveState state) {
     case DriveState::draining: return "draining";
     case DriveState::failed: return "failed";
     case DriveState::removed: return "removed";
+  }
+  return "?";
+}
+
+std::string_view drive_cause_name(DriveCause cause) {
+  switch (cause) {
+    case DriveCause::none: return "";
+    case DriveCause::away: return "away";
+    case DriveCause::taken: return "taken";
+    case DriveCause::replaced: return "replaced";
+    case DriveCause::read_only: return "read-only";
+    case DriveCause::forced: return "forced";
   }
   return "?";
 }

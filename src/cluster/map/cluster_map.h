@@ -27,6 +27,17 @@ enum class DriveState : uint8_t {  // frozen numbers
 };
 std::string_view drive_state_name(DriveState state);
 
+// Why it is draining or failed, where that decides what may become of it: by this, never by the words of `reason`.
+enum class DriveCause : uint8_t {  // frozen numbers
+  none = 0,                        // an operator wants it, or the drive failed
+  away = 1,                        // given up because it was not there: it serves again when it is back
+  taken = 2,                       // as away, and another node has opened it: only an operator takes it back
+  replaced = 3,                    // a successor takes its places: what it holds is old
+  read_only = 4,                   // its data moves away because it refuses writes
+  forced = 5,                      // taken out by force: it is about to be removed
+};
+std::string_view drive_cause_name(DriveCause cause);  // "" for none
+
 struct MapDrive {
   uint32_t number = 0;
   Uuid id;
@@ -34,9 +45,14 @@ struct MapDrive {
   std::string domain;
   uint64_t weight = 0;
   DriveState state = DriveState::active;
-  std::string reason;     // why failed
+  std::string reason;  // why it is not active, for people
+  DriveCause cause = DriveCause::none;
   bool disabled = false;  // by an operator or the health check: used for nothing until it is enabled
   bool audit = false;     // it was away when chunks of it became obsolete: they are looked for when it is back
+  // It was given up while it was not there.
+  bool is_away() const { return cause == DriveCause::away || cause == DriveCause::taken; }
+  // What it holds is old: its places are another's, or nobody's.
+  bool is_past() const { return state == DriveState::removed || cause == DriveCause::replaced; }
   bool operator==(const MapDrive&) const = default;
 };
 

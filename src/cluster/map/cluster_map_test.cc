@@ -39,6 +39,36 @@ TEST(ClusterMap, untouched_groups_need_no_rows) {
   for (GroupId g = 0; g < 64; ++g) EXPECT_EQ(back.members(3, g), map.members(3, g));
 }
 
+TEST(ClusterMap, why_a_drive_is_out_of_use_is_kept_and_read_from_the_words_of_older_programs) {
+  struct Case {
+    DriveState state;
+    std::string reason;
+    DriveCause cause;
+  };
+  const Case cases[] = {
+      {DriveState::failed, "missing: device_gone: /dev/d1", DriveCause::away},
+      {DriveState::failed, "missing: device_gone: /dev/d1: another node has opened this drive since", DriveCause::taken},
+      {DriveState::failed, "replaced by drive 3", DriveCause::replaced},
+      {DriveState::draining, "replaced by drive 3", DriveCause::replaced},
+      {DriveState::draining, "it refuses writes: too many write errors", DriveCause::read_only},
+      {DriveState::draining, "", DriveCause::none},
+      {DriveState::failed, "removed by force", DriveCause::forced},
+      {DriveState::failed, "io_error: damaged", DriveCause::none},
+      {DriveState::failed, "disabled: missing: by an operator", DriveCause::none},
+  };
+  for (const Case& one : cases) {
+    ClusterMap map = make_map(2, {1});
+    MapDrive& drive = map.drives.at(1);
+    drive.state = one.state;
+    drive.reason = one.reason;
+    const ClusterMap old = reread(map);  // as an older program wrote it
+    EXPECT_EQ(old.drives.at(1).cause, one.cause) << one.reason;
+    drive.cause = one.cause;
+    drive.reason = "whatever it says";
+    EXPECT_EQ(reread(map).drives.at(1), drive) << one.reason;
+  }
+}
+
 TEST(ClusterMap, a_lost_drive_is_replaced_only_where_it_was) {
   ClusterMap map = make_map(8, {6});
   const ClusterMap before = map;

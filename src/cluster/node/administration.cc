@@ -4,7 +4,6 @@
 
 #include "base/log.h"
 #include "base/units.h"
-#include "chunk/fencing.h"
 #include "cluster/drives/drive_path.h"
 #include "cluster/drives/exposure.h"
 #include "observe/metrics.h"
@@ -16,11 +15,8 @@ constexpr Duration kLook = std::chrono::seconds(1);
 constexpr Duration kLookSoonest = std::chrono::milliseconds(100);  // after the last look, however often it is rung
 constexpr Duration kMapPauseMax = std::chrono::seconds(30);        // between attempts to change a map that cannot be changed
 constexpr Duration kClosingPatience = std::chrono::seconds(8);     // of enabling, for the old store to close
-constexpr std::string_view kRefuses = "it refuses writes";         // start of the reason of a drive that is drained because of that
 constexpr std::string_view kDisabled = "disabled";  // start of the reason of a drive that was given up because it was disabled
 constexpr Duration kCleanAgain = std::chrono::minutes(10);
-constexpr std::string_view kReplaced = "replaced by drive";  // start of the reason of a drive whose successor takes its places
-constexpr std::string_view kMissing = "missing";             // start of the reason of a drive that was given up because it was away
 
 Error no_drive(uint32_t number) {
   return fail(Code::not_found, "the store has no drive {}, or it was removed: `quarry status` lists the drives", number);
@@ -41,8 +37,6 @@ Administration::Administration(Plane& plane, DriveSet& drives, MapKeeper& maps, 
       open_known_(std::move(open_known)),
       guard_(drives, plane.background.home(), [this] { alarm.ring(); }),
       alarm(plane.background) {}
-
-bool Administration::is_past(const MapDrive& known) { return known.state == DriveState::removed || known.reason.starts_with(kReplaced); }
 
 std::string Administration::read_only_reason() const {
   std::lock_guard lock(mutex_);
@@ -99,11 +93,11 @@ bool Administration::holds_data(const ClusterMap& map, uint32_t number) const {
 Task<Result<void>> Administration::drain_drive(uint32_t number) {
   co_await turn_.acquire();
   Turn turn{turn_};
-  co_return co_await start_drain(number, "");
+  co_return co_await start_drain(number, "", DriveCause::none);
 }
 
-Task<Result<void>> Administration::start_drain(uint32_t number, std::string reason) {
-  CO_TRY(co_await maps_.change([number, reason](ClusterMap& map) -> Result<void> {
+Task<Result<void>> Administration::start_drain(uint32_t number, std::string reason, DriveCause cause) {
+  CO_TRY(co_await maps_.change([number, reason, cause](ClusterMap& map) -> Result<void> {
     auto drive = map.drives.find(number);
     if (drive == map.drives.end() || drive->second.state == DriveState::removed) return no_drive(number);
     if (drive->second.state == DriveState::draining) return {};
@@ -115,6 +109,7 @@ Task<Result<void>> Administration::start_drain(uint32_t number, std::string reas
           number, drive->second.reason, number, number);
     drive->second.state = DriveState::draining;
     drive->second.reason = reason;
+    drive->second.cause = cause;
     for (uint8_t width : map.widths()) {
       if (map.active_domains() < width) {
         return fail(
@@ -160,6 +155,7 @@ Task<Result<void>> Administration::remove_drive(uint32_t number, bool force) {
     if (force) {
       drive.state = DriveState::failed;
       drive.reason = "removed by force";
+      drive.cause = DriveCause::forced;
       map.replan();
     } else if (drive.state == DriveState::active) {
       drive.state = DriveState::draining;
@@ -204,7 +200,8 @@ Task<Result<void>> Administration::replace_drive(uint32_t number, std::string pa
     MapDrive& old = map.drives.at(number);
     const bool readable = drive != nullptr && drive->readable();
     if (old.state != DriveState::failed) old.state = readable ? DriveState::draining : DriveState::failed;
-    old.reason = fmt::format("{} {}", kReplaced, successor);
+    old.reason = fmt::format("replaced by drive {}", successor);
+    old.cause = DriveCause::replaced;
   };
   CO_TRY_ASSIGN(const uint32_t successor, co_await join(std::move(path), force, hand_over));
   LOG_INFO("drive is replaced", {"drive", number}, {"by", successor});
@@ -220,8 +217,7 @@ Task<Result<void>> Administration::leave_read_only(uint32_t number, Drive& drive
   }
   const TimePoint since = read_only_since_.try_emplace(number, now).first->second;
   if (now - since < plane_.tuning.missing_grace) co_return Result<void>();
-  const std::string reason = fmt::format("{}: {}", kRefuses, drive.reason());
-  Result<void> drained = co_await start_drain(number, reason);
+  Result<void> drained = co_await start_drain(number, fmt::format("it refuses writes: {}", drive.reason()), DriveCause::read_only);
   if (!drained && drained.error().code() != Code::precondition_failed) co_return drained;
   if (!drained) {
     read_only_since_[number] = now;  // asked again after another grace
@@ -230,16 +226,19 @@ Task<Result<void>> Administration::leave_read_only(uint32_t number, Drive& drive
   co_return Result<void>();
 }
 
-Task<Result<void>> Administration::lose(uint32_t number, std::string reason) {
+Task<Result<void>> Administration::lose(uint32_t number, std::string reason, DriveCause cause) {
   LOG_ERROR("drive is given up", {"drive", number}, {"reason", reason});
-  CO_TRY(co_await maps_.change([this, number, reason](ClusterMap& map) -> Result<void> {
+  CO_TRY(co_await maps_.change([this, number, reason, cause](ClusterMap& map) -> Result<void> {
     auto drive = map.drives.find(number);
     if (drive == map.drives.end() || drive->second.state == DriveState::failed || drive->second.state == DriveState::removed) return {};
     // The map may have waited for this very drive.
     if (const Drive* back = drives_.find(number); back != nullptr && back->readable() && !drive->second.disabled) return {};
     drive->second.state = DriveState::failed;
-    if (!is_past(drive->second)) drive->second.reason = reason;  // one that was replaced does not come back
-    drive->second.audit = true;                                  // what is removed from now on stays on it
+    if (!drive->second.is_past()) {  // one that was replaced does not come back
+      drive->second.reason = reason;
+      drive->second.cause = cause;
+    }
+    drive->second.audit = true;  // what is removed from now on stays on it
     map.replan();
     return {};
   }));
@@ -290,7 +289,7 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
   Result<void> marked = co_await maps_.change([number, text](ClusterMap& map) -> Result<void> {
     MapDrive& drive = map.drives.at(number);
     drive.disabled = true;
-    drive.reason = text;
+    drive.reason = drive.is_past() ? fmt::format("{}; {}", drive.reason, text) : text;
     return {};
   });
   Drive* drive = drives_.find(number);
@@ -363,9 +362,10 @@ MapKeeper::Edit use_again(uint32_t number, std::string path) {
     drive.path = path;
     if (drive.disabled) drive.reason.clear();
     drive.disabled = false;
-    if (drive.state == DriveState::draining && drive.reason.starts_with(kRefuses)) {
+    if (drive.state == DriveState::draining && drive.cause == DriveCause::read_only) {
       drive.state = DriveState::active;
       drive.reason.clear();
+      drive.cause = DriveCause::none;
       map.replan();
     }
     return {};
@@ -390,8 +390,9 @@ Task<Result<void>> Administration::take_back_drive(uint32_t number, std::string 
   const MapDrive& known = found->second;
   const Drive* drive = drives_.find(number);
   const std::string why = known.reason.empty() && drive != nullptr ? drive->reason() : known.reason;
-  const bool given_up = known.state == DriveState::failed && !known.reason.starts_with(kMissing);
-  if (known.disabled || given_up || why.find(chunk::kTakenByAnother) != std::string::npos)
+  const bool given_up = known.state == DriveState::failed && !known.is_away();
+  const bool taken = known.cause == DriveCause::taken || (drive != nullptr && drive->taken());
+  if (known.disabled || given_up || taken)
     co_return fail(Code::precondition_failed, "drive {} is out of use ({}): `quarry device enable {}`", number, why, number);
   co_return co_await enable(number, std::move(path));
 }
@@ -402,7 +403,7 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at, bool 
   auto found = topology->map.drives.find(number);
   if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return no_drive(number);
   const MapDrive known = found->second;
-  if (known.reason.starts_with(kReplaced))
+  if (known.cause == DriveCause::replaced)
     co_return fail(Code::precondition_failed,
                    "drive {} was {}: to use {} again as a new drive, and DESTROY what is on it: `quarry device add --force {}`", number,
                    known.reason, known.path, known.path);
@@ -420,7 +421,7 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at, bool 
   if (!of_use) {
     CO_TRY_ASSIGN(drive, co_await reopen(number, std::move(at), force));
     opened = drive;
-  } else if (drive->readable() && !known.disabled && known.state != DriveState::failed && !known.reason.starts_with(kRefuses)) {
+  } else if (drive->readable() && !known.disabled && known.state != DriveState::failed && known.cause != DriveCause::read_only) {
     CO_TRY(co_await drive->check_health());
     co_return Result<void>();  // it is in use
   }
@@ -480,7 +481,8 @@ Task<Result<void>> Administration::part_from_strangers() {
                                     .domain = named.domain,
                                     .weight = weight,
                                     .state = DriveState::failed,
-                                    .reason = fmt::format("{}: it was away when the loss of metadata was accepted that knew it", kMissing),
+                                    .reason = "missing: it was away when the loss of metadata was accepted that knew it",
+                                    .cause = DriveCause::away,
                                     .audit = true};
         map.next_drive = std::max(map.next_drive, named.number + 1);
       }
@@ -537,6 +539,7 @@ Task<Result<void>> Administration::readmit(uint32_t number) {
     map.drives.at(number).state = DriveState::active;
     map.drives.at(number).disabled = false;
     map.drives.at(number).reason.clear();
+    map.drives.at(number).cause = DriveCause::none;
     map.replan();
     return {};
   }));
@@ -619,14 +622,14 @@ Task<Result<void>> Administration::look_after(uint32_t number, TimePoint now) {
   Drive* drive = topology->drive(number);
   const bool here = drive != nullptr && drive->readable();
   if (known.state == DriveState::removed) co_return Result<void>();
-  if (known.reason.starts_with(kReplaced) && known.state != DriveState::active && !holds_data(topology->map, number)) {
+  if (known.cause == DriveCause::replaced && known.state != DriveState::active && !holds_data(topology->map, number)) {
     Result<void> gone = co_await retire(number);
     if (gone) LOG_INFO("a replaced drive holds nothing any more and is removed", {"drive", number});
     if (gone || gone.error().code() != Code::unavailable) co_return gone;  // unavailable: no drive for the metadata copies yet
   }
   if (here) {
     away_since_.erase(number);
-    if (known.state == DriveState::failed && known.reason.starts_with(kMissing)) CO_TRY(co_await readmit(number));
+    if (known.state == DriveState::failed && known.is_away()) CO_TRY(co_await readmit(number));
     if (known.audit && known.state != DriveState::failed && may_clean(number, now)) CO_TRY(co_await clean(number));
     if (known.state == DriveState::active) CO_TRY(co_await leave_read_only(number, *drive, now));
     if (known.state == DriveState::draining && !holds_data(drives_.topology()->map, number)) CO_TRY(co_await part(number));
@@ -642,9 +645,10 @@ Task<Result<void>> Administration::look_after(uint32_t number, TimePoint now) {
   if (now - since < plane_.tuning.missing_grace) co_return Result<void>();
   std::string why = drive != nullptr ? drive->reason() : drives_.absence(known.path);
   if (why.empty()) why = "it was not there";
-  const bool may_come_back =
-      drive == nullptr || drive->suspended() || why.find("gone") != std::string::npos || needed_for_reading(*drives_.topology(), number);
-  co_return co_await lose(number, may_come_back && !known.disabled ? fmt::format("{}: {}", kMissing, why) : why);
+  const bool taken = drive != nullptr && drive->taken();
+  const bool away = drive == nullptr || drive->suspended() || drive->gone() || needed_for_reading(*drives_.topology(), number);
+  if (known.disabled || !away) co_return co_await lose(number, why, DriveCause::none);
+  co_return co_await lose(number, fmt::format("missing: {}", why), taken ? DriveCause::taken : DriveCause::away);
 }
 
 Task<void> Administration::run() {

@@ -62,7 +62,6 @@ class Administration {
   Task<Result<void>> part_from_strangers();
   Task<void> close_disabled(Drive* drive);
   Error needed(const Topology& topology, uint32_t number) const;
-  static bool is_past(const MapDrive& known);  // what it holds is old: its places are another's, or nobody's
   static Error already_known(const MapDrive& known, const std::string& path);
   // also: what else changes in the map with it, given the new drive's number.
   using AlsoChange = std::function<void(ClusterMap&, uint32_t)>;
@@ -80,13 +79,13 @@ class Administration {
   Task<void> finish_half_join(Drive* drive);
   Task<void> add_waiting();
   Task<Result<void>> part(uint32_t number);  // metadata copies, labels, log
-  Task<Result<void>> lose(uint32_t number, std::string reason);
+  Task<Result<void>> lose(uint32_t number, std::string reason, DriveCause cause);
   Task<Result<void>> admit(MapDrive known, Drive* drive);
   Task<Result<void>> readmit(uint32_t number);
   enum class Scope : uint8_t { all, drives_alone };
   Task<Result<void>> look(Scope scope);
   Task<Result<void>> tend(TimePoint now);
-  Task<Result<void>> start_drain(uint32_t number, std::string reason);
+  Task<Result<void>> start_drain(uint32_t number, std::string reason, DriveCause cause);
   Task<Result<void>> leave_read_only(uint32_t number, Drive& drive, TimePoint now);
   bool may_clean(uint32_t number, TimePoint now);
   Task<Result<void>> clean(uint32_t number);

@@ -13,7 +13,7 @@ Task<std::string> label_of(chunk::ChunkStore* store) { co_return store->label();
 }  // namespace
 
 Error Administration::already_known(const MapDrive& known, const std::string& path) {
-  if (is_past(known)) {
+  if (known.is_past()) {
     return fail(
         Code::already_exists,
         "{} is drive {}, which was {}, and what it holds is old: to use it again as a new drive, and DESTROY what is on it: `quarry "
@@ -207,7 +207,7 @@ Task<Result<bool>> Administration::take_back(std::string path) {
   if (!opened) co_return false;  // to be added as a new one, or refused as that
   const MapDrive* known = topology->map.find(opened->store->drive_id());
   CO_TRY(co_await on(*opened->owner, opened->store->close()));
-  if (known == nullptr || is_past(*known)) co_return false;
+  if (known == nullptr || known->is_past()) co_return false;
   const Drive* drive = drives_.find(known->number);
   const bool expected = known->state == DriveState::active || known->state == DriveState::draining;
   if (expected && !known->disabled && drive != nullptr && drive->readable()) co_return false;

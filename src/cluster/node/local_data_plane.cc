@@ -163,7 +163,8 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
                        .path = known.path,
                        .domain = known.domain,
                        .state = std::string(drive_state_name(known.state)),
-                       .reason = known.reason};
+                       .reason = known.reason,
+                       .cause = drive_cause_name(known.cause)};
     Drive* drive = topology->drive(number);
     status.kind = parse_drive_path(known.path).kind;
     status.holds_data = number < holding.size() && holding[number];
@@ -194,6 +195,10 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
     if (expected && (drive == nullptr || !drive->readable())) {
       status.state = "missing";
       // Why it is away now, not why it was drained before.
+      if (status.cause.empty() || status.cause == "read-only") {
+        const bool taken = drive != nullptr && drive->taken();
+        status.cause = drive_cause_name(taken ? DriveCause::taken : DriveCause::away);
+      }
       if (const std::string away = drive != nullptr ? drive->reason() : std::string(); !away.empty() && !known.disabled)
         status.reason = away;
     }
