@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "cluster/map/keys.h"
+#include "meta/row_batches.h"
 
 namespace quarry::cluster {
 namespace {
@@ -21,12 +22,10 @@ template <class From>
 Task<Result<std::optional<ClusterMap>>> read_map(From* from) {
   std::vector<meta::KeyValue> rows;
   for (const char* prefix : {"cd", "cg", "cm"}) {
-    meta::ScanOptions options;
-    options.range = meta::KeyRange::prefix(prefix);
+    meta::RowBatches batches(*from, meta::KeyRange::prefix(prefix));
     for (;;) {
-      CO_TRY_ASSIGN(std::vector<meta::KeyValue> some, co_await from->scan(options));
+      CO_TRY_ASSIGN(std::vector<meta::KeyValue> some, co_await batches.next());
       if (some.empty()) break;
-      options.range.begin = some.back().key + '\0';
       rows.insert(rows.end(), std::make_move_iterator(some.begin()), std::make_move_iterator(some.end()));
     }
   }

@@ -7,6 +7,7 @@
 #include "cluster/stripes/stripe_reader.h"
 #include "cluster/stripes/stripe_writer.h"
 #include "io/pace.h"
+#include "meta/row_batches.h"
 
 namespace quarry::cluster {
 
@@ -290,13 +291,11 @@ Task<Result<std::vector<DataPlane::Reference>>> LocalDataPlane::references(Write
     const WriteId to = std::min<WriteId>(end, from + window);
     std::vector<Reference> batch;
     for (uint32_t group = 0; group < groups; ++group) {
-      meta::ScanOptions options;
-      options.range = {keys::data(static_cast<GroupId>(group), from), keys::data(static_cast<GroupId>(group), to)};
+      meta::RowBatches batches(plane_.meta, {keys::data(static_cast<GroupId>(group), from), keys::data(static_cast<GroupId>(group), to)});
       for (;;) {
         co_await pace;
-        CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+        CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
         if (rows.empty()) break;
-        options.range.begin = rows.back().key + '\0';
         for (const meta::KeyValue& row : rows) {
           Decoder in(row.value);
           CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));

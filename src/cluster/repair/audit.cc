@@ -6,17 +6,13 @@
 #include "base/log.h"
 #include "cluster/map/keys.h"
 #include "io/pace.h"
+#include "meta/row_batches.h"
 
 namespace quarry::cluster {
 namespace {
 
 constexpr size_t kListBatch = 1024;
 constexpr size_t kRowBatch = 256;
-
-std::string after(std::string key) {
-  key.push_back('\0');
-  return key;
-}
 
 ChunkId next_id(ChunkId id) {
   if (++id.low == 0) ++id.high;
@@ -45,12 +41,10 @@ Task<Result<Auditor::Sessions>> Auditor::load_sessions() {
   CO_TRY_ASSIGN(std::optional<std::string> next, co_await plane_.meta.get(keys::next_write_id()));
   if (next && next->size() != 8) co_return fail(Code::corrupt, "row of the next write id has {} bytes", next->size());
   sessions.next = next ? load_le<uint64_t>(bytes_of(*next).data()) : 1;
-  meta::ScanOptions options;
-  options.range = meta::KeyRange::prefix("cs");
+  meta::RowBatches batches(plane_.meta, meta::KeyRange::prefix("cs"));
   for (;;) {
-    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
     if (rows.empty()) break;
-    options.range.begin = after(rows.back().key);
     for (const meta::KeyValue& row : rows) {
       Decoder key(std::string_view(row.key).substr(2));
       key.key_u64();
@@ -284,14 +278,11 @@ Task<Auditor::StripeLook> Auditor::look_at_stripe(DataLayout layout, uint32_t st
 
 Task<Result<void>> Auditor::check_rows(bool repair, DataPlane::FsckReport* report) {
   Pace pace;
-  meta::ScanOptions options;
-  options.range = meta::KeyRange::prefix("d");
-  options.limit = kRowBatch;
+  meta::RowBatches batches(plane_.meta, meta::KeyRange::prefix("d"), kRowBatch);
   for (;;) {
-    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
     if (rows.empty()) break;
     if (plane_.background.stopping()) co_return fail(Code::cancelled, "the store is closing");
-    options.range.begin = after(rows.back().key);
     for (const meta::KeyValue& row : rows) {
       ++report->data_rows;
       Decoder in(row.value);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "cluster/files/files.h"
 #include "cluster/map/keys.h"
+#include "meta/row_batches.h"
 
 namespace quarry::cluster {
 namespace {
@@ -16,11 +17,6 @@ constexpr Duration kIdle = std::chrono::seconds(5);
 constexpr Duration kLookAtLost = std::chrono::seconds(30);  // how often what is lost is read again
 constexpr size_t kLookAtLostMax = 64;                       // of them at a time
 constexpr size_t kAskForLostMax = 1024;                     // of them a round: is it still referenced?
-
-std::string after(std::string key) {
-  key.push_back('\0');
-  return key;
-}
 
 // A row that says something else by now asks for something else.
 Task<Result<void>> remove_unchanged(meta::Transaction& transaction, const std::vector<meta::KeyValue>& rows) {
@@ -282,13 +278,10 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
       });
     });
   };
-  meta::ScanOptions options;
-  options.range = keys::data_of_group(work.key.group);
-  options.limit = kRowBatch;
+  meta::RowBatches batches(plane_.meta, keys::data_of_group(work.key.group), kRowBatch);
   for (;;) {
-    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
     if (rows.empty() || plane_.background.stopping()) break;
-    options.range.begin = after(rows.back().key);
     *rows_seen += rows.size();
     std::vector<DataLayout> layouts;
     for (const meta::KeyValue& row : rows) {
@@ -348,12 +341,10 @@ Task<Result<bool>> Repairer::repair_group(GroupWork work, uint64_t* rows_seen) {
 }
 
 Task<Result<bool>> Repairer::has_retired(GroupKey key) {
-  meta::ScanOptions options;
-  options.range = meta::KeyRange::prefix("cr");
+  meta::RowBatches batches(plane_.meta, meta::KeyRange::prefix("cr"));
   for (;;) {
-    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
     if (rows.empty()) co_return false;
-    options.range.begin = after(rows.back().key);
     for (const meta::KeyValue& row : rows) {
       Decoder in(row.value);
       CO_TRY_ASSIGN(DataLayout layout, DataLayout::decode(in));
@@ -391,14 +382,11 @@ Task<Result<bool>> Repairer::repair_queue() {
     }
   }
   // What was written with fewer shards; key order is most endangered first.
-  meta::ScanOptions options;
-  options.range = meta::KeyRange::prefix("cq");
-  options.limit = kRowBatch;
+  meta::RowBatches batches(plane_.meta, meta::KeyRange::prefix("cq"), kRowBatch);
   bool all = true;
   for (;;) {
-    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
     if (rows.empty() || plane_.background.stopping()) break;
-    options.range.begin = after(rows.back().key);
     {
       std::lock_guard lock(mutex_);
       status_.activity = "repairing writes that were made while drives were away";

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "cluster/files/files.h"
 #include "cluster/map/keys.h"
+#include "meta/row_batches.h"
 #include "observe/metrics.h"
 
 namespace quarry::cluster {
@@ -17,11 +18,6 @@ constexpr Duration kGather = std::chrono::milliseconds(20);  // after a wake: mo
 Task<Result<void>> remove_keys(meta::Transaction& transaction, const std::vector<std::string>& rows) {
   for (const std::string& key : rows) transaction.remove(key);
   co_return Result<void>();
-}
-
-std::string after(std::string key) {
-  key.push_back('\0');
-  return key;
 }
 
 }  // namespace
@@ -65,15 +61,12 @@ Task<Result<size_t>> Sweeper::sweep() {
     Semaphore& turn;
     ~Release() { turn.release(); }
   } release{turn_};
-  meta::ScanOptions options;
-  options.range = meta::KeyRange::prefix("cr");
-  options.limit = kBatch;
+  meta::RowBatches batches(plane_.meta, meta::KeyRange::prefix("cr"), kBatch);
   size_t left = 0;
   std::optional<Error> error;
   for (;;) {
-    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
     if (rows.empty()) break;
-    options.range.begin = after(rows.back().key);
     // Whoever looked one of these layouts up before it was retired holds a guard from before now, or is a registered reader by now.
     plane_.reads.turn();
     while (!plane_.reads.old_guards_gone()) {
@@ -175,12 +168,10 @@ Task<Result<size_t>> Sweeper::remove_orphans(Drive& drive, WriteId first, WriteI
 
 Task<Result<std::vector<Sweeper::Block>>> Sweeper::older_blocks() {
   std::vector<Block> blocks;
-  meta::ScanOptions options;
-  options.range = meta::KeyRange::prefix("cs");
+  meta::RowBatches batches(plane_.meta, meta::KeyRange::prefix("cs"));
   for (;;) {
-    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await plane_.meta.scan(options));
+    CO_TRY_ASSIGN(std::vector<meta::KeyValue> rows, co_await batches.next());
     if (rows.empty()) co_return blocks;
-    options.range.begin = after(rows.back().key);
     for (meta::KeyValue& row : rows) {
       Decoder key(std::string_view(row.key).substr(2));
       const uint64_t session = key.key_u64();
