@@ -21,7 +21,7 @@ using chunk::DirStore;
 
 constexpr uint32_t kChunk = 1 * kMiB;  // as the data plane writes them
 constexpr uint64_t kStride = 1 << 24;
-constexpr size_t kWindow = 8;  // chunks in flight
+constexpr size_t kWindow = 8;         // chunks in flight
 constexpr size_t kAdoptWindow = 256;  // files being adopted
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {

@@ -9,7 +9,7 @@
 #include "chunk/dir/dir_store.h"
 #include "chunk/kfs/kfs_chunk_store.h"
 #include "chunk/raw/raw_store.h"
-#include "cluster/drive.h"
+#include "cluster/drives/drive.h"
 #include "io/ring_executor.h"
 #include "io/sync.h"
 #include "io/uring_block_device.h"

@@ -2,6 +2,7 @@
 #include "auth/identity.h"
 #include "auth/identity_rows.h"
 #include "io/executor.h"
+#include "meta/row_batches.h"
 
 namespace quarry::auth {
 namespace {
@@ -75,10 +76,9 @@ class MetaIdentityStore : public IdentityStore {
 
   Task<Result<std::vector<User>>> list_users() override {
     std::vector<User> users;
-    meta::ScanOptions scan;
-    scan.range = meta::KeyRange::prefix("au");
+    meta::RowBatches batches(store_, meta::KeyRange::prefix("au"));
     for (;;) {
-      CO_TRY_ASSIGN(auto rows, co_await store_.scan(scan));
+      CO_TRY_ASSIGN(auto rows, co_await batches.next());
       if (rows.empty()) break;
       for (const auto& row : rows) {
         Decoder in(std::string_view(row.key).substr(2));
@@ -87,7 +87,6 @@ class MetaIdentityStore : public IdentityStore {
         users.push_back(std::move(*user));
       }
       if (users.size() > kUsersListedMax) co_return fail(Code::too_large, "more than {} users: ask for one by name", kUsersListedMax);
-      scan.range.begin = rows.back().key + '\0';
     }
     std::sort(users.begin(), users.end(), [](const User& a, const User& b) { return a.name < b.name; });
     co_return users;
@@ -134,12 +133,11 @@ class MetaIdentityStore : public IdentityStore {
 
   Task<Result<std::vector<AccessKey>>> list_keys(std::string user_name) override {
     CO_TRY_ASSIGN(auto user, co_await get_user(user_name));
-    meta::ScanOptions scan;
     const std::string prefix = index_prefix(user.id);
-    scan.range = meta::KeyRange::prefix(prefix);
+    meta::RowBatches batches(store_, meta::KeyRange::prefix(prefix));
     std::vector<AccessKey> keys;
     for (;;) {
-      CO_TRY_ASSIGN(auto rows, co_await store_.scan(scan));
+      CO_TRY_ASSIGN(auto rows, co_await batches.next());
       if (rows.empty()) break;
       std::vector<std::string> names, row_keys;
       for (const auto& row : rows) {
@@ -154,7 +152,6 @@ class MetaIdentityStore : public IdentityStore {
         if (!key) co_return std::move(key).error();
         keys.push_back(std::move(key->key));
       }
-      scan.range.begin = rows.back().key + '\0';
     }
     co_return keys;
   }

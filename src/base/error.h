@@ -69,7 +69,8 @@ ErrorClass code_class(Code code);
   X(changed,   1, "somebody else changed the stored bytes: their size or time says so, too") \
   X(replaced,  2, "something of somebody else lies where the bytes were stored") \
   X(vanished,  3, "the stored bytes were removed, and not by this program") \
-  X(rot,       4, "the stored bytes fail their checksum, and nothing says that somebody changed them")
+  X(rot,       4, "the stored bytes fail their checksum, and nothing says that somebody changed them") \
+  X(taken,     5, "another node has opened the drive since this one did")
 // clang-format on
 
 enum class Reason : uint8_t {

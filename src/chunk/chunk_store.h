@@ -73,8 +73,9 @@ enum class StoreState : uint8_t {
 
 struct StoreHealth {
   StoreState state = StoreState::online;
-  std::string reason;        // empty while online
-  uint64_t read_errors = 0;  // since open
+  std::string reason;             // empty while online
+  Reason because = Reason::none;  // taken: another node has it
+  uint64_t read_errors = 0;       // since open
   uint64_t write_errors = 0;
   uint64_t checksum_errors = 0;
 };

@@ -9,8 +9,8 @@
 
 namespace quarry::chunk {
 
-// In the sentence of that error, and so in the reason why such a drive is out of use. Who opens drives again by himself must not open this
-// one: two nodes would take it from each other in turn. An operator may (`quarry device enable`).
+// In the sentence of that error, whose reason is `taken`. Who opens drives again by himself must not open this one: two nodes would take it
+// from each other in turn. An operator may (`quarry device enable`).
 inline constexpr std::string_view kTakenByAnother = "another node has opened this drive";
 
 inline constexpr uint32_t kFencingRandomBits = 20;

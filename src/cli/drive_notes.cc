@@ -20,16 +20,16 @@ std::vector<std::string> what_to_do(std::span<const JsonValue> drives) {
   std::vector<std::string> notes;
   for (const auto& drive : drives) {
     const uint64_t number = drive.u64_at("number").value_or(0);
-    const std::string state = drive.string_at("state").value_or(""), reason = drive.string_at("reason").value_or("");
+    const std::string state = drive.string_at("state").value_or(""), cause = drive.string_at("cause").value_or("");
     const std::string path = drive.string_at("path").value_or("");
     if (state == "disabled") {
       notes.push_back(fmt::format("drive {0} is used for nothing until it is enabled: `quarry device enable {0}`", number));
-    } else if (state == "missing" || (state == "failed" && reason.starts_with("missing"))) {
+    } else if (state == "missing" || (state == "failed" && cause == "away")) {
       notes.push_back(
           fmt::format("drive {0} is away: once {1} has it again it is taken back; if it is lost, put another in its place: `quarry device "
                       "replace {0} NEW`",
                       number, path));
-    } else if (state == "failed" && !reason.starts_with("replaced") && !reason.starts_with("removed")) {
+    } else if (state == "failed" && cause != "replaced" && cause != "forced") {
       notes.push_back(
           fmt::format("drive {0} was given up: if it is sound again: `quarry device enable {0}`; another in its place: `quarry "
                       "device replace {0} NEW`",

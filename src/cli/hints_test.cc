@@ -24,7 +24,7 @@ TEST(Hints, a_drive_that_is_away_is_never_told_to_be_replaced_at_once) {
   const auto json = parse_json(R"([{"number":3,"state":"missing","reason":"","path":"dir:/mnt/a"},
     {"number":4,"state":"disabled","reason":"disabled: by an operator","path":"/dev/sdb"},
     {"number":5,"state":"active","reason":"","path":"/dev/sdc"},
-    {"number":6,"state":"failed","reason":"replaced by drive 7","path":"/dev/sdd"}])");
+    {"number":6,"state":"failed","reason":"replaced by drive 7","cause":"replaced","path":"/dev/sdd"}])");
   ASSERT_TRUE(json);
   const auto notes = what_to_do(json->items());
   ASSERT_EQ(notes.size(), 2u);

@@ -13,7 +13,7 @@
 
 #include "chunk/chunk_store.h"
 #include "cluster/data_plane.h"
-#include "cluster/redundancy.h"
+#include "cluster/map/redundancy.h"
 #include "io/blocking_pool.h"
 #include "io/clock.h"
 #include "io/memory_probe.h"

@@ -16,8 +16,8 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
-#include "cluster/data_layout.h"
 #include "cluster/file_service.h"
+#include "cluster/map/data_layout.h"
 #include "io/task.h"
 #include "meta/meta_store.h"
 #include "observe/request_context.h"
@@ -68,6 +68,7 @@ struct DriveStatus {
   std::string kind;   // raw, kfs, dir
   std::string state;  // active, read-only, draining, disabled, failed, missing, removed
   std::string reason;
+  std::string_view cause;   // of reason, where that decides what can be done: away, taken, replaced, read-only, forced; or empty
   std::string file_system;  // drives that name the same share its space, and its fate; empty: the space is its own
   uint64_t size_bytes = 0, used_bytes = 0, free_bytes = 0;
   uint64_t read_errors = 0, write_errors = 0, checksum_errors = 0;

@@ -2,7 +2,7 @@
 #pragma once
 #include "base/bytes.h"
 #include "base/result.h"
-#include "cluster/data_layout.h"
+#include "cluster/map/data_layout.h"
 #include "io/task.h"
 
 namespace quarry::cluster {

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "cluster/drive_path.h"
+#include "cluster/drives/drive_path.h"
 
 namespace quarry::daemon {
 

@@ -14,7 +14,7 @@
 #include <set>
 
 #include "chunk/fencing.h"
-#include "cluster/chunk_ids.h"
+#include "cluster/map/chunk_ids.h"
 #include "daemon/drive_kind.h"
 #include "daemon/mount_notes.h"
 #include "daemon/patience.h"
@@ -476,7 +476,7 @@ Result<void> OwnedDrives::check(const std::string& path, const DriveIdentity& th
   std::lock_guard lock(mutex_);
   const auto ours = epochs_.find(there.drive);
   if (ours == epochs_.end() || there.owner_epoch == 0 || there.owner_epoch == ours->second) return {};
-  return fail(Code::wrong_owner, "{}: {} since; it is that one's now", path, chunk::kTakenByAnother);
+  return fail(Code::wrong_owner, "{}: {} since; it is that one's now", path, chunk::kTakenByAnother).because(Reason::taken);
 }
 
 namespace {

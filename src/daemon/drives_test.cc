@@ -8,7 +8,7 @@
 
 #include "chunk/dir/dir_store.h"
 #include "chunk/fencing.h"
-#include "cluster/chunk_ids.h"
+#include "cluster/map/chunk_ids.h"
 #include "daemon/mount_notes.h"
 #include "daemon/sizes.h"
 #include "daemon/testing/folder_and_loop.h"

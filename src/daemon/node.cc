@@ -7,29 +7,24 @@
 
 #include <filesystem>
 
-#include "auth/identity.h"
 #include "base/buffer_arena.h"
 #include "base/machine.h"
-#include "cluster/cluster.h"
 #include "daemon/drives.h"
 #include "daemon/listeners.h"
 #include "daemon/returning_drives.h"
 #include "daemon/sizes.h"
-#include "frontends/admin/admin_server.h"
-#include "frontends/s3/s3_server.h"
 #include "io/clock.h"
 #include "io/memory_probe.h"
 #include "io/ring_executor.h"
 #include "io/thread_pool.h"
 #include "meta/rocksdb/rocksdb_meta_store.h"
-#include "object/make_object_engine.h"
+#include "node/node.h"
 #include "observe/metrics.h"
 
 namespace quarry::daemon {
 namespace {
 
 constexpr const char* kVersion = "0.1.0";
-constexpr std::string_view kAdministrator = "admin";
 
 // Each connection and drive takes a descriptor; the default soft limit of 1,024 is for programs that use select().
 void raise_descriptor_limit() {
@@ -98,7 +93,7 @@ class RunningNode : public Node {
   Task<Result<void>> try_to_open(std::vector<DriveToOpen> drives, StartRules rules, Uuid* store);
   Result<StartRules> rules_of_start();
   Result<void> remember(std::string added);
-  Task<Result<void>> open_identities();
+  cluster::Cluster& cluster() const { return node_->cluster(); }
 
   NodeConfig config_;
   OwnedDrives owned_;
@@ -106,11 +101,7 @@ class RunningNode : public Node {
   client::Endpoints endpoints_;
   std::unique_ptr<ExecutorPool> loops_;
   std::unique_ptr<BlockingPool> blocking_, compute_;
-  std::unique_ptr<cluster::Cluster> cluster_;
-  std::unique_ptr<object::ObjectEngine> objects_;
-  std::unique_ptr<auth::IdentityStore> identities_;
-  std::unique_ptr<frontends::s3::S3Server> s3_;
-  std::unique_ptr<frontends::admin::AdminServer> admin_;
+  std::unique_ptr<node::Node> node_;
   std::unique_ptr<Listeners> listeners_;
   std::vector<Gauge> gauges_;
   std::unique_ptr<ReturningDrives> returning_;
@@ -126,9 +117,9 @@ class RunningNode : public Node {
 // The drives in use, for the next start. `added`: one that is about to be.
 Result<void> RunningNode::remember(std::string added) {
   const std::lock_guard lock(remember_mutex_);
-  CHECK(cluster_ != nullptr);
-  RootMemory memory{.stage = RootMemory::Stage::made, .store = cluster_->id(), .drives = {}};
-  for (const auto& drive : cluster_->data().drives()) {
+  CHECK(node_ != nullptr);
+  RootMemory memory{.stage = RootMemory::Stage::made, .store = cluster().id(), .drives = {}};
+  for (const auto& drive : cluster().data().drives()) {
     if (drive.state != "removed") memory.drives.push_back(drive.path);
   }
   if (!added.empty() && std::ranges::find(memory.drives, added) == memory.drives.end()) memory.drives.push_back(std::move(added));
@@ -179,7 +170,6 @@ Task<Result<void>> RunningNode::try_to_open(std::vector<DriveToOpen> to_open, St
   options.drives = std::move(opened.drives);
   options.unopened = std::move(opened.unusable);
   options.metadata_directory = config_.root + "/metadata";
-  options.blocking_pool = blocking_.get();
   options.tuning.cache_bytes = config_.cache_bytes;
   options.tuning.cache_pin_bytes = config_.cache_bytes / 4;
   options.tuning.write_memory_bytes = sizes.write_memory;
@@ -214,47 +204,28 @@ Task<Result<void>> RunningNode::try_to_open(std::vector<DriveToOpen> to_open, St
   };
   for (const cluster::OpenedDrive& drive : options.drives) owned_.note(drive);
   fresh_ = opened.fresh;
+  std::optional<cluster::CreateOptions> create;
   if (opened.fresh) {
-    cluster::CreateOptions create;
-    create.cluster = opened.cluster;
-    create.redundancy = config_.profile;
+    create.emplace();
+    create->cluster = opened.cluster;
+    create->redundancy = config_.profile;
     // Of an earlier attempt: it would be taken for this store's.
     std::error_code error;
     std::filesystem::remove_all(options.metadata_directory, error);
     if (error) co_return fail(Code::io_error, "{}: {}", options.metadata_directory, error.message());
-    CO_TRY_ASSIGN(cluster_, co_await cluster::Cluster::create(std::move(options), std::move(create)));
-  } else {
-    CO_TRY_ASSIGN(cluster_, co_await cluster::Cluster::open(std::move(options)));
   }
+  frontends::s3::S3Options s3;
+  s3.region = config_.region;
+  s3.virtual_hosts = config_.virtual_hosts;
+  const node::Services services{.clock = system_clock(), .random = system_random(), .blocking = *blocking_, .compute = compute_.get()};
+  node::NodeOptions node_options{.cluster = std::move(options), .create = std::move(create), .s3 = std::move(s3), .version = kVersion};
+  CO_TRY_ASSIGN(node_, co_await node::Node::open(services, std::move(node_options)));
   if (offline_) co_return Result<void>();
   // From here on the store is made: before anybody hears of it, this root must never make another one in its place.
   Result<void> kept = remember("");
   if (kept) co_return kept;
   if (fresh_) co_return kept;
   LOG_WARNING("the list of drives cannot be kept; name them at the next start", {"error", kept.error().to_string()});
-  co_return Result<void>();
-}
-
-Task<Result<void>> RunningNode::open_identities() {
-  identities_ = auth::make_identity_store(cluster_->meta(), cluster_->master_key(), system_clock(), system_random());
-  auto administrator = co_await identities_->get_user(std::string(kAdministrator));
-  if (!administrator) {
-    if (administrator.error().code() != Code::not_found) co_return std::move(administrator).error();
-    CO_TRY(co_await identities_->create_user(std::string(kAdministrator), true));
-  }
-  CO_TRY_ASSIGN(const auto keys, co_await identities_->list_keys(std::string(kAdministrator)));
-  // The first key that works is shown; a store whose administrator has none gets a new one.
-  for (const auto& key : keys) {
-    auto credential = co_await identities_->credential(key.access_key);
-    if (!credential) continue;
-    endpoints_.access_key = key.access_key;
-    endpoints_.secret_key = (*credential)->secret;
-    co_return Result<void>();
-  }
-  CO_TRY_ASSIGN(const auto made, co_await identities_->create_key(std::string(kAdministrator), "", ""));
-  endpoints_.access_key = made.access_key;
-  endpoints_.secret_key = made.secret_key;
-  key_made_ = true;
   co_return Result<void>();
 }
 
@@ -289,43 +260,23 @@ Result<void> RunningNode::open_store(bool offline) {
   blocking_ = std::make_unique<ThreadPool>("blocking", 4);
   compute_ = std::make_unique<ThreadPool>("compute", config_.cores);
   TRY(wait_on(home(), open_cluster(std::move(drives), std::move(rules))));
-  objects_ = object::make_object_engine({.meta = cluster_->meta(),
-                                         .data = cluster_->data(),
-                                         .clock = system_clock(),
-                                         .random = system_random(),
-                                         .compute = compute_.get(),
-                                         .default_redundancy = cluster_->default_redundancy()});
-  TRY_ASSIGN(const size_t settled, wait_on(home(), objects_->settle_names()));
-  if (settled > 0) LOG_INFO("files of removed objects were hidden", {"objects", settled});
-  return {};
+  return wait_on(home(), node_->settle_names());
 }
 
 Result<std::string> RunningNode::fsck(bool repair) {
   const RequestContext ctx = RequestContext::system("fsck");
-  TRY_ASSIGN(const auto objects, wait_on(home(), objects_->fsck(ctx, repair)));
-  TRY_ASSIGN(const auto data, wait_on(home(), cluster_->data().fsck(repair)));
+  TRY_ASSIGN(const auto objects, wait_on(home(), node_->objects().fsck(ctx, repair)));
+  TRY_ASSIGN(const auto data, wait_on(home(), cluster().data().fsck(repair)));
   return frontends::admin::fsck_json(objects, data);
 }
 
 Result<void> RunningNode::begin() {
   TRY(open_store(false));
-  TRY(wait_on(home(), open_identities()));
-
-  frontends::s3::S3Options s3_options;
-  s3_options.region = config_.region;
-  s3_options.virtual_hosts = config_.virtual_hosts;
-  s3_ = std::make_unique<frontends::s3::S3Server>(*objects_, *identities_, system_clock(), s3_options);
-  admin_ = std::make_unique<frontends::admin::AdminServer>(frontends::admin::AdminServices{.data = cluster_->data(),
-                                                                                           .metadata = cluster_->meta(),
-                                                                                           .objects = *objects_,
-                                                                                           .identities = *identities_,
-                                                                                           .clock = system_clock(),
-                                                                                           .region = config_.region,
-                                                                                           .version = kVersion,
-                                                                                           .cluster_id = cluster_->id().to_string(),
-                                                                                           .profile = cluster_->default_redundancy(),
-                                                                                           .started = system_clock().wall_now()});
-  TRY_ASSIGN(listeners_, Listeners::open(*loops_, config_, *s3_, *admin_));
+  TRY_ASSIGN(const node::AdministratorKey key, wait_on(home(), node_->begin()));
+  endpoints_.access_key = key.access_key;
+  endpoints_.secret_key = key.secret_key;
+  key_made_ = key.is_new;
+  TRY_ASSIGN(listeners_, Listeners::open(*loops_, config_, node_->s3(), node_->admin()));
   gauges_.push_back(
       metrics::gauge("base_buffer_bytes", "Memory held by I/O buffers", {}, [] { return static_cast<double>(buffer_bytes_in_use()); }));
   gauges_.push_back(metrics::gauge("io_loop_step_seconds_max", "The longest step of an event loop, in CPU time", {},
@@ -336,17 +287,17 @@ Result<void> RunningNode::begin() {
   for (const char* state : {"active", "read-only", "draining", "disabled", "missing", "failed"}) {
     gauges_.push_back(metrics::gauge("cluster_drives", "Drives by state", {{"state", state}}, [this, state] {
       double count = 0;
-      for (const auto& drive : cluster_->data().drives()) count += drive.state == state;
+      for (const auto& drive : cluster().data().drives()) count += drive.state == state;
       return count;
     }));
   }
 
   gauges_.push_back(
       metrics::gauge("cluster_health", "What could be lost now: 0 healthy, 1 degraded, 2 some data cannot be read", {},
-                     [this] { return static_cast<double>(frontends::admin::health_of(cluster_->data(), cluster_->meta()).level()); }));
+                     [this] { return static_cast<double>(frontends::admin::health_of(cluster().data(), cluster().meta()).level()); }));
   for (const std::string_view cause : cluster::kHealthCauses) {
     gauges_.push_back(metrics::gauge("cluster_problems", "What status tells of, by cause", {{"cause", std::string(cause)}}, [this, cause] {
-      const auto health = frontends::admin::health_of(cluster_->data(), cluster_->meta());
+      const auto health = frontends::admin::health_of(cluster().data(), cluster().meta());
       return static_cast<double>(std::ranges::count(health.problems, cause, &cluster::HealthProblem::cause));
     }));
   }
@@ -356,18 +307,18 @@ Result<void> RunningNode::begin() {
   endpoints_.admin = scheme + listeners_->admin_address().to_string();
   endpoints_.region = config_.region;
   TRY(client::write_endpoints(config_.root, endpoints_));
-  admin_->set_ready(true);
-  returning_ = std::make_unique<ReturningDrives>(home(), cluster_->data());
-  const std::string reason = cluster_->read_only_reason();
+  node_->admin().set_ready(true);
+  returning_ = std::make_unique<ReturningDrives>(home(), cluster().data());
+  const std::string reason = cluster().read_only_reason();
   if (!reason.empty()) LOG_WARNING("the store is read-only", {"reason", reason});
-  LOG_INFO("ready", {"s3", endpoints_.s3}, {"admin", endpoints_.admin}, {"cluster", cluster_->id().to_string()},
-           {"redundancy", cluster_->default_redundancy()});
+  LOG_INFO("ready", {"s3", endpoints_.s3}, {"admin", endpoints_.admin}, {"cluster", cluster().id().to_string()},
+           {"redundancy", cluster().default_redundancy()});
   return {};
 }
 
 std::string RunningNode::summary() const {
-  const auto drives = cluster_->data().drives();
-  const auto space = cluster_->data().space_status();
+  const auto drives = cluster().data().drives();
+  const auto space = cluster().data().space_status();
   // Said once; `quarry device list` says it again.
   std::string notes;
   for (const auto& note : fresh_ ? cluster::shared_file_systems(drives) : std::vector<std::string>())
@@ -379,29 +330,24 @@ std::string RunningNode::summary() const {
       "  S3          {}\n  admin       {}\n  access key  {}\n  secret key  {}\n"
       "  store       {} drives, {}, {} can be stored\n{}"
       "  keys and addresses are in {}/endpoints.json; Ctrl-C ends the node\n",
-      kVersion, endpoints_.s3, endpoints_.admin, endpoints_.access_key, secret, drives.size(), cluster_->default_redundancy(),
+      kVersion, endpoints_.s3, endpoints_.admin, endpoints_.access_key, secret, drives.size(), cluster().default_redundancy(),
       format_size(space.usable_free_bytes), notes, config_.root);
 }
 
 Result<void> RunningNode::stop() {
   if (std::exchange(stopped_, true)) return {};
   Result<void> outcome;
-  if (admin_) admin_->set_ready(false);
-  if (cluster_) cluster_->begin_close();  // requests may be waiting for a drive that hangs
+  if (node_) node_->begin_close();  // requests may be waiting for a drive that hangs
   if (returning_) returning_->stop();
   returning_.reset();
   if (listeners_) listeners_->stop(config_.drain_timeout);
   listeners_.reset();
   gauges_.clear();
-  s3_.reset();
-  admin_.reset();
-  objects_.reset();
-  identities_.reset();
-  if (cluster_) {
-    outcome = wait_on(home(), cluster_->close());
-    hangs_ = cluster_->hangs();
-    if (hangs_) static_cast<void>(cluster_.release());
-    cluster_.reset();
+  if (node_) {
+    outcome = wait_on(home(), node_->close());
+    hangs_ = node_->hangs();
+    if (hangs_) static_cast<void>(node_.release());
+    node_.reset();
   }
   hangs_ = hangs_ || WorkApart::under_way() > 0;  // also of an opening that was given up
   if (hangs_) {

@@ -12,7 +12,7 @@
 #include <string>
 
 #include "base/log.h"
-#include "cluster/lived_time.h"
+#include "cluster/drives/lived_time.h"
 #include "daemon/drive_kind.h"
 #include "io/sync.h"
 #include "io/thread_pool.h"

@@ -3,7 +3,6 @@
 #include <filesystem>
 
 #include "base/log.h"
-#include "chunk/fencing.h"
 #include "daemon/drive_kind.h"
 #include "daemon/patience.h"
 #include "io/ring_executor.h"
@@ -75,9 +74,8 @@ Task<void> ReturningDrives::run() {
 
 Task<void> ReturningDrives::look() {
   for (const cluster::DriveStatus& drive : data_.drives()) {
-    const bool away = drive.state == "missing" || (drive.state == "failed" && drive.reason.starts_with("missing"));
-    const bool taken = drive.reason.find(chunk::kTakenByAnother) != std::string::npos;
-    if (!away || taken || stopping_.is_set()) {
+    const bool away = (drive.state == "missing" || drive.state == "failed") && drive.cause == "away";
+    if (!away || stopping_.is_set()) {
       waits_.erase(drive.number);
       continue;
     }

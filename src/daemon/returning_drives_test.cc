@@ -8,7 +8,6 @@
 #include <mutex>
 
 #include "chunk/dir/dir_store.h"
-#include "chunk/fencing.h"
 #include "daemon/drives.h"
 #include "daemon/testing/folder_and_loop.h"
 
@@ -54,32 +53,33 @@ class Plane final : public cluster::DataPlane {
 class Returning : public FolderAndLoop {
  protected:
   // A drive that lies there, ready to be opened.
-  void add(std::string state, std::string reason) {
+  void add(std::string state, std::string_view cause) {
     const auto number = static_cast<uint32_t>(plane_.list.size() + 1);
     const std::string path = root_ + "/" + std::to_string(number);
     const auto id = wait_on(loop(), chunk::DirStore::format(path, {.cluster = system_random().uuid()}));
     ASSERT_TRUE(id) << id.error().to_string();
-    plane_.list.push_back({.number = number, .id = *id, .path = "dir:" + path, .state = std::move(state), .reason = std::move(reason)});
+    plane_.list.push_back({.number = number, .id = *id, .path = "dir:" + path, .state = std::move(state), .cause = cause});
   }
   Plane plane_;
 };
 
 // It would be taken from the other node, which would take it back.
 TEST_F(Returning, a_drive_that_another_node_has_opened_is_left_to_it) {
-  const std::string by_another = fmt::format("/mnt/x: {} since; it is that one's now", chunk::kTakenByAnother);
-  add("missing", by_another);
-  add("failed", "missing: " + by_another);
-  add("disabled", "disabled: by an operator");
+  add("missing", "taken");
+  add("failed", "taken");
+  add("disabled", "");
   add("active", "");
-  add("failed", "removed by force");
-  add("missing", "gone");
-  add("failed", "missing: gone");
+  add("failed", "forced");
+  add("missing", "replaced");
+  add("failed", "");
+  add("missing", "away");
+  add("failed", "away");
   {
     ReturningDrives returning(loop(), plane_);
     for (int i = 0; i < 3000 && plane_.asked < 2; ++i) ::usleep(10'000);  // drives are looked at in turn: the last two of all
     returning.stop();
   }
-  EXPECT_EQ(plane_.taken, (std::vector<uint32_t>{6, 7}));
+  EXPECT_EQ(plane_.taken, (std::vector<uint32_t>{8, 9}));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "meta/optimistic.h"
+#include "meta/row_batches.h"
 
 #include <algorithm>
 
@@ -119,7 +120,7 @@ Task<Result<std::vector<KeyValue>>> OptimisticTransaction::scan_merged(ScanOptio
     KeyRange covered = page.range;
     if (!last_page) {
       if (forward) {
-        covered.end = below.back().key + '\0';
+        covered.end = key_after(below.back().key);
       } else {
         covered.begin = below.back().key;
       }
@@ -186,7 +187,7 @@ Task<Result<std::vector<KeyValue>>> OptimisticTransaction::scan(ScanOptions opti
   for (const auto& row : rows) bytes += row.key.size() - 1 + row.value.size();
   if (!rows.empty() && (rows.size() >= limit || bytes >= bytes_max)) {
     if (direction == Direction::forward) {
-      read.end = rows.back().key + '\0';
+      read.end = key_after(rows.back().key);
     } else {
       read.begin = rows.back().key;
     }
@@ -260,7 +261,7 @@ class ViewCursor final : public Cursor {
     if (direction_ == Direction::forward) {
       left_.begin = std::max(left_.begin, row);
     } else {
-      left_.end = std::min(left_.end, row + '\0');
+      left_.end = std::min(left_.end, key_after(row));
     }
   }
 
@@ -288,7 +289,7 @@ class ViewCursor final : public Cursor {
  private:
   void pass(const std::string& row) {
     if (direction_ == Direction::forward) {
-      left_.begin = row + '\0';
+      left_.begin = key_after(row);
     } else {
       left_.end = row;
     }

@@ -154,7 +154,7 @@ Result<void> probe(FileSystem& files, const Descriptor& expected, const std::str
   if (descriptor.drive != expected.drive)
     return fail(Code::device_gone, "{} holds drive {} now", files.root(), descriptor.drive.to_string());
   if (descriptor.fencing_epoch != expected.fencing_epoch)
-    return fail(Code::device_gone, "{}: {} since; it is that one's now", files.root(), kTakenByAnother);
+    return fail(Code::device_gone, "{}: {} since; it is that one's now", files.root(), kTakenByAnother).because(Reason::taken);
   const std::string text = fmt::format("probe {}", system_random().uuid().to_string());
   const auto write = [&]() -> Result<void> {
     TRY_ASSIGN(const auto file, files.open(scratch, OpenMode::create));

@@ -18,7 +18,8 @@ std::string DirStoreImpl::description() const { return fmt::format("directory {}
 
 Result<void> DirStoreImpl::readable() const {
   if (closing_ || closed_) return fail(Code::device_gone, "{}: the store is closed", files_->root());
-  if (health_.state == StoreState::failed) return fail(Code::device_gone, "{}: {}", files_->root(), health_.reason);
+  if (health_.state == StoreState::failed)
+    return fail(Code::device_gone, "{}: {}", files_->root(), health_.reason).because(health_.because);
   return {};
 }
 
@@ -47,7 +48,10 @@ Task<Error> DirStoreImpl::noted(Error error, bool write) {
     }
   }
   switch (error.code()) {
-    case Code::device_gone: become(StoreState::failed, error.context()); break;
+    case Code::device_gone:
+      if (health_.state != StoreState::failed) health_.because = error.reason();
+      become(StoreState::failed, error.context());
+      break;
     case Code::read_only:
       become(StoreState::read_only, "the file system is mounted read-only: see the kernel's log, repair it, mount it again");
       break;

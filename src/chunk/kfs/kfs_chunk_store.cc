@@ -344,7 +344,7 @@ class Store : public KfsChunkStore {
           if (!found) return std::move(found).error();
           if (found->drive != drive) return fail(Code::device_gone, "{} is another store by now", directory);
           if (found->mounts > set->descriptor().mounts)  // of its descriptor only the owner's opens count
-            return fail(Code::device_gone, "{}: {} since; it is that one's now", directory, kTakenByAnother);
+            return fail(Code::device_gone, "{}: {} since; it is that one's now", directory, kTakenByAnother).because(Reason::taken);
           const std::string probe = directory + "/kfs.probe-health";  // kfs.probe is the set's own
           const auto written = kfs::replace_file(*files, probe, bytes_of("probe"));
           if (!written && written.error().code() != Code::no_space) return written;  // full is not broken

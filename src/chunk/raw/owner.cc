@@ -40,7 +40,8 @@ Task<Result<void>> RawStoreImpl::look_at_owner_now() {
   if (!ours) co_return noted(std::move(ours).error(), false);
   if (!*ours) {
     Error error = fail(Code::device_gone, "{}: {} since; it is that one's now. If both are meant to run, each needs drives of its own",
-                       device_->info().path, kTakenByAnother);
+                       device_->info().path, kTakenByAnother)
+                      .because(Reason::taken);
     note_error(error, true);
     co_return error;
   }
@@ -52,7 +53,7 @@ Task<Result<void>> RawStoreImpl::look_at_owner() {
   if (!owner_look_due()) co_return Result<void>{};
   co_await super_turn_.acquire();
   Result<void> result;
-  if (health_.state == StoreState::failed) result = fail(Code::device_gone, "{}: {}", device_->info().path, health_.reason);
+  if (health_.state == StoreState::failed) result = readable();
   if (result && owner_look_due()) result = co_await look_at_owner_now();  // else somebody else has looked meanwhile
   super_turn_.release();
   co_return result;

@@ -59,7 +59,8 @@ std::string RawStoreImpl::description() const { return fmt::format("raw store on
 
 Result<void> RawStoreImpl::readable() const {
   if (closing_ || closed_) return fail(Code::device_gone, "{}: the store is closed", device_->info().path);
-  if (health_.state == StoreState::failed) return fail(Code::device_gone, "{}: {}", device_->info().path, health_.reason);
+  if (health_.state == StoreState::failed)
+    return fail(Code::device_gone, "{}: {}", device_->info().path, health_.reason).because(health_.because);
   return {};
 }
 
@@ -85,6 +86,7 @@ Error RawStoreImpl::noted(Error error, bool write) {
 void RawStoreImpl::note_error(const Error& error, bool write) {
   switch (error.code()) {
     case Code::device_gone:
+      if (health_.state != StoreState::failed) health_.because = error.reason();
       become(StoreState::failed, error.to_string());
       if (!journal_.error()) journal_.fail_all(error);
       break;

@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "cluster/cluster.h"
-#include "cluster/keys.h"
-#include "cluster/local_data_plane.h"
+#include "cluster/map/keys.h"
+#include "cluster/node/local_data_plane.h"
 #include "cluster/testing/memory_chunk_store.h"
 #include "io/sim/sim_executor.h"
 #include "meta/memory/memory_meta_store.h"

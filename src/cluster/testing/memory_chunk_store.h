@@ -8,7 +8,7 @@
 
 #include "base/coding.h"
 #include "chunk/chunk_store.h"
-#include "cluster/chunk_ids.h"
+#include "cluster/map/chunk_ids.h"
 #include "io/clock.h"
 #include "io/executor.h"
 

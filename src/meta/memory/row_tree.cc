@@ -1,4 +1,5 @@
 #include "meta/memory/row_tree.h"
+#include "meta/row_batches.h"
 
 namespace quarry::meta {
 
@@ -49,14 +50,14 @@ const std::string* RowTree::find(std::string_view key) const {
 
 void RowTree::put(std::string_view key, std::string_view value) {
   auto [low, others] = split(root_, key);
-  const auto [same, high] = split(others, std::string(key) + '\0');
+  const auto [same, high] = split(others, key_after(std::string(key)));
   const Node fresh{.row = std::make_shared<const KeyValue>(KeyValue{std::string(key), std::string(value)}),
                    .priority = std::hash<std::string_view>()(key)};
   root_ = join(join(low, make(fresh, nullptr, nullptr)), high);
 }
 
 void RowTree::remove(std::string_view key) {
-  if (find(key) != nullptr) remove_range(key, std::string(key) + '\0');
+  if (find(key) != nullptr) remove_range(key, key_after(std::string(key)));
 }
 
 void RowTree::remove_range(std::string_view begin, std::string_view end) {

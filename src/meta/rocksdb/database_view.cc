@@ -5,6 +5,7 @@
 #include <rocksdb/status.h>
 
 #include "meta/rocksdb/database.h"
+#include "meta/row_batches.h"
 
 namespace quarry::meta {
 namespace {
@@ -123,7 +124,7 @@ class DatabaseCursor final : public Cursor {
     if (forward_) {
       seek_to_ = std::max(std::move(row), range_.begin);
     } else {
-      seek_to_ = row < range_.end ? row + '\0' : range_.end;
+      seek_to_ = row < range_.end ? key_after(row) : range_.end;
     }
   }
 

@@ -1,4 +1,5 @@
 // Buckets: made, changed and deleted in one transaction each.
+#include "meta/row_batches.h"
 #include "object/engine/engine.h"
 
 namespace quarry::object {
@@ -99,16 +100,17 @@ Task<Result<std::vector<BucketInfo>>> Engine::list_buckets(const RequestContext&
   std::string begin = bucket_name_prefix(prefix);
   std::string end = prefix_end(begin);
   if (!after.empty()) begin = std::max(begin, prefix_end(bucket_name_key(after)));
-  while (buckets.size() < limit && begin < end) {
-    meta::ScanOptions scan{.range = {begin, end}, .limit = limit - buckets.size()};
-    CO_TRY_ASSIGN(auto rows, co_await meta().scan(std::move(scan)));
+  if (begin >= end) co_return buckets;
+  meta::RowBatches batches(meta(), {std::move(begin), std::move(end)});
+  while (buckets.size() < limit) {
+    batches.set_batch(limit - buckets.size());
+    CO_TRY_ASSIGN(auto rows, co_await batches.next());
     if (rows.empty()) break;
     for (auto& row : rows) {
       auto record = decode_bucket(row.value);
       if (!record) co_return std::move(record).error().with(to_hex(bytes_of(row.key)));
       buckets.push_back(std::move(record->info));
     }
-    begin = rows.back().key + '\0';
   }
   co_return buckets;
 }

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "codec/digest.h"
 #include "io/sync.h"
+#include "meta/row_batches.h"
 #include "meta/transact.h"
 #include "object/engine/engine.h"
 
@@ -128,9 +129,9 @@ Task<bool> Engine::settle_row(meta::KeyValue row, BucketId bucket, std::string k
 Task<Result<size_t>> Engine::settle_names() {
   size_t settled = 0;
   if (!data().files().on_some_drives()) co_return settled;
-  meta::KeyRange range = shown_files_range();
+  meta::RowBatches batches(meta(), shown_files_range(), kSettleBatch);
   for (;;) {
-    CO_TRY_ASSIGN(const auto rows, co_await meta().scan({.range = range, .limit = kSettleBatch}));
+    CO_TRY_ASSIGN(const auto rows, co_await batches.next());
     if (rows.empty()) co_return settled;
     for (size_t begin = 0; begin < rows.size(); begin += kSettleAtOnce) {
       std::vector<Task<bool>> tasks;
@@ -143,7 +144,6 @@ Task<Result<size_t>> Engine::settle_names() {
       settled += tasks.size();
       co_await when_all(std::move(tasks));
     }
-    range.begin = rows.back().key + '\0';
   }
 }
 

@@ -1,4 +1,5 @@
 // list_versions: the current and the noncurrent rows of a snapshot, merged: by key, then newest first.
+#include "meta/row_batches.h"
 #include "object/engine/engine.h"
 #include "object/engine/names.h"
 #include "object/engine/row_stream.h"
@@ -67,7 +68,7 @@ Task<Result<VersionListPage>> Engine::list_versions(const RequestContext& ctx, s
     current.seek(resume->passes_current ? after_key(RowKind::current, id, resume->key) : current_key(id, resume->key));
     // Rows of the key older than the marker: the inverted sequence grows.
     noncurrent.seek(resume->after == ~Sequence{0} ? key_rows(RowKind::version, id, resume->key).begin
-                                                  : version_key(id, resume->key, resume->after) + '\0');
+                                                  : meta::key_after(version_key(id, resume->key, resume->after)));
   } else if (!options.key_marker.empty()) {
     current.seek(first_row_after(RowKind::current, id, options.key_marker, options.prefix, options.delimiter));
     noncurrent.seek(first_row_after(RowKind::version, id, options.key_marker, options.prefix, options.delimiter));

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cluster/data_layout.h"
+#include "cluster/map/data_layout.h"
 #include "object/engine/keys.h"
 #include "object/engine/version_id.h"
 #include "object/object_engine.h"

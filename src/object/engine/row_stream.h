@@ -1,7 +1,7 @@
 // RowStream: the rows of a range of one snapshot, one after the other, read in batches; can jump forward. One task at a time.
 #pragma once
 #include "io/pace.h"
-#include "meta/meta_store.h"
+#include "meta/row_batches.h"
 
 namespace quarry::object {
 
@@ -17,7 +17,7 @@ class RowStream {
       CO_TRY_ASSIGN(rows_, co_await snapshot_.scan(std::move(scan)));
       next_ = 0;
       ended_ = rows_.empty();
-      if (!ended_) range_.begin = rows_.back().key + '\0';
+      if (!ended_) range_.begin = meta::key_after(rows_.back().key);
       batch_ = std::min(batch_ * 2, kBatchMax);
     }
     const meta::KeyValue* row = next_ < rows_.size() ? &rows_[next_] : nullptr;

@@ -1,5 +1,6 @@
 // Multipart uploads and their parts, up to completion (complete.cc).
 #include "object/engine/uploads.h"
+#include "meta/row_batches.h"
 #include "object/engine/body.h"
 #include "object/engine/names.h"
 #include "object/engine/publish.h"
@@ -148,10 +149,9 @@ class PartWriter final : public ObjectWriter {
 
 Task<Result<std::vector<PartRecord>>> scan_parts(meta::Transaction& transaction, UploadId upload_id) {
   std::vector<PartRecord> parts;
-  meta::KeyRange range = part_rows(upload_id);
+  meta::RowBatches batches(transaction, part_rows(upload_id), kPartNumberMax);
   for (;;) {
-    meta::ScanOptions scan{.range = range, .limit = kPartNumberMax};
-    CO_TRY_ASSIGN(auto rows, co_await transaction.scan(std::move(scan)));
+    CO_TRY_ASSIGN(auto rows, co_await batches.next());
     if (rows.empty()) co_return parts;
     for (const auto& row : rows) {
       CO_TRY_ASSIGN(auto parsed, parse_part_key(row.key));
@@ -160,7 +160,6 @@ Task<Result<std::vector<PartRecord>>> scan_parts(meta::Transaction& transaction,
         co_return fail(Code::corrupt, "upload '{}': row of part {} holds part {}", upload_id_text(upload_id), parsed.number, part.number);
       parts.push_back(std::move(part));
     }
-    range.begin = rows.back().key + '\0';
   }
 }
 
@@ -240,9 +239,10 @@ Task<Result<PartListPage>> Engine::list_parts(const RequestContext& ctx, std::st
   if (limit == 0 || after >= kPartNumberMax) co_return page;
   meta::KeyRange range = part_rows(id);
   range.begin = part_key(id, after + 1);
+  meta::RowBatches batches(meta(), std::move(range));
   while (!page.truncated) {
-    meta::ScanOptions scan{.range = range, .limit = limit + 1 - page.parts.size()};
-    CO_TRY_ASSIGN(auto rows, co_await meta().scan(std::move(scan)));
+    batches.set_batch(limit + 1 - page.parts.size());
+    CO_TRY_ASSIGN(auto rows, co_await batches.next());
     if (rows.empty()) break;
     for (const auto& row : rows) {
       if (page.parts.size() == limit) {
@@ -252,7 +252,6 @@ Task<Result<PartListPage>> Engine::list_parts(const RequestContext& ctx, std::st
       CO_TRY_ASSIGN(auto part, decode_part(row.value));
       page.parts.push_back(quarry::object::to_info(part));
     }
-    range.begin = rows.back().key + '\0';
   }
   if (page.truncated) page.next_marker = page.parts.back().number;
   co_return page;
@@ -270,7 +269,7 @@ Task<Result<UploadListPage>> Engine::list_uploads(const RequestContext& ctx, std
   if (!options.key_marker.empty() && !options.upload_marker.empty() && !in_group) {
     auto marker = parse_upload_id(options.upload_marker);
     if (!marker) co_return fail(Code::invalid_argument, "upload id marker '{}' is not one of ours", options.upload_marker.substr(0, 64));
-    range.begin = std::max(range.begin, upload_key(id, options.key_marker, *marker) + '\0');
+    range.begin = std::max(range.begin, meta::key_after(upload_key(id, options.key_marker, *marker)));
   } else {
     range.begin = first_row_after(RowKind::upload, id, options.key_marker, options.prefix, options.delimiter);
   }

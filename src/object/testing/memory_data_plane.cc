@@ -1,4 +1,5 @@
 #include "object/testing/memory_data_plane.h"
+#include "meta/row_batches.h"
 
 #include <unordered_set>
 
@@ -172,7 +173,7 @@ size_t MemoryDataPlane::pinned() const {
 
 Task<Result<std::vector<cluster::DataPlane::Reference>>> MemoryDataPlane::references(cluster::WriteId after, size_t limit) {
   std::vector<Reference> found;
-  std::string begin = row_key(after) + '\0';
+  std::string begin = meta::key_after(row_key(after));
   meta::ScanOptions scan{.range = {begin, prefix_end("D")}, .limit = limit};
   CO_TRY_ASSIGN(auto rows, co_await meta_.scan(std::move(scan)));
   for (const auto& row : rows) {

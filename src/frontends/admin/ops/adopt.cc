@@ -13,7 +13,7 @@
 #include <set>
 
 #include "chunk/dir/escape.h"
-#include "cluster/drive_path.h"
+#include "cluster/drives/drive_path.h"
 #include "frontends/admin/admin_server.h"
 #include "wire/uri.h"
 

@@ -55,6 +55,7 @@ Task<Result<Answer>> status_op(AdminServices& services, Call& call) {
         .field("domain", drive.domain)
         .field("state", drive.state)
         .field("reason", drive.reason)
+        .field("cause", drive.cause)
         .field("file_system", drive.file_system)
         .field("size_bytes", drive.size_bytes)
         .field("used_bytes", drive.used_bytes)
