@@ -85,6 +85,21 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     *self->dead = true;
   }
 
+  static Task<Result<void>> spoil_map(meta::Transaction* transaction) {
+    transaction->put(keys::map_head(), "?");
+    co_return Result<void>();
+  }
+  static Task<void> hang_at_a_file(bool* hung, Call call, ChunkId id) {
+    if (call != Call::put || chunk_name(id).kind != ChunkKind::metadata_file) co_return;
+    *hung = true;
+    co_await sleep_for(std::chrono::minutes(10));
+  }
+
+  static Task<void> note_close(size_t* closed, Call call) {
+    *closed += call == Call::close;
+    co_return;
+  }
+
   static Task<Result<void>> put_row(meta::Transaction* transaction) {
     transaction->put("zz", "acknowledged");
     co_return Result<void>();
@@ -148,6 +163,48 @@ TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_losin
   media[2]->gone = true;
   started = open();
   ASSERT_TRUE(started) << started.error().to_string();
+}
+
+// Nobody waits for a drive that hangs while what did start is taken down.
+TEST_F(StartTest, that_fails_while_a_drive_hangs_comes_to_its_end) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  ASSERT_TRUE(write(random_bytes(1, 1000), kTwice));
+  const auto spoil = [](meta::Transaction& transaction) -> Task<Result<void>> { return spoil_map(&transaction); };
+  ASSERT_TRUE(executor.run(meta::transact(cluster->meta(), spoil)));
+  crash();
+  bool hung = false;
+  media[1]->on_call = [&hung](Call call, ChunkId id) { return hang_at_a_file(&hung, call, id); };
+  const TimePoint began = executor.now();
+  auto started = open();
+  media[1]->on_call = nullptr;
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().code(), Code::incompatible) << started.error().to_string();
+  EXPECT_TRUE(hung) << "nothing was stored at the end: nothing was tested";
+  EXPECT_LT(executor.now() - began, std::chrono::minutes(2));
+  pass(std::chrono::minutes(15));
+}
+
+// Each has its device open, a lock on it, and perhaps work under way.
+TEST_F(StartTest, that_is_refused_because_of_a_copy_closes_all_drives) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  close();
+  add_media(1);
+  media[3]->label = media[1]->label;
+  media[3]->id = media[1]->id;
+  size_t closed = 0;
+  for (auto& medium : media) medium->on_call = [&closed](Call call, ChunkId) { return note_close(&closed, call); };
+  auto started = open();
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().code(), Code::wrong_owner) << started.error().to_string();
+  EXPECT_EQ(std::exchange(closed, 0), 4u);
+  media[3]->label = "?";
+  for (const bool anew : {false, true}) {
+    EXPECT_FALSE(anew ? create("mirror:2") : open());
+    EXPECT_EQ(std::exchange(closed, 0), 4u) << (anew ? "it created" : "it opened");
+  }
+  for (auto& medium : media) medium->on_call = nullptr;
 }
 
 // Commits stand still with one of two drives, and are refused after a while. A new drive is what helps.
