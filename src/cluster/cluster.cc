@@ -233,7 +233,7 @@ class ClusterNode final : public Cluster {
     log_options.blocking_pool = options_.blocking_pool;
     log_options.accept_loss = options_.accept_loss;
     CO_TRY_ASSIGN(log_, co_await MetadataLog::open(std::move(log_options)));
-    if (log_->loss_accepted()) labels_->skip_lost();
+    labels_->outrank_earlier_starts(log_->epoch());
     CO_TRY_ASSIGN(meta_, co_await options_.open_meta(*log_, options_.metadata_directory));
     maps_ = std::make_unique<MapKeeper>(*meta_, drives_);
     if (first) {
