@@ -597,8 +597,12 @@ Task<Result<void>> Administration::tend(TimePoint now) {
   disable_as_written();
   // What goes wrong with one drive must not keep the others from being looked after: another one may have to be declared lost.
   std::optional<Error> error;
+  if (!labels_.certain()) {
+    Result<void> written = co_await labels_.write(log_.writable_copies_min());
+    if (!written) error = std::move(written).error();
+  }
   Result<void> parted = co_await part_from_strangers();
-  if (!parted) error = std::move(parted).error().with("a drive that only labels name");
+  if (!parted && !error) error = std::move(parted).error().with("a drive that only labels name");
   CO_TRY(co_await write_down_disabled());
   const auto topology = drives_.topology();
   for (const auto& [number, at_first] : topology->map.drives) {

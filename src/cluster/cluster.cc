@@ -333,6 +333,7 @@ class ClusterNode final : public Cluster {
     }
     const DriveLabel label = *newest;
     master_key_ = label.master_key;
+    size_t agree = 0;
     // The metadata may go back behind the addition of a drive that is away, and a number is given twice. Who is meant is the one that the
     // labels name; where they name neither, the one with the newer label.
     std::ranges::sort(found, {}, [](const Found& each) { return std::pair(~each.label.epoch, each.label.number); });
@@ -350,13 +351,14 @@ class ClusterNode final : public Cluster {
       if (other != nullptr) co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
       std::string domain = is_named ? expected->domain : each.drive.domain;
       if (domain.empty()) domain = fmt::format("drive-{}", number);
+      agree += is_named && each.label.epoch == label.epoch;
       drives_.note_file_system(number, each.drive.file_system);
       auto drive =
           std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner);
       drive->set_look_below(std::move(each.drive.look_below));
       drives_.add(std::move(drive));
     }
-    labels_ = std::make_unique<LabelKeeper>(drives_, label);
+    labels_ = std::make_unique<LabelKeeper>(drives_, label, agree == label.drives.size());
     co_return Result<void>();
   }
 

@@ -79,6 +79,15 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     co_return;
   }
 
+  void die_while_drive_4_leaves_the_labels() {
+    media[0]->on_call = [this](Call call, ChunkId) -> Task<void> { return die_at_label(this, call); };
+    EXPECT_FALSE(executor.run(cluster->data().remove_drive(4, true)));
+    media[0]->on_call = nullptr;
+    crash();
+    ASSERT_EQ(DriveLabel::decode(media[0]->label)->drives.size(), 3u) << "it died too early: nothing was tested";
+    ASSERT_EQ(DriveLabel::decode(media[1]->label)->drives.size(), 4u) << "it died too late: nothing was tested";
+  }
+
   static Task<void> die_at_a_frame(StartTest* self, std::shared_ptr<uint64_t> steps, Call call, ChunkId id) {
     if (call != Call::put || chunk_name(id).kind != ChunkKind::metadata_frame) co_return;
     *steps = 0;
@@ -196,6 +205,56 @@ TEST_F(StartTest, after_a_death_while_labels_were_written_goes_by_the_labels_of_
   EXPECT_EQ(state(5), "active");
   EXPECT_EQ(recorded(written), written.size());
   for (int i = 0; i < 40; ++i) EXPECT_EQ(*read(written[static_cast<size_t>(i)]), random_bytes(i, 1000));
+}
+
+// Its label names drive 4 no more, and that is not so yet; in the end one drive after the other is away.
+TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_what_was_committed_without_the_newest) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  die_while_drive_4_leaves_the_labels();
+  media[0]->gone = true;
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  const auto last_lies_on = [this](size_t medium) { return !copies_of_frame(medium, last_frame()).empty(); };
+  for (int i = 0; i < 20 && (i == 0 || !(last_lies_on(2) && last_lies_on(3))); ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  ASSERT_TRUE(last_lies_on(2) && last_lies_on(3)) << "it lies elsewhere: nothing was tested";
+  crash();
+  media[0]->gone = false;
+  media[2]->gone = true;
+  started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded(written), written.size());
+}
+
+// The drive was removed for good, so that with the one that had the newest label only one is away.
+TEST_F(StartTest, after_a_death_while_labels_were_written_goes_by_the_newest_when_its_drive_is_away) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  die_while_drive_4_leaves_the_labels();
+  ASSERT_TRUE(open());
+  auto removed = executor.run(cluster->data().remove_drive(4, true));
+  ASSERT_TRUE(removed) << removed.error().to_string();
+  close();
+  media[0]->gone = media[3]->gone = true;
+  auto started = open();
+  EXPECT_TRUE(started) << started.error().to_string();
+}
+
+// Which is tried again only when somebody asks for it.
+TEST_F(StartTest, after_labels_could_not_be_written_goes_by_those_that_counted) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  for (size_t i : {1, 2}) media[i]->labels_fail = true;
+  auto removed = executor.run(cluster->data().remove_drive(4, true));
+  ASSERT_FALSE(removed);
+  ASSERT_EQ(DriveLabel::decode(media[0]->label)->drives.size(), 3u) << "no label was written: nothing was tested";
+  for (auto& medium : media) medium->labels_fail = false;
+  pass(std::chrono::seconds(30));
+  EXPECT_EQ(DriveLabel::decode(media[0]->label)->drives.size(), 4u) << "a start that finds this one looks for nothing on drive 4";
 }
 
 // Nobody waits for a drive that hangs while what did start is taken down.
