@@ -468,7 +468,9 @@ Task<Result<void>> Administration::part_from_strangers() {
   for (const LabelDrive& named : labels_.label().drives) {
     if (!topology->map.drives.contains(named.number) && drives_.find(named.number) == nullptr) strangers.push_back(named.number);
   }
-  if (log_.loss_accepted() && !strangers.empty()) {
+  if (strangers.empty()) co_return Result<void>();
+  CO_TRY_ASSIGN(const bool gone_back, co_await plane_.ids.may_have_gone_back());
+  if (log_.loss_accepted() || gone_back) {
     co_return co_await maps_.change([this, strangers](ClusterMap& map) -> Result<void> {
       uint64_t weight = UINT64_MAX;  // not known; not the largest
       for (const auto& [number, known] : map.drives) weight = std::min(weight, known.weight);

@@ -126,6 +126,44 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     *self->dead = true;
   }
 
+  // These media hold checkpoints and roots of all, and no frame behind `kept`.
+  void take_back_metadata(const std::vector<size_t>& to, uint64_t kept) {
+    for (const size_t i : to) {
+      for (const auto& from : media) {
+        for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+          for (const ChunkId id : from->of_kind(kind)) {
+            media[i]->chunks.emplace(id, from->chunks.at(id));
+            media[i]->ever.insert(id);
+          }
+        }
+      }
+      for (const ChunkId id : media[i]->of_kind(ChunkKind::metadata_frame)) {
+        if (chunk_name(id).serial > kept) media[i]->chunks.erase(id);
+      }
+    }
+  }
+  // A start with these media, of which only the epoch is durable: no frame of it lands.
+  void accept_and_die_at_once(const std::vector<size_t>& there) {
+    accept_loss = true;
+    const auto steps = std::make_shared<uint64_t>(UINT64_MAX);
+    for (const size_t i : there) {
+      media[i]->steps_left = steps;
+      media[i]->on_call = [this, steps](Call call, ChunkId id) { return die_at_a_frame(this, steps, call, id); };
+    }
+    auto started = open();
+    std::move(started).ignore("it dies while it starts, or a moment later");
+    if (cluster != nullptr) pass(std::chrono::seconds(1));
+    crash();
+    const auto is_in_effect = [](ChunkId id) { return chunk_name(id).serial > 1000 && chunk_name(id).stripe > 0; };
+    ASSERT_TRUE(std::ranges::any_of(media[there[0]]->of_kind(ChunkKind::metadata_root), is_in_effect))
+        << "it died too early: nothing was tested";
+    for (const size_t i : there) {
+      media[i]->steps_left = nullptr;
+      media[i]->on_call = nullptr;
+    }
+    accept_loss = false;
+  }
+
   // Of what was acknowledged all must be there.
   void die_and_lose_a_drive() {
     crash();
@@ -447,40 +485,12 @@ TEST_F(StartTest, that_accepts_a_loss_and_dies_at_once_leaves_no_id_to_be_given_
     given_out.insert(layout->write_id);
   }
   crash();
-  for (size_t to : {2, 3}) {
-    for (size_t from = 0; from < media.size(); ++from) {
-      for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
-        for (const ChunkId id : media[from]->of_kind(kind)) {
-          media[to]->chunks.emplace(id, media[from]->chunks.at(id));
-          media[to]->ever.insert(id);
-        }
-      }
-    }
-    for (const ChunkId id : media[to]->of_kind(ChunkKind::metadata_frame)) {
-      if (chunk_name(id).serial > kept) media[to]->chunks.erase(id);
-    }
-  }
+  take_back_metadata({2, 3}, kept);
   media[0]->gone = media[1]->gone = true;
   EXPECT_FALSE(open());
-  accept_loss = true;
-  const auto steps = std::make_shared<uint64_t>(UINT64_MAX);
-  for (size_t i : {2, 3}) {
-    media[i]->steps_left = steps;
-    media[i]->on_call = [this, steps](Call call, ChunkId id) { return die_at_a_frame(this, steps, call, id); };
-  }
-  auto started = open();
-  std::move(started).ignore("it dies while it starts, or a moment later");
-  if (cluster != nullptr) pass(std::chrono::seconds(1));
-  crash();
-  const auto is_in_effect = [](ChunkId id) { return chunk_name(id).serial > 1000 && chunk_name(id).stripe > 0; };
-  ASSERT_TRUE(std::ranges::any_of(media[2]->of_kind(ChunkKind::metadata_root), is_in_effect)) << "it died too early: nothing was tested";
-  for (size_t i : {2, 3}) {
-    media[i]->steps_left = nullptr;
-    media[i]->on_call = nullptr;
-  }
+  accept_and_die_at_once({2, 3});
   media[0]->gone = media[1]->gone = false;
-  accept_loss = false;
-  started = open();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   for (int i = 0; i < 60; ++i) {
     auto layout = write(random_bytes(100 + i, 1000), kTwice);
@@ -721,6 +731,41 @@ TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
     if (std::ranges::any_of(media, holds)) EXPECT_TRUE(bytes) << "a copy of write " << id << " is there: " << bytes.error().to_string();
   }
   EXPECT_GT(there, 0u);
+}
+
+// As before, but only its epoch is durable, and the start after it accepts nothing.
+TEST_F(StartTest, that_accepts_a_loss_and_dies_at_once_leaves_drives_known_that_only_labels_name) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  for (int i = 0; i < 40; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  close();  // with a checkpoint
+  const uint64_t kept = last_frame();
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem4", false)));
+  settle();
+  crash();
+  ASSERT_FALSE(media[4]->of_kind(ChunkKind::data).empty()) << "nothing moved: nothing was tested";
+  take_back_metadata({2, 3}, kept);
+  media[0]->gone = media[1]->gone = media[4]->gone = true;
+  EXPECT_FALSE(open());
+  accept_and_die_at_once({2, 3});
+  media[0]->gone = media[1]->gone = false;
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  pass(std::chrono::seconds(30));
+  EXPECT_NE(state(5), "?") << "it is forgotten, and what it holds";
+  media[4]->gone = false;
+  auto enabled = executor.run(cluster->data().enable_drive(5));
+  ASSERT_TRUE(enabled) << enabled.error().to_string();
+  for (size_t i = 0; i < written.size(); ++i) {
+    auto bytes = read(written[i]);
+    ASSERT_TRUE(bytes) << bytes.error().to_string();
+    EXPECT_EQ(*bytes, random_bytes(i, 1000));
+  }
 }
 
 // Its scrub could neither repair nor note where it stands: it would read everything again and again.
