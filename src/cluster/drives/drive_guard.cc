@@ -151,9 +151,7 @@ void DriveGuard::tick() {
   std::vector<std::pair<Drive*, std::string>> hanging;
   for (auto& [drive, check] : checks_) {
     const Duration silent = check.silence.look(check.began, lived(*drive));
-    const bool nobody_waits = ending && drive->condition() == DriveCondition::down;
-    if (silent >= patience || nobody_waits)
-      hanging.emplace_back(drive, fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
+    if (silent >= patience) hanging.emplace_back(drive, fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
   }
   for (Drive* drive : all) {
     // A directory has a check of its own, which tells a disk that hangs from one that has much to do.

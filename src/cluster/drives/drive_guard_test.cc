@@ -40,6 +40,10 @@ class DriveGuardTest : public ::testing::Test, protected ClusterHarness {
     *closed += call == MemoryMedium::Call::close;
     co_return;
   }
+  static detail::Root thaw(std::shared_ptr<MemoryMedium> medium, Duration after) {
+    co_await sleep_for(after);
+    medium->freezes = false;
+  }
   static Task<void> be_slow(MemoryMedium::Call call, Duration time) {
     if (call == MemoryMedium::Call::close) co_await sleep_for(time);
   }
@@ -216,6 +220,25 @@ TEST_F(DriveGuardTest, a_node_that_ends_does_not_wait_long_for_a_drive_that_hang
   cluster.reset();
   ASSERT_TRUE(open());
   for (const auto& [layout, bytes] : kept) EXPECT_EQ(*read(layout), bytes);
+}
+
+// A check of a drive that was out of use is under way just now; nothing is wrong with it any more.
+TEST_F(DriveGuardTest, a_node_that_ends_closes_a_drive_that_hung_before_and_is_being_checked) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[1]->hangs = true;
+  pass(std::chrono::seconds(45));
+  Drive& drive = *plane().plane().drives.find(2);
+  ASSERT_TRUE(drive.suspended() && drive.hangs());
+  media[1]->hangs = false;
+  while (drive.hangs()) pass(std::chrono::milliseconds(1));
+  ASSERT_TRUE(drive.suspended()) << "it is used again already: nothing was tested";
+  media[1]->freezes = true;
+  while (!drive.oldest_call()) pass(std::chrono::milliseconds(1));
+  thaw(media[1], std::chrono::milliseconds(100));
+  EXPECT_TRUE(executor.run(cluster->close()));
+  EXPECT_FALSE(cluster->hangs());
+  EXPECT_EQ(media[1]->holders, 0u);
 }
 
 // Slow is not silent: closing it takes as long as it takes.

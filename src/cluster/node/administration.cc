@@ -469,7 +469,9 @@ Task<Result<void>> Administration::part_from_strangers() {
   for (const LabelDrive& named : labels_.label().drives) {
     if (!topology->map.drives.contains(named.number) && drives_.find(named.number) == nullptr) strangers.push_back(named.number);
   }
-  if (log_.loss_accepted() && !strangers.empty()) {
+  if (strangers.empty()) co_return Result<void>();
+  CO_TRY_ASSIGN(const bool gone_back, co_await plane_.ids.may_have_gone_back());
+  if (log_.loss_accepted() || gone_back) {
     co_return co_await maps_.change([this, strangers](ClusterMap& map) -> Result<void> {
       uint64_t weight = UINT64_MAX;  // not known; not the largest
       for (const auto& [number, known] : map.drives) weight = std::min(weight, known.weight);
@@ -600,8 +602,12 @@ Task<Result<void>> Administration::tend(TimePoint now) {
   disable_as_written();
   // What goes wrong with one drive must not keep the others from being looked after: another one may have to be declared lost.
   std::optional<Error> error;
+  if (!labels_.certain()) {
+    Result<void> written = co_await labels_.write(log_.writable_copies_min());
+    if (!written) error = std::move(written).error();
+  }
   Result<void> parted = co_await part_from_strangers();
-  if (!parted) error = std::move(parted).error().with("a drive that only labels name");
+  if (!parted && !error) error = std::move(parted).error().with("a drive that only labels name");
   CO_TRY(co_await write_down_disabled());
   const auto topology = drives_.topology();
   for (const auto& [number, at_first] : topology->map.drives) {

@@ -28,6 +28,78 @@ std::string given_up(uint32_t number, const std::string& path) {
   return fmt::format("it was drive {} of this store and was given up, another drive has that number since; {}", number, as_a_new_one(path));
 }
 
+Result<void> check_options(const ClusterOptions& options) {
+  const uint32_t shard = options.tuning.shard_bytes;
+  if (options.blocking_pool == nullptr || !options.open_meta)
+    return fail(Code::invalid_argument, "a blocking pool and open_meta are required");
+  if (!std::has_single_bit(shard) || shard < 64 * kKiB || shard > chunk::kChunkSizeMax) {
+    return fail(Code::misconfigured, "shard_bytes {} is not a power of two from 64 KiB to {}", shard, chunk::kChunkSizeMax);
+  }
+  for (const OpenedDrive& drive : options.drives) {
+    if (drive.store == nullptr || drive.owner == nullptr) return fail(Code::invalid_argument, "drive {} is not open", drive.path);
+  }
+  return {};
+}
+
+// Makes its drives those of a new cluster. Returns its map.
+Task<Result<ClusterMap>> label_drives(const ClusterOptions& options, CreateOptions what) {
+  if (options.drives.empty()) co_return fail(Code::misconfigured, "a cluster needs at least one drive");
+  if (what.group_count < 1 || what.group_count > kGroupCountMax)
+    co_return fail(Code::misconfigured, "{} placement groups: 1 to {} are possible", what.group_count, kGroupCountMax);
+  if (!what.master_key.empty() && what.master_key.size() != kMasterKeySize) {
+    co_return fail(Code::misconfigured, "the master key has {} bytes, {} are needed", what.master_key.size(), kMasterKeySize);
+  }
+  Random& random = options.random != nullptr ? *options.random : Executor::here().random();
+  ClusterMap map;
+  map.cluster = what.cluster.is_nil() ? random.uuid() : what.cluster;
+  map.group_count = what.group_count;
+  DriveLabel label;
+  label.cluster = map.cluster;
+  label.epoch = 1;
+  label.master_key = what.master_key;
+  if (label.master_key.empty()) {
+    label.master_key.resize(kMasterKeySize);
+    random.fill({reinterpret_cast<uint8_t*>(label.master_key.data()), kMasterKeySize});
+  }
+  std::set<std::string> domains;
+  for (const OpenedDrive& opened : options.drives) {
+    CO_TRY_ASSIGN(std::string old, co_await on(*opened.owner, read_label(opened.store.get())));
+    if (!old.empty())
+      co_return fail(Code::wrong_owner, "{} carries the label of a cluster already: format it again to use it for a new one", opened.path);
+    CO_TRY_ASSIGN(chunk::SpaceReport space, co_await on(*opened.owner, read_space(opened.store.get())));
+    const uint32_t number = map.next_drive++;
+    MapDrive drive{.number = number, .id = opened.store->drive_id(), .path = opened.path, .domain = opened.domain, .weight = opened.weight};
+    if (drive.domain.empty()) drive.domain = fmt::format("drive-{}", number);
+    if (drive.weight == 0) {
+      // A file system gets its share of the data once, however many drives are on it.
+      const auto sharers = std::ranges::count_if(options.drives, [&](const OpenedDrive& other) {
+        return &other == &opened || (!other.file_system.empty() && other.file_system == opened.file_system);
+      });
+      drive.weight = std::max<uint64_t>(space.device_bytes / static_cast<uint64_t>(sharers), 1);
+    }
+    domains.insert(drive.domain);
+    label.drives.push_back({number, drive.id, drive.domain, drive.path});
+    map.drives.emplace(number, std::move(drive));
+  }
+  const auto count = static_cast<unsigned>(domains.size());
+  // Where every drive keeps files, objects are whole files, each twice.
+  const bool all_files = std::ranges::all_of(options.drives, [](const OpenedDrive& drive) { return drive.store->keeps_files(); });
+  const std::string usual = all_files ? (count >= 2 ? "mirror:2" : "mirror:1") : std::string(default_profile(count));
+  const std::string wanted = what.redundancy.empty() ? usual : what.redundancy;
+  CO_TRY_ASSIGN(map.redundancy, parse_redundancy(wanted, count));
+  label.metadata_copies = static_cast<uint8_t>(map.redundancy.losses() + 1);
+  // The widths of the default redundancy, so that it stays usable while drives are down.
+  CHECK(map.register_width(static_cast<uint8_t>(map.redundancy.width())) &&
+        map.register_width(static_cast<uint8_t>(map.redundancy.losses() + 1)));
+  for (size_t i = 0; i < options.drives.size(); ++i) {
+    DriveLabel own = label;
+    own.number = label.drives[i].number;
+    const std::string bytes = own.encode();
+    CO_TRY(co_await on(*options.drives[i].owner, options.drives[i].store->set_label(bytes)));
+  }
+  co_return map;
+}
+
 class ClusterNode final : public Cluster {
  public:
   explicit ClusterNode(ClusterOptions options) : options_(std::move(options)) {
@@ -35,10 +107,14 @@ class ClusterNode final : public Cluster {
   }
   ~ClusterNode() override { CHECK(closed_, "close the cluster before it is destroyed"); }
 
-  // From labelled drives to a running data plane. `first`: the map of a new cluster.
-  Task<Result<void>> start(std::optional<ClusterMap> first) {
-    Result<void> done = co_await assemble(std::move(first));
-    if (!done) co_await take_down();
+  // From open drives to a running data plane. create: a new cluster.
+  Task<Result<void>> start(std::optional<CreateOptions> create) {
+    Result<void> done = co_await assemble(std::move(create));
+    if (!done) {
+      for (OpenedDrive& drive : options_.drives) adopt_to_close(drive);
+      Result<void> closed = co_await watched(take_down());
+      std::move(closed).ignore("the start failed already");
+    }
     co_return done;
   }
 
@@ -71,24 +147,18 @@ class ClusterNode final : public Cluster {
     for (Drive* drive : drives_.all()) {
       if (drive->readable() || drive->disabled() || drive->suspended()) open.push_back(drive);
     }
-    note(co_await close_drives(std::move(open)));
+    note(co_await watched(close_drives(std::move(open))));
     closed_ = true;
     if (error) co_return std::move(*error);
     co_return Result<void>();
   }
 
  private:
-  // The guard has declared those that hang, and they are left as they are: the next start replays what they lack. One that hangs only now
-  // is found here. Returns the first error.
+  // Those that hang are left as they are: the next start replays what they lack. Returns the first error.
   Task<Result<void>> close_drives(std::vector<Drive*> drives) {
-    Event done;
-    TaskGroup watch;
-    watch.spawn(watch_drives(&done));
     std::vector<Task<Result<void>>> closing;  // side by side
     for (Drive* drive : drives) closing.push_back(drive->close(Duration(0)));
     std::vector<Result<void>> all = co_await when_all(std::move(closing));
-    done.set();
-    co_await watch.join();
     Result<void> first;
     for (auto& closed : all) {
       if (first) {
@@ -100,7 +170,16 @@ class ClusterNode final : public Cluster {
     co_return first;
   }
 
-  // Before the plane starts its guard, and after that has ended, nothing else gives up a drive that hangs.
+  // For what is done while the plane's guard does not run: nothing else gives up a drive that hangs.
+  Task<Result<void>> watched(Task<Result<void>> work) {
+    Event done;
+    TaskGroup watch;
+    watch.spawn(watch_drives(&done));
+    Result<void> result = co_await std::move(work);
+    done.set();
+    co_await watch.join();
+    co_return result;
+  }
   Task<void> watch_drives(Event* until) {
     LivedTime lived;
     std::map<Drive*, Silence> silences;
@@ -117,17 +196,21 @@ class ClusterNode final : public Cluster {
     }
   }
 
-  Task<Result<void>> assemble(std::optional<ClusterMap> first) {
+  Task<Result<void>> assemble(std::optional<CreateOptions> create) {
+    CO_TRY(check_options(options_));
+    std::optional<ClusterMap> first;
+    if (create) {
+      CO_TRY_ASSIGN(first, co_await label_drives(options_, std::move(*create)));
+    }
     for (const UnopenedDrive& drive : options_.unopened) {
       drives_.note_absence(drive.path, drive.why);
       drives_.note_aside(drive.path, drive.then.empty() ? drive.why : fmt::format("{}; {}", drive.why, drive.then));
     }
-    CO_TRY(co_await adopt_drives());
-    TaskGroup watch;
-    watch.spawn(watch_drives(&assembled_));
-    Result<void> done = co_await recover(std::move(first));
-    assembled_.set();
-    co_await watch.join();
+    std::vector<Found> found;
+    Result<void> adopted = co_await adopt_drives(&found);
+    for (Found& each : found) adopt_to_close(each.drive);
+    CO_TRY(std::move(adopted));
+    Result<void> done = co_await watched(recover(std::move(first)));
     if (done) plane_->start();
     co_return done;
   }
@@ -150,7 +233,7 @@ class ClusterNode final : public Cluster {
     log_options.blocking_pool = options_.blocking_pool;
     log_options.accept_loss = options_.accept_loss;
     CO_TRY_ASSIGN(log_, co_await MetadataLog::open(std::move(log_options)));
-    if (log_->loss_accepted()) labels_->skip_lost();
+    labels_->outrank_earlier_starts(log_->epoch());
     CO_TRY_ASSIGN(meta_, co_await options_.open_meta(*log_, options_.metadata_directory));
     maps_ = std::make_unique<MapKeeper>(*meta_, drives_);
     if (first) {
@@ -206,13 +289,19 @@ class ClusterNode final : public Cluster {
     std::move(closed).ignore("nothing was done with it");
   }
 
+  // One of which no use is made: it is closed with the others.
+  void adopt_to_close(OpenedDrive& drive) {
+    if (drive.store == nullptr || drive.owner == nullptr) return;  // adopted, or set aside
+    drives_.add(std::make_unique<Drive>(Drive::Identity{0, drive.path, ""}, std::move(drive.store), *drive.owner));
+  }
+
+  struct Found {
+    OpenedDrive drive;
+    DriveLabel label;
+  };
   // Reads all labels; the newest says who belongs. Drives without a label are not of this cluster.
-  Task<Result<void>> adopt_drives() {
-    struct Found {
-      OpenedDrive drive;
-      DriveLabel label;
-    };
-    std::vector<Found> found;
+  Task<Result<void>> adopt_drives(std::vector<Found>* labelled) {
+    std::vector<Found>& found = *labelled;
     std::string unlabelled;
     const DriveLabel* newest = nullptr;
     for (OpenedDrive& opened : options_.drives) {
@@ -242,16 +331,17 @@ class ClusterNode final : public Cluster {
                        newest->cluster.to_string());
       }
     }
-    master_key_ = newest->master_key;
-    labels_ = std::make_unique<LabelKeeper>(drives_, *newest);
+    const DriveLabel label = *newest;
+    master_key_ = label.master_key;
+    size_t agree = 0;
     // The metadata may go back behind the addition of a drive that is away, and a number is given twice. Who is meant is the one that the
     // labels name; where they name neither, the one with the newer label.
     std::ranges::sort(found, {}, [](const Found& each) { return std::pair(~each.label.epoch, each.label.number); });
     for (Found& each : found) {
       const uint32_t number = each.label.number;
       const Uuid id = each.drive.store->drive_id();
-      const auto expected = std::ranges::find(labels_->label().drives, number, &LabelDrive::number);
-      const bool is_named = expected != labels_->label().drives.end();
+      const auto expected = std::ranges::find(label.drives, number, &LabelDrive::number);
+      const bool is_named = expected != label.drives.end();
       const Drive* other = drives_.find(number);
       if ((is_named && expected->id != id) || (other != nullptr && other->id() != id)) {
         std::string why = given_up(number, each.drive.path);
@@ -261,12 +351,14 @@ class ClusterNode final : public Cluster {
       if (other != nullptr) co_return fail(Code::wrong_owner, "two drives say they are drive {}: {} is a copy", number, each.drive.path);
       std::string domain = is_named ? expected->domain : each.drive.domain;
       if (domain.empty()) domain = fmt::format("drive-{}", number);
+      agree += is_named && each.label.epoch == label.epoch;
       drives_.note_file_system(number, each.drive.file_system);
       auto drive =
           std::make_unique<Drive>(Drive::Identity{number, each.drive.path, domain}, std::move(each.drive.store), *each.drive.owner);
       drive->set_look_below(std::move(each.drive.look_below));
       drives_.add(std::move(drive));
     }
+    labels_ = std::make_unique<LabelKeeper>(drives_, label, agree == label.drives.size());
     co_return Result<void>();
   }
 
@@ -296,7 +388,7 @@ class ClusterNode final : public Cluster {
   }
 
   // After a failed start: what is open is closed.
-  Task<void> take_down() {
+  Task<Result<void>> take_down() {
     if (plane_ != nullptr) {
       Result<void> stopped = co_await plane_->stop();
       std::move(stopped).ignore("the start failed already");
@@ -308,14 +400,13 @@ class ClusterNode final : public Cluster {
     if (log_ != nullptr) co_await log_->close();
     if (plane_ != nullptr) co_await plane_->administration().guard().stop();
     Result<void> closed = co_await close_drives(drives_.all());
-    std::move(closed).ignore("the start failed already");
     closed_ = true;
+    co_return closed;
   }
 
   ClusterOptions options_;
   Clock* clock_ = nullptr;
   bool closed_ = false;
-  Event assembled_;  // or given up
   std::string master_key_;
   DriveSet drives_;
   std::unique_ptr<LabelKeeper> labels_;
@@ -325,19 +416,6 @@ class ClusterNode final : public Cluster {
   std::unique_ptr<LocalDataPlane> plane_;
 };
 
-Result<void> check_options(const ClusterOptions& options) {
-  const uint32_t shard = options.tuning.shard_bytes;
-  if (options.blocking_pool == nullptr || !options.open_meta)
-    return fail(Code::invalid_argument, "a blocking pool and open_meta are required");
-  if (!std::has_single_bit(shard) || shard < 64 * kKiB || shard > chunk::kChunkSizeMax) {
-    return fail(Code::misconfigured, "shard_bytes {} is not a power of two from 64 KiB to {}", shard, chunk::kChunkSizeMax);
-  }
-  for (const OpenedDrive& drive : options.drives) {
-    if (drive.store == nullptr || drive.owner == nullptr) return fail(Code::invalid_argument, "drive {} is not open", drive.path);
-  }
-  return {};
-}
-
 // What a drive that hangs still works on stays where it is, for ever.
 void leave_if_it_hangs(std::unique_ptr<ClusterNode> node) {
   if (!node->hangs()) return;
@@ -345,12 +423,9 @@ void leave_if_it_hangs(std::unique_ptr<ClusterNode> node) {
   static_cast<void>(new WorkApart);
 }
 
-}  // namespace
-
-Task<Result<std::unique_ptr<Cluster>>> Cluster::open(ClusterOptions options) {
-  CO_TRY(check_options(options));
+Task<Result<std::unique_ptr<Cluster>>> launch(ClusterOptions options, std::optional<CreateOptions> create) {
   auto node = std::make_unique<ClusterNode>(std::move(options));
-  Result<void> started = co_await node->start(std::nullopt);
+  Result<void> started = co_await node->start(std::move(create));
   if (!started) {
     leave_if_it_hangs(std::move(node));
     co_return std::move(started).error();
@@ -358,69 +433,11 @@ Task<Result<std::unique_ptr<Cluster>>> Cluster::open(ClusterOptions options) {
   co_return std::unique_ptr<Cluster>(std::move(node));
 }
 
+}  // namespace
+
+Task<Result<std::unique_ptr<Cluster>>> Cluster::open(ClusterOptions options) { return launch(std::move(options), std::nullopt); }
 Task<Result<std::unique_ptr<Cluster>>> Cluster::create(ClusterOptions options, CreateOptions what) {
-  CO_TRY(check_options(options));
-  if (options.drives.empty()) co_return fail(Code::misconfigured, "a cluster needs at least one drive");
-  if (what.group_count < 1 || what.group_count > kGroupCountMax)
-    co_return fail(Code::misconfigured, "{} placement groups: 1 to {} are possible", what.group_count, kGroupCountMax);
-  if (!what.master_key.empty() && what.master_key.size() != kMasterKeySize) {
-    co_return fail(Code::misconfigured, "the master key has {} bytes, {} are needed", what.master_key.size(), kMasterKeySize);
-  }
-  Random& random = options.random != nullptr ? *options.random : Executor::here().random();
-  ClusterMap map;
-  map.cluster = what.cluster.is_nil() ? random.uuid() : what.cluster;
-  map.group_count = what.group_count;
-  DriveLabel label;
-  label.cluster = map.cluster;
-  label.epoch = 1;
-  label.master_key = what.master_key;
-  if (label.master_key.empty()) {
-    label.master_key.resize(kMasterKeySize);
-    random.fill({reinterpret_cast<uint8_t*>(label.master_key.data()), kMasterKeySize});
-  }
-  std::set<std::string> domains;
-  for (OpenedDrive& opened : options.drives) {
-    CO_TRY_ASSIGN(std::string old, co_await on(*opened.owner, read_label(opened.store.get())));
-    if (!old.empty())
-      co_return fail(Code::wrong_owner, "{} carries the label of a cluster already: format it again to use it for a new one", opened.path);
-    CO_TRY_ASSIGN(chunk::SpaceReport space, co_await on(*opened.owner, read_space(opened.store.get())));
-    const uint32_t number = map.next_drive++;
-    MapDrive drive{.number = number, .id = opened.store->drive_id(), .path = opened.path, .domain = opened.domain, .weight = opened.weight};
-    if (drive.domain.empty()) drive.domain = fmt::format("drive-{}", number);
-    if (drive.weight == 0) {
-      // A file system gets its share of the data once, however many drives are on it.
-      const auto sharers = std::ranges::count_if(options.drives, [&](const OpenedDrive& other) {
-        return &other == &opened || (!other.file_system.empty() && other.file_system == opened.file_system);
-      });
-      drive.weight = std::max<uint64_t>(space.device_bytes / static_cast<uint64_t>(sharers), 1);
-    }
-    domains.insert(drive.domain);
-    label.drives.push_back({number, drive.id, drive.domain, drive.path});
-    map.drives.emplace(number, std::move(drive));
-  }
-  const auto count = static_cast<unsigned>(domains.size());
-  // Where every drive keeps files, objects are whole files, each twice.
-  const bool all_files = std::ranges::all_of(options.drives, [](const OpenedDrive& drive) { return drive.store->keeps_files(); });
-  const std::string usual = all_files ? (count >= 2 ? "mirror:2" : "mirror:1") : std::string(default_profile(count));
-  const std::string wanted = what.redundancy.empty() ? usual : what.redundancy;
-  CO_TRY_ASSIGN(map.redundancy, parse_redundancy(wanted, count));
-  label.metadata_copies = static_cast<uint8_t>(map.redundancy.losses() + 1);
-  // The widths of the default redundancy, so that it stays usable while drives are down.
-  CHECK(map.register_width(static_cast<uint8_t>(map.redundancy.width())) &&
-        map.register_width(static_cast<uint8_t>(map.redundancy.losses() + 1)));
-  for (size_t i = 0; i < options.drives.size(); ++i) {
-    DriveLabel own = label;
-    own.number = label.drives[i].number;
-    const std::string bytes = own.encode();
-    CO_TRY(co_await on(*options.drives[i].owner, options.drives[i].store->set_label(bytes)));
-  }
-  auto node = std::make_unique<ClusterNode>(std::move(options));
-  Result<void> started = co_await node->start(std::move(map));
-  if (!started) {
-    leave_if_it_hangs(std::move(node));
-    co_return std::move(started).error();
-  }
-  co_return std::unique_ptr<Cluster>(std::move(node));
+  return launch(std::move(options), std::move(what));
 }
 
 }  // namespace quarry::cluster

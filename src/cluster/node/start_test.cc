@@ -79,10 +79,34 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     co_return;
   }
 
+  void die_while_drive_4_leaves_the_labels() {
+    media[0]->on_call = [this](Call call, ChunkId) -> Task<void> { return die_at_label(this, call); };
+    EXPECT_FALSE(executor.run(cluster->data().remove_drive(4, true)));
+    media[0]->on_call = nullptr;
+    crash();
+    ASSERT_EQ(DriveLabel::decode(media[0]->label)->drives.size(), 3u) << "it died too early: nothing was tested";
+    ASSERT_EQ(DriveLabel::decode(media[1]->label)->drives.size(), 4u) << "it died too late: nothing was tested";
+  }
+
   static Task<void> die_at_a_frame(StartTest* self, std::shared_ptr<uint64_t> steps, Call call, ChunkId id) {
     if (call != Call::put || chunk_name(id).kind != ChunkKind::metadata_frame) co_return;
     *steps = 0;
     *self->dead = true;
+  }
+
+  static Task<Result<void>> spoil_map(meta::Transaction* transaction) {
+    transaction->put(keys::map_head(), "?");
+    co_return Result<void>();
+  }
+  static Task<void> hang_at_a_file(bool* hung, Call call, ChunkId id) {
+    if (call != Call::put || chunk_name(id).kind != ChunkKind::metadata_file) co_return;
+    *hung = true;
+    co_await sleep_for(std::chrono::minutes(10));
+  }
+
+  static Task<void> note_close(size_t* closed, Call call) {
+    *closed += call == Call::close;
+    co_return;
   }
 
   static Task<Result<void>> put_row(meta::Transaction* transaction) {
@@ -100,6 +124,44 @@ class StartTest : public ::testing::Test, protected ClusterHarness {
     const Result<void> done = co_await commit(self);
     self->committed = done.has_value();
     *self->dead = true;
+  }
+
+  // These media hold checkpoints and roots of all, and no frame behind `kept`.
+  void take_back_metadata(const std::vector<size_t>& to, uint64_t kept) {
+    for (const size_t i : to) {
+      for (const auto& from : media) {
+        for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
+          for (const ChunkId id : from->of_kind(kind)) {
+            media[i]->chunks.emplace(id, from->chunks.at(id));
+            media[i]->ever.insert(id);
+          }
+        }
+      }
+      for (const ChunkId id : media[i]->of_kind(ChunkKind::metadata_frame)) {
+        if (chunk_name(id).serial > kept) media[i]->chunks.erase(id);
+      }
+    }
+  }
+  // A start with these media, of which only the epoch is durable: no frame of it lands.
+  void accept_and_die_at_once(const std::vector<size_t>& there) {
+    accept_loss = true;
+    const auto steps = std::make_shared<uint64_t>(UINT64_MAX);
+    for (const size_t i : there) {
+      media[i]->steps_left = steps;
+      media[i]->on_call = [this, steps](Call call, ChunkId id) { return die_at_a_frame(this, steps, call, id); };
+    }
+    auto started = open();
+    std::move(started).ignore("it dies while it starts, or a moment later");
+    if (cluster != nullptr) pass(std::chrono::seconds(1));
+    crash();
+    const auto is_in_effect = [](ChunkId id) { return chunk_name(id).serial > 1000 && chunk_name(id).stripe > 0; };
+    ASSERT_TRUE(std::ranges::any_of(media[there[0]]->of_kind(ChunkKind::metadata_root), is_in_effect))
+        << "it died too early: nothing was tested";
+    for (const size_t i : there) {
+      media[i]->steps_left = nullptr;
+      media[i]->on_call = nullptr;
+    }
+    accept_loss = false;
   }
 
   // Of what was acknowledged all must be there.
@@ -148,6 +210,131 @@ TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_losin
   media[2]->gone = true;
   started = open();
   ASSERT_TRUE(started) << started.error().to_string();
+}
+
+// A death while labels were written left one that names a drive which never had one, and its drive is away when the next start gives the
+// same number to another drive. Which of two labels counts when it is back says whether that one's data is there.
+TEST_F(StartTest, after_a_death_while_labels_were_written_goes_by_the_labels_of_a_later_start) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  media[0]->on_call = [this](Call call, ChunkId) -> Task<void> { return die_at_label(this, call); };
+  EXPECT_FALSE(executor.run(cluster->data().add_drive("mem4", false)));
+  media[0]->on_call = nullptr;
+  crash();
+  ASSERT_EQ(DriveLabel::decode(media[0]->label)->drives.size(), 5u) << "it died too early: nothing was tested";
+  media[0]->gone = true;
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  auto added = executor.run(cluster->data().add_drive("mem5", false));
+  ASSERT_TRUE(added) << added.error().to_string();
+  ASSERT_EQ(state(5), "active") << "it has another number: nothing was tested";
+  for (int i = 0; i < 40; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  settle();
+  close();
+  ASSERT_FALSE(media[5]->of_kind(ChunkKind::data).empty()) << "nothing is on it: nothing was tested";
+  media[0]->gone = false;
+  started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(told().find("mem5"), std::string::npos) << told();
+  EXPECT_EQ(state(5), "active");
+  EXPECT_EQ(recorded(written), written.size());
+  for (int i = 0; i < 40; ++i) EXPECT_EQ(*read(written[static_cast<size_t>(i)]), random_bytes(i, 1000));
+}
+
+// Its label names drive 4 no more, and that is not so yet; in the end one drive after the other is away.
+TEST_F(StartTest, after_a_death_while_labels_were_written_is_not_kept_from_what_was_committed_without_the_newest) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  die_while_drive_4_leaves_the_labels();
+  media[0]->gone = true;
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  const auto last_lies_on = [this](size_t medium) { return !copies_of_frame(medium, last_frame()).empty(); };
+  for (int i = 0; i < 20 && (i == 0 || !(last_lies_on(2) && last_lies_on(3))); ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  ASSERT_TRUE(last_lies_on(2) && last_lies_on(3)) << "it lies elsewhere: nothing was tested";
+  crash();
+  media[0]->gone = false;
+  media[2]->gone = true;
+  started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  EXPECT_EQ(recorded(written), written.size());
+}
+
+// The drive was removed for good, so that with the one that had the newest label only one is away.
+TEST_F(StartTest, after_a_death_while_labels_were_written_goes_by_the_newest_when_its_drive_is_away) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  die_while_drive_4_leaves_the_labels();
+  ASSERT_TRUE(open());
+  auto removed = executor.run(cluster->data().remove_drive(4, true));
+  ASSERT_TRUE(removed) << removed.error().to_string();
+  close();
+  media[0]->gone = media[3]->gone = true;
+  auto started = open();
+  EXPECT_TRUE(started) << started.error().to_string();
+}
+
+// Which is tried again only when somebody asks for it.
+TEST_F(StartTest, after_labels_could_not_be_written_goes_by_those_that_counted) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  for (size_t i : {1, 2}) media[i]->labels_fail = true;
+  auto removed = executor.run(cluster->data().remove_drive(4, true));
+  ASSERT_FALSE(removed);
+  ASSERT_EQ(DriveLabel::decode(media[0]->label)->drives.size(), 3u) << "no label was written: nothing was tested";
+  for (auto& medium : media) medium->labels_fail = false;
+  pass(std::chrono::seconds(30));
+  EXPECT_EQ(DriveLabel::decode(media[0]->label)->drives.size(), 4u) << "a start that finds this one looks for nothing on drive 4";
+}
+
+// Nobody waits for a drive that hangs while what did start is taken down.
+TEST_F(StartTest, that_fails_while_a_drive_hangs_comes_to_its_end) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  ASSERT_TRUE(write(random_bytes(1, 1000), kTwice));
+  const auto spoil = [](meta::Transaction& transaction) -> Task<Result<void>> { return spoil_map(&transaction); };
+  ASSERT_TRUE(executor.run(meta::transact(cluster->meta(), spoil)));
+  crash();
+  bool hung = false;
+  media[1]->on_call = [&hung](Call call, ChunkId id) { return hang_at_a_file(&hung, call, id); };
+  const TimePoint began = executor.now();
+  auto started = open();
+  media[1]->on_call = nullptr;
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().code(), Code::incompatible) << started.error().to_string();
+  EXPECT_TRUE(hung) << "nothing was stored at the end: nothing was tested";
+  EXPECT_LT(executor.now() - began, std::chrono::minutes(2));
+  pass(std::chrono::minutes(15));
+}
+
+// Each has its device open, a lock on it, and perhaps work under way.
+TEST_F(StartTest, that_is_refused_because_of_a_copy_closes_all_drives) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  close();
+  add_media(1);
+  media[3]->label = media[1]->label;
+  media[3]->id = media[1]->id;
+  size_t closed = 0;
+  for (auto& medium : media) medium->on_call = [&closed](Call call, ChunkId) { return note_close(&closed, call); };
+  auto started = open();
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().code(), Code::wrong_owner) << started.error().to_string();
+  EXPECT_EQ(std::exchange(closed, 0), 4u);
+  media[3]->label = "?";
+  for (const bool anew : {false, true}) {
+    EXPECT_FALSE(anew ? create("mirror:2") : open());
+    EXPECT_EQ(std::exchange(closed, 0), 4u) << (anew ? "it created" : "it opened");
+  }
+  for (auto& medium : media) medium->on_call = nullptr;
 }
 
 // Commits stand still with one of two drives, and are refused after a while. A new drive is what helps.
@@ -298,40 +485,12 @@ TEST_F(StartTest, that_accepts_a_loss_and_dies_at_once_leaves_no_id_to_be_given_
     given_out.insert(layout->write_id);
   }
   crash();
-  for (size_t to : {2, 3}) {
-    for (size_t from = 0; from < media.size(); ++from) {
-      for (const ChunkKind kind : {ChunkKind::metadata_file, ChunkKind::metadata_root}) {
-        for (const ChunkId id : media[from]->of_kind(kind)) {
-          media[to]->chunks.emplace(id, media[from]->chunks.at(id));
-          media[to]->ever.insert(id);
-        }
-      }
-    }
-    for (const ChunkId id : media[to]->of_kind(ChunkKind::metadata_frame)) {
-      if (chunk_name(id).serial > kept) media[to]->chunks.erase(id);
-    }
-  }
+  take_back_metadata({2, 3}, kept);
   media[0]->gone = media[1]->gone = true;
   EXPECT_FALSE(open());
-  accept_loss = true;
-  const auto steps = std::make_shared<uint64_t>(UINT64_MAX);
-  for (size_t i : {2, 3}) {
-    media[i]->steps_left = steps;
-    media[i]->on_call = [this, steps](Call call, ChunkId id) { return die_at_a_frame(this, steps, call, id); };
-  }
-  auto started = open();
-  std::move(started).ignore("it dies while it starts, or a moment later");
-  if (cluster != nullptr) pass(std::chrono::seconds(1));
-  crash();
-  const auto is_in_effect = [](ChunkId id) { return chunk_name(id).serial > 1000 && chunk_name(id).stripe > 0; };
-  ASSERT_TRUE(std::ranges::any_of(media[2]->of_kind(ChunkKind::metadata_root), is_in_effect)) << "it died too early: nothing was tested";
-  for (size_t i : {2, 3}) {
-    media[i]->steps_left = nullptr;
-    media[i]->on_call = nullptr;
-  }
+  accept_and_die_at_once({2, 3});
   media[0]->gone = media[1]->gone = false;
-  accept_loss = false;
-  started = open();
+  auto started = open();
   ASSERT_TRUE(started) << started.error().to_string();
   for (int i = 0; i < 60; ++i) {
     auto layout = write(random_bytes(100 + i, 1000), kTwice);
@@ -572,6 +731,41 @@ TEST_F(StartTest, that_accepts_a_loss_knows_a_drive_that_only_labels_name) {
     if (std::ranges::any_of(media, holds)) EXPECT_TRUE(bytes) << "a copy of write " << id << " is there: " << bytes.error().to_string();
   }
   EXPECT_GT(there, 0u);
+}
+
+// As before, but only its epoch is durable, and the start after it accepts nothing.
+TEST_F(StartTest, that_accepts_a_loss_and_dies_at_once_leaves_drives_known_that_only_labels_name) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  for (int i = 0; i < 40; ++i) {
+    auto layout = write(random_bytes(i, 1000), kTwice);
+    ASSERT_TRUE(layout) << layout.error().to_string();
+    written.push_back(*layout);
+  }
+  close();  // with a checkpoint
+  const uint64_t kept = last_frame();
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(executor.run(cluster->data().add_drive("mem4", false)));
+  settle();
+  crash();
+  ASSERT_FALSE(media[4]->of_kind(ChunkKind::data).empty()) << "nothing moved: nothing was tested";
+  take_back_metadata({2, 3}, kept);
+  media[0]->gone = media[1]->gone = media[4]->gone = true;
+  EXPECT_FALSE(open());
+  accept_and_die_at_once({2, 3});
+  media[0]->gone = media[1]->gone = false;
+  auto started = open();
+  ASSERT_TRUE(started) << started.error().to_string();
+  pass(std::chrono::seconds(30));
+  EXPECT_NE(state(5), "?") << "it is forgotten, and what it holds";
+  media[4]->gone = false;
+  auto enabled = executor.run(cluster->data().enable_drive(5));
+  ASSERT_TRUE(enabled) << enabled.error().to_string();
+  for (size_t i = 0; i < written.size(); ++i) {
+    auto bytes = read(written[i]);
+    ASSERT_TRUE(bytes) << bytes.error().to_string();
+    EXPECT_EQ(*bytes, random_bytes(i, 1000));
+  }
 }
 
 // Its scrub could neither repair nor note where it stands: it would read everything again and again.

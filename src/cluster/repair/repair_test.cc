@@ -284,6 +284,21 @@ TEST_F(RepairTest, damaged_and_missing_chunks_are_read_around_and_repaired) {
   check_all();
 }
 
+// No drive is due: that somebody asked is all there is.
+TEST_F(RepairTest, scrub_that_was_asked_for_and_ended_early_goes_on_later) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  fill(5);
+  executor.run(sleep_for(std::chrono::seconds(1)));
+  meta_store->set_faults({.unavailable_probability = 1});
+  ASSERT_TRUE(executor.run(cluster->data().start_scrub()));
+  executor.run(sleep_for(std::chrono::seconds(5)));
+  ASSERT_NE(cluster->data().scrub_status().reason.find("ended early"), std::string::npos) << "it did not begin: nothing was tested";
+  meta_store->set_faults({});
+  executor.run(sleep_for(std::chrono::hours(1)));
+  EXPECT_GT(cluster->data().scrub_status().last_complete, 0);
+}
+
 TEST_F(RepairTest, scrub_finds_silent_damage_and_repairs_it) {
   add_media(6);
   ASSERT_TRUE(create("ec:4+2"));

@@ -84,10 +84,12 @@ Task<void> Scrubber::run() {
       continue;
     }
     told = false;
-    bool due = wanted_.exchange(false);
+    const bool asked = wanted_.exchange(false);
+    bool due = asked;
     if (!due) due = co_await is_due();
     if (due) {
       Result<void> done = co_await pass();
+      if (!done && asked) wanted_.store(true);  // nothing else says that it is due
       // It begins again where its position was noted last, and that may not have been possible.
       pause = done ? kLook : std::min(2 * pause, kLookMax);
       if (!done && !plane_.background.stopping())

@@ -14,6 +14,12 @@ constexpr uint64_t kSkippedAfterLoss = uint64_t{1} << 32;
 // back the lease that skipped for the one before. A thousand starts without a lease count as one, too, which does no harm.
 uint64_t ids_to_skip(uint64_t last, uint64_t now) { return now < last ? 0 : (now - last) / kEpochsSkippedAfterLoss * kSkippedAfterLoss; }
 
+Result<uint64_t> epoch_of(const std::optional<std::string>& row) {
+  if (!row) return 1;  // none yet, or by an earlier program: the first of any store
+  if (row->size() != 8) return fail(Code::corrupt, "row of the newest lease has {} bytes", row->size());
+  return load_le<uint64_t>(bytes_of(*row).data());
+}
+
 Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint32_t block, WriteId* first) {
   CO_TRY_ASSIGN(std::optional<std::string> row, co_await transaction.get(keys::next_write_id()));
   WriteId next = 1;
@@ -22,11 +28,7 @@ Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint3
     next = load_le<uint64_t>(bytes_of(*row).data());
   }
   CO_TRY_ASSIGN(std::optional<std::string> leased, co_await transaction.get(keys::leased()));
-  uint64_t epoch = 1;  // none yet, or by an earlier program: the first of any store
-  if (leased) {
-    if (leased->size() != 8) co_return fail(Code::corrupt, "row of the newest lease has {} bytes", leased->size());
-    epoch = load_le<uint64_t>(bytes_of(*leased).data());
-  }
+  CO_TRY_ASSIGN(const uint64_t epoch, epoch_of(leased));
   next += ids_to_skip(epoch, session);
   if ((next + block) >> 56 != 0) co_return fail(Code::no_space, "all 2^56 write ids are used up");
   *first = next;
@@ -43,6 +45,12 @@ Task<Result<void>> lease(meta::Transaction& transaction, uint64_t session, uint3
 }
 
 }  // namespace
+
+Task<Result<bool>> WriteIds::may_have_gone_back() {
+  CO_TRY_ASSIGN(const std::optional<std::string> leased, co_await meta_.get(keys::leased()));
+  CO_TRY_ASSIGN(const uint64_t epoch, epoch_of(leased));
+  co_return ids_to_skip(epoch, session_) > 0;
+}
 
 bool WriteIds::try_take(WriteId& id) {
   {

@@ -27,6 +27,8 @@ class WriteIds {
   WriteIds(meta::MetaStore& meta, uint64_t session, Background& background, uint32_t block)
       : meta_(meta), session_(session), background_(background), block_(block) {}
   uint64_t session() const { return session_; }
+  // No id was leased since a loss was accepted, if one was: the start that did it may have come to nothing, but for the epoch of the log.
+  Task<Result<bool>> may_have_gone_back();
   // Errors: those of the transaction (unavailable, ...).
   Task<Result<WriteId>> take();
   // The write of an id that was taken is committed, and so that a start finds nothing to do for it; or nothing of it is on a drive that no

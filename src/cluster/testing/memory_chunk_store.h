@@ -74,6 +74,7 @@ struct MemoryMedium {
   Duration put_delay{0};
   Duration list_delay{0};
   bool fail_removes = false;              // with io_error
+  bool labels_fail = false;               // the same
   uint64_t fail_puts = 0;                 // so many next puts fail with io_error
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
   // For stopping exactly between two steps of what is tested: awaited when a call reaches the store, before it does anything. id: of the
@@ -276,6 +277,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
     co_await reached(MemoryMedium::Call::label, {});
     co_await Executor::here().yield();
     CO_TRY(usable());
+    if (m_->labels_fail) co_return fail(Code::io_error, "the label fails by order of the test");
     m_->label = std::move(label);
     co_return Result<void>();
   }
