@@ -3,10 +3,11 @@
 // superblock: when the last look is older than owner_look before a write, also one that has waited in the store or is the next of several,
 // and again before what was written is acknowledged; before a checkpoint, a label and a superblock always.
 //
-// The newcomer, where a device was not closed, raises the epoch, waits longer than owner_look and only then reads. So the older owner has
-// noticed, and what it acknowledged is found. What is left: a request that it issued before it noticed and that reaches the media only
-// after that wait (a drive or path that holds writes back for so long, a machine stopped between look and write). It is not acknowledged,
-// but may hit a place that is somebody else's by then; checksums show it, parity repairs it.
+// The newcomer, where a device was not closed or was opened since it was loaded, raises the epoch, waits longer than owner_look and only
+// then reads. So the older owner has noticed, and what it acknowledged is found. Who did not wait looks again before it writes more. What
+// is left: a request that the older one issued before it noticed and that reaches the media only after that wait (a drive or path that
+// holds writes back for so long, a machine stopped between look and write). It is not acknowledged, but may hit a place that is somebody
+// else's by then; checksums show it, parity repairs it.
 #include "base/log.h"
 #include "chunk/fencing.h"
 #include "chunk/raw/raw_store_impl.h"
