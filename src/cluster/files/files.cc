@@ -51,8 +51,11 @@ class AdoptWriter final : public DataWriter {
       : plane_(plane), topology_(std::move(topology)), layout_(layout), id_(std::move(id)) {}
   ~AdoptWriter() override {
     plane_.file_names.forget(layout_.write_id);
-    if (!decided_) plane_.background.spawn(undo(plane_, layout_, std::move(id_)));
-    if (!handed_over_) plane_.writes.end(topology_->map.epoch);
+    if (!decided_) {
+      plane_.background.spawn(undo(plane_, topology_, layout_, std::move(id_)));
+    } else if (!handed_over_) {
+      plane_.writes.end(topology_->map.epoch);
+    }
   }
   Task<Result<void>> append(Buffer) override { co_return fail(Code::internal, "an adopted file takes no bytes"); }
   Task<Result<DataLayout>> finish() override { co_return layout_; }
@@ -67,9 +70,11 @@ class AdoptWriter final : public DataWriter {
   }
 
  private:
-  static Task<void> undo(Plane& plane, DataLayout layout, std::unique_ptr<TakenId> id) {
+  // Until it is done the map does not forget where the file lies.
+  static Task<void> undo(Plane& plane, std::shared_ptr<const Topology> topology, DataLayout layout, std::unique_ptr<TakenId> id) {
     Result<void> gone = co_await plane.files->let_go(layout);
     id->set_decided(gone.has_value());
+    plane.writes.end(topology->map.epoch);
   }
   static Task<void> end_when_certain(Plane& plane, std::shared_ptr<const Topology> topology) {
     Result<void> certain = co_await until_commits_are_certain(plane);
@@ -305,10 +310,11 @@ Task<Result<bool>> Files::is_adopted(DataLayout layout, std::optional<At> at) {
 
 Task<Result<void>> Files::let_go(DataLayout layout) {
   const auto topology = plane_.drives.topology();
-  DataLayout whole = layout;
   Removal removal;
-  removal.add(*topology, whole);
-  co_return co_await removal.run(true);
+  const bool reachable = removal.add(*topology, layout);
+  CO_TRY(co_await removal.run(true));
+  if (!reachable) co_return fail(Code::unavailable, "the drive of the file is away: what it knows of it stays");
+  co_return Result<void>();
 }
 
 }  // namespace quarry::cluster

@@ -70,6 +70,22 @@ TEST_F(FilesTest, a_hidden_file_is_readable_and_a_removed_one_is_gone) {
   EXPECT_FALSE(executor.run(meta_store->get(keys::file(layout->write_id)))->has_value());
 }
 
+// Else an adoption that was not committed counts as undone, and no start looks for what the drive knows of it.
+TEST_F(FilesTest, a_file_is_not_let_go_while_its_drive_is_away) {
+  add_file_media(2);
+  ASSERT_TRUE(create(""));
+  const Redundancy once{RedundancyKind::mirror, 1, 0};
+  auto layout = write_file("k", "content", once);
+  ASSERT_TRUE(layout) << layout.error().to_string();
+  MemoryMedium& medium = *media[media[0]->of_kind(ChunkKind::data).empty() ? 1 : 0];
+  medium.gone = true;
+  executor.run(sleep_for(std::chrono::seconds(20)));
+  auto gone = executor.run(cluster->data().files().let_go(*layout));
+  ASSERT_FALSE(gone);
+  EXPECT_EQ(gone.error().code(), Code::unavailable) << gone.error().to_string();
+  EXPECT_EQ(medium.of_kind(ChunkKind::data).size(), 1u);
+}
+
 TEST_F(FilesTest, a_crash_before_a_committed_file_is_shown_is_made_good_at_the_next_start) {
   add_file_media(2);
   ASSERT_TRUE(create(""));
