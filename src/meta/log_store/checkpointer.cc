@@ -94,7 +94,7 @@ Task<Result<void>> Checkpointer::run_now() {
 Task<Result<void>> Checkpointer::run_at_close() {
   while (running_) co_await idle_.wait();
   if (dead_ || (!overdue_ && counters_.frame_applied == progress_.frame)) co_return Result<void>();
-  Task<Result<void>> work = run_once(options_.checkpoint_at_close_bytes);
+  Task<Result<void>> work = run_once(overdue_ ? UINT64_MAX : options_.checkpoint_at_close_bytes);
   Result<void> done = co_await std::move(work);
   co_return done;
 }

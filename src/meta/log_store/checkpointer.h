@@ -23,7 +23,7 @@ class Checkpointer {
   void set_overdue() { overdue_ = true; }
   // Makes one now; after the one that runs, if one does.
   Task<Result<void>> run_now();
-  // The one at close: only if little must be stored.
+  // The one at close: only if little must be stored, or the log needs it.
   Task<Result<void>> run_at_close();
   // Waits for what runs; later calls do nothing.
   Task<void> stop();

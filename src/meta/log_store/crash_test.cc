@@ -258,6 +258,27 @@ TEST_P(Crash, a_damaged_frame_whose_effect_is_in_the_directory_is_harmless) {
   }
 }
 
+TEST_P(Crash, a_close_stores_however_much_it_is_where_the_log_alone_could_not_bring_it_back) {
+  options_.checkpoint_at_close_bytes = 0;
+  open();
+  fill(0, 20);
+  close();
+  media_->unreadable[20] = Code::data_lost;
+  log_faults_ = {.fail_publish = true};
+  open();
+  EXPECT_EQ(store_->status().opened_by, "directory");
+  EXPECT_EQ(executor_.run(store_->checkpoint()).error().code(), Code::no_space);
+  EXPECT_EQ(store_->status().checkpoint_failures, 2u) << "the start makes one, too";
+  EXPECT_FALSE(media_->manifest);
+  log_faults_ = {};
+  log_->set_faults({});
+  close();
+  ASSERT_TRUE(media_->manifest);
+  lose_index();
+  open();
+  expect_filled();
+}
+
 TEST_P(Crash, an_unreadable_frame_without_directory_is_a_clear_error) {
   open();
   fill(0, 20);
