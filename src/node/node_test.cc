@@ -9,11 +9,12 @@
 namespace quarry::node {
 namespace {
 
-// What a key may hold: one of these versions of its content, 0 for nothing. More than one after an answer that nobody got.
-using Possible = std::set<uint64_t>;
+// What a key may hold: one of these, kNothing among them perhaps. More than one after an answer that nobody got.
+using Possible = std::set<size_t>;  // hashes of contents
+constexpr size_t kNothing = 0;
+size_t hash_of(const std::string& bytes) { return std::hash<std::string>()(bytes) | 1; }
 
 std::string content(uint64_t version) {
-  if (version == 0) return {};
   SeededRandom random(version);
   const uint64_t sizes[] = {random.below(4'000), random.below(100'000), random.below(600'000)};
   std::string bytes(sizes[random.below(3)], '\0');
@@ -42,41 +43,43 @@ class Client {
       } else {
         co_await remove(key);
       }
-      co_await sleep_for(std::chrono::microseconds(random_.below(3000)));
+      const bool down = std::exchange(seen_, failed) != failed;
+      co_await sleep_for(std::chrono::microseconds(random_.below(down ? 200'000 : 3000)));
     }
   }
 
   Task<void> put(std::string key) {
-    Possible& possible = known_.try_emplace(key, Possible{0}).first->second;
-    const uint64_t version = ++versions_ << 8 | number_;
+    Possible& possible = known_.try_emplace(key, Possible{kNothing}).first->second;
+    const std::string bytes = content(random_.u64());
+    const size_t hash = hash_of(bytes);
     std::vector<SharedBytes> body;
-    if (const std::string bytes = content(version); !bytes.empty()) body.push_back(SharedBytes::copy_of(bytes_of(bytes)));
-    possible.insert(version);
+    if (!bytes.empty()) body.push_back(SharedBytes::copy_of(bytes_of(bytes)));
+    possible.insert(hash);
     auto put = co_await s3_.put("bucket", key, std::move(body));
     if (put) {
-      possible = {version};
+      possible = {hash};
       ++acknowledged;
     } else {
       ++failed;
     }
   }
   Task<void> remove(std::string key) {
-    Possible& possible = known_.try_emplace(key, Possible{0}).first->second;
-    possible.insert(0);
+    Possible& possible = known_.try_emplace(key, Possible{kNothing}).first->second;
+    possible.insert(kNothing);
     const Result<void> removed = co_await s3_.remove("bucket", key);
     if (removed) {
-      possible = {0};
+      possible = {kNothing};
       ++acknowledged;
     } else {
       ++failed;
     }
   }
   Task<void> get(std::string key) {
-    const Possible possible = known_.try_emplace(key, Possible{0}).first->second;
+    const Possible possible = known_.try_emplace(key, Possible{kNothing}).first->second;
     auto response = co_await s3_.get("bucket", key);
     if (!response) {
       if (response.error().code() == Code::not_found) {
-        EXPECT_TRUE(possible.contains(0)) << key << " is not there: " << response.error().to_string();
+        EXPECT_TRUE(possible.contains(kNothing)) << key << " is not there: " << response.error().to_string();
         ++read;
       } else {
         ++failed;
@@ -88,8 +91,8 @@ class Client {
       ++failed;
       co_return;
     }
-    const bool is_one = std::ranges::any_of(possible, [&](uint64_t version) { return version != 0 && content(version) == *bytes; });
-    EXPECT_TRUE(is_one) << key << " holds " << bytes->size() << " bytes that nobody put there, or that were overwritten";
+    EXPECT_TRUE(possible.contains(hash_of(*bytes)))
+        << key << " holds " << bytes->size() << " bytes that nobody put there, or that were overwritten";
     ++read;
   }
   // Nothing is under way and nothing fails any more.
@@ -110,7 +113,7 @@ class Client {
   }
   SeededRandom random_;
   const uint64_t number_;
-  uint64_t versions_ = 0;
+  size_t seen_ = 0;  // failures, by work()
   std::unique_ptr<Network> network_;
   HttpClient http_;
   client::S3Client s3_;

@@ -3,6 +3,7 @@
 
 #include "cluster/stripes/group_choice.h"
 #include "cluster/testing/cluster_harness.h"
+#include "cluster/testing/stack_harness.h"
 
 namespace quarry::cluster {
 namespace {
@@ -519,6 +520,44 @@ TEST_F(DriveStatesTest, drives_on_one_file_system_have_its_space_once) {
   pass(std::chrono::seconds(2));
   EXPECT_EQ(cluster->data().space_status().raw_bytes, 2 * capacity) << "also after a start";
   EXPECT_EQ(fsck(), "");
+}
+
+// Where the metadata lies on the drives, too.
+class DriveStatesWithLogTest : public DriveStatesTest {
+ protected:
+  ~DriveStatesWithLogTest() override { close(); }
+  ClusterOptions options() override {
+    ClusterOptions o = DriveStatesTest::options();
+    o.metadata_directory = temporary.sub("meta");
+    o.open_meta = [this](meta::CommitLog& log, std::string directory) {
+      return open_small_rocksdb(pool.get(), &log, std::move(directory));
+    };
+    return o;
+  }
+  TemporaryDirectory temporary;
+};
+
+// A shelf without power. The first that are back are too few for the metadata, and nothing can be written down of them.
+TEST_F(DriveStatesWithLogTest, drives_that_all_vanished_come_back_one_by_one) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:3"));
+  const Redundancy thrice{RedundancyKind::mirror, 1, 2};
+  std::vector<DataLayout> written;
+  for (int i = 0; i < 10; ++i) written.push_back(*write(random_bytes(i, 20'000), thrice));
+  for (auto& medium : media) medium->gone = true;
+  pass(std::chrono::seconds(30));
+  ASSERT_FALSE(write(random_bytes(98, 20'000), thrice)) << "they were not missed: nothing was tested";
+  for (uint32_t number = 1; number <= 4; ++number) {
+    media[number - 1]->gone = false;
+    auto back = executor.run(cluster->data().take_back_drive(number, fmt::format("mem{}", number - 1)));
+    EXPECT_TRUE(back) << back.error().to_string();
+    if (number == 1) EXPECT_FALSE(write(random_bytes(98, 20'000), thrice)) << "one is enough: nothing was tested";
+    pass(std::chrono::seconds(5));
+  }
+  pass(std::chrono::minutes(1));
+  EXPECT_EQ(cluster->read_only_reason(), "");
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(*read(written[static_cast<size_t>(i)]), random_bytes(i, 20'000));
+  EXPECT_TRUE(write(random_bytes(99, 20'000), thrice));
 }
 
 }  // namespace

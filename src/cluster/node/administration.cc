@@ -431,6 +431,8 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at, bool 
   if (enabled) enabled = co_await admit(known, drive);
   if (enabled && known.state == DriveState::failed) {
     enabled = co_await readmit(number);
+  } else if (enabled && !was_disabled && known.path == drive->path() && known.cause != DriveCause::read_only) {
+    drives_.publish(drives_.topology()->map);  // it says all this already; writing may have to wait for this very drive
   } else if (enabled) {
     enabled = co_await maps_.change(use_again(number, drive->path()));
   }
