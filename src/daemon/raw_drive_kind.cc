@@ -61,19 +61,24 @@ class FoundRaw final : public FoundDrive {
   Duration waiting_since_{0};  // and since when it is as many
 };
 
+// The kernel lets go of the rings of a process that has ended, and of the drives registered with them, some time after it is gone.
+Task<Result<std::unique_ptr<BlockDevice>>> open_patiently(std::string path, UringBlockDevice::Options options) {
+  const TimePoint patience = Executor::here().now() + kBusyPatience;
+  auto device = co_await UringBlockDevice::open(path, options);
+  while (!device && device.error().code() == Code::busy && Executor::here().now() < patience) {
+    co_await sleep_for(kBusyRetry);
+    device = co_await UringBlockDevice::open(path, options);
+  }
+  co_return device;
+}
+
 class RawDriveKind final : public DriveKind {
  public:
   std::string_view name() const override { return "raw"; }
   std::string_view help() const override { return "PATH: a whole block device, or a file that stands for one"; }
 
   Task<Result<std::unique_ptr<FoundDrive>>> find(std::string path, bool force) const override {
-    // The kernel lets go of a killed process's rings, and of the drives registered with them, some time after the process is gone.
-    const TimePoint patience = Executor::here().now() + kBusyPatience;
-    auto device = co_await UringBlockDevice::open(path);
-    while (!device && device.error().code() == Code::busy && Executor::here().now() < patience) {
-      co_await sleep_for(kBusyRetry);
-      device = co_await UringBlockDevice::open(path);
-    }
+    auto device = co_await open_patiently(path, {});
     if (!device) co_return std::move(device).error().with(path);
     auto found = std::make_unique<FoundRaw>(path, std::move(*device));
     auto identity = co_await chunk::RawStore::identify(found->device());
@@ -143,7 +148,7 @@ class RawDriveKind final : public DriveKind {
   Task<Result<chunk::FsckReport>> fsck(std::string path) const override {
     UringBlockDevice::Options options;
     options.read_only = true;
-    CO_TRY_ASSIGN(auto device, co_await UringBlockDevice::open(path, options));
+    CO_TRY_ASSIGN(auto device, co_await open_patiently(path, options));
     co_return co_await chunk::fsck_raw_device(std::move(device), true);
   }
 };

@@ -122,6 +122,8 @@ class Mapped:
         guest_disks.must("modprobe", "dm-mod")
         guest_disks.must("modprobe", "dm-flakey")
         self.name = f"mapped-{serial}"
+        # The disk below is never free: a node would find its drive there, and take it.
+        guest_disks.must("dmsetup", "create", f"held-{serial}", "--table", f"0 {self.sectors} linear {self.below} 0")
         guest_disks.must("dmsetup", "create", self.name, "--table", f"0 {self.sectors} linear {self.below} 0")
         self.device = f"/dev/mapper/{self.name}"
 
