@@ -14,10 +14,11 @@ constexpr Duration kTickAtTheEnd = std::chrono::milliseconds(5);
 constexpr Duration kCheckHealth = std::chrono::seconds(5);    // of every drive; at once after errors
 constexpr Duration kHangPatience = std::chrono::seconds(30);  // for a check, or for a put to a raw drive
 constexpr Duration kCheckHealthAtTheEnd = std::chrono::seconds(1);
-constexpr Duration kHangPatienceAtTheEnd = std::chrono::seconds(5);
-constexpr Duration kCheckTime = std::chrono::seconds(2);   // so long check() waits for the checks that it began
-constexpr Duration kStoreClock = std::chrono::seconds(2);  // a store's own patience may end so much earlier
-constexpr unsigned kUnwellMax = 2;                         // failed checks in a row until the drive is disabled
+constexpr Duration kHangPatienceAtTheEnd = std::chrono::seconds(5);  // at least: a machine that is slow is slow at its end, too
+constexpr unsigned kChecksAtTheEnd = 8;                              // and that many times what checks took before
+constexpr Duration kCheckTime = std::chrono::seconds(2);             // so long check() waits for the checks that it began
+constexpr Duration kStoreClock = std::chrono::seconds(2);            // a store's own patience may end so much earlier
+constexpr unsigned kUnwellMax = 2;                                   // failed checks in a row until the drive is disabled
 
 }  // namespace
 
@@ -90,6 +91,7 @@ void DriveGuard::end_of_silence(const std::vector<std::pair<Drive*, std::string>
 Task<void> DriveGuard::check_one(Drive* drive) {
   const Result<void> well = co_await drive->check_health();
   const Duration silent = checks_.at(drive).silence.look(checks_.at(drive).began, lived(*drive));
+  if (well && silent < kHangPatience) slowest_check_ = std::max(silent, slowest_check_ - slowest_check_ / 32);
   checks_.erase(drive);
   const bool suspended = drive->suspended();
   const bool is_well = well.has_value();
@@ -134,6 +136,11 @@ Task<void> DriveGuard::listen(Executor* loop) {
   loops_[loop].asked = false;
 }
 
+Duration DriveGuard::patience() const {
+  const bool ending = ending_.load(std::memory_order_acquire) || tasks_.stopping();
+  return ending ? std::clamp<Duration>(kChecksAtTheEnd * slowest_check_, kHangPatienceAtTheEnd, kHangPatience) : kHangPatience;
+}
+
 void DriveGuard::tick() {
   const Duration passed = time_.tick(Executor::here().now());
   const std::vector<Drive*> all = drives_.all();
@@ -146,8 +153,7 @@ void DriveGuard::tick() {
     loop.asked = true;
     tasks_.spawn_here(listen(owner));
   }
-  const bool ending = ending_.load(std::memory_order_acquire) || tasks_.stopping();
-  const Duration patience = ending ? kHangPatienceAtTheEnd : kHangPatience;
+  const Duration patience = this->patience();
   std::vector<std::pair<Drive*, std::string>> hanging;
   for (auto& [drive, check] : checks_) {
     const Duration silent = check.silence.look(check.began, lived(*drive));

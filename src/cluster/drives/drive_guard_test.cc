@@ -250,6 +250,18 @@ TEST_F(DriveGuardTest, a_node_that_ends_closes_a_drive_that_takes_its_time) {
   EXPECT_FALSE(cluster->hangs());
 }
 
+// All that is asked of the drives takes long here, and took long before.
+TEST_F(DriveGuardTest, a_node_that_ends_on_a_slow_machine_takes_no_drive_for_one_that_hangs) {
+  add_media(4);
+  ASSERT_TRUE(create("mirror:2"));
+  for (auto& medium : media) medium->check_time = std::chrono::seconds(2);
+  pass(std::chrono::seconds(20));
+  for (auto& medium : media) medium->check_time = std::chrono::seconds(9);
+  while (!plane().plane().drives.find(1)->oldest_call()) pass(std::chrono::milliseconds(10));
+  EXPECT_TRUE(executor.run(cluster->close()));
+  EXPECT_FALSE(cluster->hangs());
+}
+
 TEST_F(DriveGuardTest, a_drive_that_hangs_while_it_is_closed_is_left) {
   add_media(4);
   ASSERT_TRUE(create("mirror:2"));

@@ -79,6 +79,7 @@ struct MemoryMedium {
   uint64_t puts_until_gone = UINT64_MAX;  // the drive dies in the middle of the put after so many
   // For stopping exactly between two steps of what is tested: awaited when a call reaches the store, before it does anything. id: of the
   // first chunk; of a list: where it begins.
+  Duration check_time{0};  // that a health check takes
   enum class Call : uint8_t { put, get, stat, list, remove, label, close };
   std::function<Task<void>(Call call, ChunkId id)> on_call;
   // Of all drives that share it: so many further puts and removals of a chunk land, then the process is dead and none does.
@@ -180,6 +181,7 @@ class MemoryChunkStore : public chunk::ChunkStore {
   }
   Task<Result<void>> check_health() override {
     co_await hang();
+    if (m_->check_time > Duration(0)) co_await sleep_for(m_->check_time);
     if (!m_->unhealthy.empty()) co_return fail(Code::io_error, "{}", m_->unhealthy);
     co_return usable();
   }
