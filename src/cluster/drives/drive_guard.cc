@@ -14,12 +14,11 @@ constexpr Duration kTickAtTheEnd = std::chrono::milliseconds(5);
 constexpr Duration kCheckHealth = std::chrono::seconds(5);    // of every drive; at once after errors
 constexpr Duration kHangPatience = std::chrono::seconds(30);  // for a check, or for a put to a raw drive
 constexpr Duration kCheckHealthAtTheEnd = std::chrono::seconds(1);
-// When the node ends: for those that had been silent for a while by then. The others may have much to do, as all are closed at once.
-constexpr Duration kHangPatienceAtTheEnd = std::chrono::seconds(5);
-constexpr Duration kSilentBefore = std::chrono::seconds(1);
-constexpr Duration kCheckTime = std::chrono::seconds(2);   // so long check() waits for the checks that it began
-constexpr Duration kStoreClock = std::chrono::seconds(2);  // a store's own patience may end so much earlier
-constexpr unsigned kUnwellMax = 2;                         // failed checks in a row until the drive is disabled
+constexpr Duration kHangPatienceAtTheEnd = std::chrono::seconds(5);  // at least: a machine that is slow is slow at its end, too
+constexpr unsigned kChecksAtTheEnd = 8;                              // and that many times what checks took before
+constexpr Duration kCheckTime = std::chrono::seconds(2);             // so long check() waits for the checks that it began
+constexpr Duration kStoreClock = std::chrono::seconds(2);            // a store's own patience may end so much earlier
+constexpr unsigned kUnwellMax = 2;                                   // failed checks in a row until the drive is disabled
 
 }  // namespace
 
@@ -92,6 +91,7 @@ void DriveGuard::end_of_silence(const std::vector<std::pair<Drive*, std::string>
 Task<void> DriveGuard::check_one(Drive* drive) {
   const Result<void> well = co_await drive->check_health();
   const Duration silent = checks_.at(drive).silence.look(checks_.at(drive).began, lived(*drive));
+  if (well && silent < kHangPatience) slowest_check_ = std::max(silent, slowest_check_ - slowest_check_ / 32);
   checks_.erase(drive);
   const bool suspended = drive->suspended();
   const bool is_well = well.has_value();
@@ -136,11 +136,9 @@ Task<void> DriveGuard::listen(Executor* loop) {
   loops_[loop].asked = false;
 }
 
-bool DriveGuard::is_too_long(Duration silent) {
-  if (!ending_.load(std::memory_order_acquire) && !tasks_.stopping()) return silent >= kHangPatience;
-  if (!end_began_) end_began_ = time_.total();
-  const bool was_silent = silent - (time_.total() - *end_began_) >= kSilentBefore;
-  return silent >= (was_silent ? kHangPatienceAtTheEnd : kHangPatience);
+Duration DriveGuard::patience() const {
+  const bool ending = ending_.load(std::memory_order_acquire) || tasks_.stopping();
+  return ending ? std::clamp<Duration>(kChecksAtTheEnd * slowest_check_, kHangPatienceAtTheEnd, kHangPatience) : kHangPatience;
 }
 
 void DriveGuard::tick() {
@@ -155,16 +153,17 @@ void DriveGuard::tick() {
     loop.asked = true;
     tasks_.spawn_here(listen(owner));
   }
+  const Duration patience = this->patience();
   std::vector<std::pair<Drive*, std::string>> hanging;
   for (auto& [drive, check] : checks_) {
     const Duration silent = check.silence.look(check.began, lived(*drive));
-    if (is_too_long(silent)) hanging.emplace_back(drive, fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
+    if (silent >= patience) hanging.emplace_back(drive, fmt::format("it has not answered for {}: it hangs", format_duration(silent)));
   }
   for (Drive* drive : all) {
     // A directory has a check of its own, which tells a disk that hangs from one that has much to do.
     const bool judged = drive->condition() == DriveCondition::down || parse_drive_path(drive->path()).kind == "raw";
     const Duration silent = puts_[drive].look(drive->oldest_put(), lived(*drive));
-    if (is_too_long(silent) && judged)
+    if (silent >= patience && judged)
       hanging.emplace_back(drive, fmt::format("a write has not come back for {}: it hangs", format_duration(silent)));
   }
   end_of_silence(hanging);

@@ -7,8 +7,8 @@
 //
 // Neither is done to a drive without which some data could not be read: it stays in use, and status says what ails it. Once the node ends
 // that counts no more, since everybody who waits for a drive has to come to an end. Nor is it waited for that long: nothing that was
-// acknowledged depends on what a silent drive is still asked, so the node ends soon without one that was silent
-// before already.
+// acknowledged depends on what a silent drive is still asked, so the node ends without one that takes many times longer than checks take on
+// this machine, 5 s at least.
 // Silence is counted in lived time (lived_time.h) of the loop that owns the drive: while the process or that loop stood still, nobody's
 // silence is held against him. A file system or a machine that stands still for all drives is silence of more drives than can be spared.
 // Confined to the home executor.
@@ -45,7 +45,7 @@ class DriveGuard {
   void tick();
   void begin_checks(TimePoint now);
   Task<void> check_one(Drive* drive);
-  bool is_too_long(Duration silent);
+  Duration patience() const;
   void failed_check(Drive& drive, const Error& error);
   void hangs(Drive& drive, std::string why);
   void end_of_silence(const std::vector<std::pair<Drive*, std::string>>& hanging);
@@ -73,7 +73,7 @@ class DriveGuard {
   std::map<uint32_t, unsigned> unwell_;  // checks that failed one after the other, by number
   std::set<Drive*> kept_;                // that hang and cannot be spared
   TimePoint checked_at_{};
-  std::optional<Duration> end_began_;  // in lived time
+  Duration slowest_check_{0};  // of late
 };
 
 }  // namespace quarry::cluster
