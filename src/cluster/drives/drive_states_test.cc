@@ -522,6 +522,26 @@ TEST_F(DriveStatesTest, drives_on_one_file_system_have_its_space_once) {
   EXPECT_EQ(fsck(), "");
 }
 
+// What it holds is needed until it was moved, and it may be disabled, or away, meanwhile.
+TEST_F(DriveStatesTest, a_drive_that_is_replaced_is_of_use_until_it_is_empty) {
+  add_media(3);
+  ASSERT_TRUE(create("mirror:2"));
+  const Redundancy once{RedundancyKind::mirror, 1, 0};
+  std::vector<DataLayout> written;
+  for (int i = 0; i < 30; ++i) written.push_back(*write(random_bytes(i, 20'000), once));
+  settle();
+  ASSERT_FALSE(media[1]->of_kind(ChunkKind::data).empty());
+  ASSERT_TRUE(executor.run(cluster->data().replace_drive(2, "mem3", false)));
+  ASSERT_TRUE(executor.run(cluster->data().disable_drive(2, "a test", true)));
+  ASSERT_FALSE(media[1]->of_kind(ChunkKind::data).empty()) << "it was moved already: nothing was tested";
+  auto enabled = executor.run(cluster->data().enable_drive(2));
+  ASSERT_TRUE(enabled) << enabled.error().to_string();
+  EXPECT_EQ(cluster->data().drives()[1].reason, "replaced by drive 4");
+  pass(std::chrono::minutes(2));
+  for (int i = 0; i < 30; ++i) EXPECT_EQ(*read(written[static_cast<size_t>(i)]), random_bytes(i, 20'000));
+  EXPECT_EQ(cluster->data().drives()[1].state, "removed");
+}
+
 // Where the metadata lies on the drives, too.
 class DriveStatesWithLogTest : public DriveStatesTest {
  protected:

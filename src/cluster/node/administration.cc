@@ -360,7 +360,7 @@ MapKeeper::Edit use_again(uint32_t number, std::string path) {
   return [number, path = std::move(path)](ClusterMap& map) -> Result<void> {
     MapDrive& drive = map.drives.at(number);
     drive.path = path;
-    if (drive.disabled) drive.reason.clear();
+    if (drive.disabled) drive.reason = drive.cause == DriveCause::replaced ? drive.reason.substr(0, drive.reason.find("; ")) : "";
     drive.disabled = false;
     if (drive.state == DriveState::draining && drive.cause == DriveCause::read_only) {
       drive.state = DriveState::active;
@@ -403,7 +403,8 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at, bool 
   auto found = topology->map.drives.find(number);
   if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return no_drive(number);
   const MapDrive known = found->second;
-  if (known.cause == DriveCause::replaced)
+  // While it is drained, what it holds is not old yet.
+  if (known.cause == DriveCause::replaced && known.state == DriveState::failed)
     co_return fail(Code::precondition_failed,
                    "drive {} was {}: to use {} again as a new drive, and DESTROY what is on it: `quarry device add --force {}`", number,
                    known.reason, known.path, known.path);

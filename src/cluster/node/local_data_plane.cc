@@ -196,10 +196,8 @@ std::vector<DriveStatus> LocalDataPlane::drives() const {
     if (expected && (drive == nullptr || !drive->readable())) {
       status.state = "missing";
       // Why it is away now, not why it was drained before.
-      if (status.cause.empty() || status.cause == "read-only") {
-        const bool taken = drive != nullptr && drive->taken();
-        status.cause = drive_cause_name(taken ? DriveCause::taken : DriveCause::away);
-      }
+      const bool taken = drive != nullptr && drive->taken();
+      status.cause = drive_cause_name(taken ? DriveCause::taken : DriveCause::away);
       if (const std::string away = drive != nullptr ? drive->reason() : std::string(); !away.empty() && !known.disabled)
         status.reason = away;
     }
