@@ -51,8 +51,8 @@ struct MapDrive {
   bool audit = false;     // it was away when chunks of it became obsolete: they are looked for when it is back
   // It was given up while it was not there.
   bool is_away() const { return cause == DriveCause::away || cause == DriveCause::taken; }
-  // What it holds is old: its places are another's, or nobody's.
-  bool is_past() const { return state == DriveState::removed || cause == DriveCause::replaced; }
+  // What it holds is old: its places are another's, or nobody's. While it is drained that is not so yet.
+  bool is_past() const { return state == DriveState::removed || (state == DriveState::failed && cause == DriveCause::replaced); }
   bool operator==(const MapDrive&) const = default;
 };
 

@@ -289,7 +289,7 @@ Task<Result<void>> Administration::mark_disabled(uint32_t number, std::string re
   Result<void> marked = co_await maps_.change([number, text](ClusterMap& map) -> Result<void> {
     MapDrive& drive = map.drives.at(number);
     drive.disabled = true;
-    drive.reason = drive.is_past() ? fmt::format("{}; {}", drive.reason, text) : text;
+    drive.reason = drive.cause == DriveCause::replaced ? fmt::format("{}; {}", drive.reason, text) : text;
     return {};
   });
   Drive* drive = drives_.find(number);
@@ -404,7 +404,7 @@ Task<Result<void>> Administration::enable(uint32_t number, std::string at, bool 
   if (found == topology->map.drives.end() || found->second.state == DriveState::removed) co_return no_drive(number);
   const MapDrive known = found->second;
   // While it is drained, what it holds is not old yet.
-  if (known.cause == DriveCause::replaced && known.state == DriveState::failed)
+  if (known.is_past())
     co_return fail(Code::precondition_failed,
                    "drive {} was {}: to use {} again as a new drive, and DESTROY what is on it: `quarry device add --force {}`", number,
                    known.reason, known.path, known.path);
